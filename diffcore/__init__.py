@@ -1,0 +1,143 @@
+"""diffcore: any diffusion process with any prediction, any solver and any guidance its mathematics allows.
+
+The public names are loaded on first use, so that listing plugins or reading a spec does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from diffcore.component import Base, Component, component, field
+from diffcore.errors import (
+    CheckpointError,
+    DataError,
+    DiffcoreError,
+    IncompatibleError,
+    NumericsError,
+    PluginError,
+    RunError,
+    SpecError,
+    UnknownComponentError,
+)
+from diffcore.hookspecs import API_VERSION, hookimpl
+from diffcore.registry import Entry, Plugin, Registry
+
+if TYPE_CHECKING:
+    from diffcore.affine import ROWS, Coeffs, Posterior, Row, combine, convert, row
+    from diffcore.data import Coupling, Data, Loader, Range, Source
+    from diffcore.field import Denoiser, Field, Guided
+    from diffcore.flow_map import FlowMap, FlowMapSolver, flow_map_of
+    from diffcore.guidance import Guidance
+    from diffcore.loss import Loss, TimeLaw, Weighting, weight_from_x0
+    from diffcore.metric import Evaluation, Measured, Metric
+    from diffcore.network import Network
+    from diffcore.noise import Draw
+    from diffcore.pipeline import Pipeline, assemble
+    from diffcore.process import AffineProcess, Corruption, Instant, Process
+    from diffcore.sample import Result, frames, kernel, sample
+    from diffcore.solver import Frame, Grid, Plan, Solver
+    from diffcore.specs import Spec
+    from diffcore.trainer import Player, Trainer
+    from diffcore.tree import State, expand, leaves, lincomb, tree_map
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "affine": ("ROWS", "Coeffs", "Posterior", "Row", "combine", "convert", "row"),
+    "data": ("Coupling", "Data", "Loader", "Range", "Source"),
+    "field": ("Denoiser", "Field", "Guided"),
+    "flow_map": ("FlowMap", "FlowMapSolver", "flow_map_of"),
+    "guidance": ("Guidance",),
+    "loss": ("Loss", "TimeLaw", "Weighting", "weight_from_x0"),
+    "metric": ("Evaluation", "Measured", "Metric"),
+    "network": ("Network",),
+    "noise": ("Draw",),
+    "pipeline": ("Pipeline", "assemble"),
+    "process": ("AffineProcess", "Corruption", "Instant", "Process"),
+    "sample": ("Result", "frames", "kernel", "sample"),
+    "solver": ("Frame", "Grid", "Plan", "Solver"),
+    "specs": ("Spec",),
+    "trainer": ("Player", "Trainer"),
+    "tree": ("State", "expand", "leaves", "lincomb", "tree_map"),
+}
+_WHERE = {name: module for module, names in _LAZY.items() for name in names}
+
+__all__ = [
+    "API_VERSION",
+    "ROWS",
+    "AffineProcess",
+    "Base",
+    "CheckpointError",
+    "Coeffs",
+    "Component",
+    "Corruption",
+    "Coupling",
+    "Data",
+    "DataError",
+    "Denoiser",
+    "DiffcoreError",
+    "Draw",
+    "Entry",
+    "Evaluation",
+    "Field",
+    "FlowMap",
+    "FlowMapSolver",
+    "Frame",
+    "Grid",
+    "Guidance",
+    "Guided",
+    "IncompatibleError",
+    "Instant",
+    "Loader",
+    "Loss",
+    "Measured",
+    "Metric",
+    "Network",
+    "NumericsError",
+    "Pipeline",
+    "Plan",
+    "Player",
+    "Plugin",
+    "PluginError",
+    "Posterior",
+    "Process",
+    "Range",
+    "Registry",
+    "Result",
+    "Row",
+    "RunError",
+    "Solver",
+    "Source",
+    "Spec",
+    "SpecError",
+    "State",
+    "TimeLaw",
+    "Trainer",
+    "UnknownComponentError",
+    "Weighting",
+    "assemble",
+    "combine",
+    "component",
+    "convert",
+    "expand",
+    "field",
+    "flow_map_of",
+    "frames",
+    "hookimpl",
+    "kernel",
+    "leaves",
+    "lincomb",
+    "row",
+    "sample",
+    "tree_map",
+    "weight_from_x0",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'diffcore' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"diffcore.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value

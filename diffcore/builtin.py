@@ -1,0 +1,22 @@
+"""The components of the core itself: no formulation, only what every formulation shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from diffcore.component import Component
+from diffcore.hookspecs import API_VERSION, hookimpl
+
+__all__ = ["API_VERSION"]
+
+
+@hookimpl
+def diffcore_solvers() -> Iterator[Component]:
+    """The flow map as a solver."""
+    yield Component("flow-map", "diffcore.flow_map:FlowMapSolver", "jumps of the model's flow map, one per step")
+
+
+@hookimpl
+def diffcore_trainers() -> Iterator[Component]:
+    """The ordinary training program."""
+    yield Component("standard", "diffcore.trainer:Trainer", "one network, one loss, AdamW with warm-up, EMA")

@@ -1,0 +1,131 @@
+"""`diffcore plugins` and `diffcore list`. No torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from diffcore.cli.group import command, is_verbose, json_option, unknown
+from diffcore.cli.output import print_json, print_table
+from diffcore.errors import SpecError, UnknownComponentError, did_you_mean
+from diffcore.registry import ALL_KINDS, Entry, Plugin, Registry
+
+PLURALS = {
+    "process": "processes",
+    "network": "networks",
+    "loss": "losses",
+    "weighting": "weightings",
+    "time_law": "time_laws",
+    "guidance": "guidance",
+    "solver": "solvers",
+    "grid": "grids",
+    "flow_map": "flow_maps",
+    "data": "data",
+    "coupling": "couplings",
+    "metric": "metrics",
+    "trainer": "trainers",
+}
+"""Kind -> the word for several."""
+
+
+def kind_of(word: str) -> str:
+    """The kind meant by a singular or plural, with - or _. Raises `SpecError` naming the nearest word."""
+    words = {**{plural: kind for kind, plural in PLURALS.items()}, **{kind: kind for kind in ALL_KINDS}}
+    key = word.lower().replace("-", "_")
+    if key not in words:
+        raise SpecError(unknown("kind of component", word, PLURALS.values()))
+    return words[key]
+
+
+def entry_json(entry: Entry) -> dict[str, str]:
+    """One component for machines."""
+    return {
+        "id": entry.id,
+        "kind": entry.kind,
+        "full_id": entry.full_id,
+        "summary": entry.summary,
+        "distribution": entry.dist,
+        "version": entry.version,
+        "target": entry.target,
+    }
+
+
+def _plugin_json(plugin: Plugin) -> dict[str, Any]:
+    found = {
+        "name": plugin.name,
+        "distribution": plugin.dist,
+        "version": plugin.version,
+        "api": plugin.api,
+        "status": plugin.status,
+        "cause": plugin.cause,
+        "module": plugin.module,
+        "components": [entry_json(e) for e in plugin.components],
+    }
+    return {**found, "traceback": plugin.trace} if is_verbose() else found
+
+
+def _contents(plugin: Plugin) -> str:
+    if plugin.status != "ok":
+        return plugin.cause
+    return f"{len(plugin.components)}: " + ", ".join(e.id for e in plugin.components)
+
+
+@command("plugins")
+@json_option
+def plugins(as_json: bool) -> None:
+    """Installed plugins and what became of them. Nothing but the plugins' own declarations is imported."""
+    found = Registry.load().plugins
+    if as_json:
+        print_json([_plugin_json(p) for p in found])
+        return
+    rows = [(p.dist, p.version, p.api or "-", p.status, _contents(p)) for p in found]
+    print_table(("distribution", "version", "api", "status", "components, or why there are none"), rows)
+    for plugin in found:
+        if plugin.trace and is_verbose():
+            click.echo(f"\n{plugin.dist} {plugin.version} ({plugin.module}):\n{plugin.trace.rstrip()}")
+    warn_of_broken(found)
+
+
+def warn_of_broken(plugins: tuple[Plugin, ...]) -> None:
+    """One line on stderr for each plugin that is installed and cannot be used."""
+    for p in plugins:
+        if p.status in ("broken", "incompatible"):
+            click.echo(
+                f"{p.dist} {p.version} is {p.status}: {p.cause}; "
+                f"disable it with DIFFCORE_DISABLE_PLUGINS={p.name} or remove it with: pip uninstall {p.dist}",
+                err=True,
+            )
+
+
+@command("list")
+@click.argument("kind", required=False)
+@json_option
+def list_components(kind: str | None, as_json: bool) -> None:
+    """Installed components. KIND is solvers, processes, networks, losses, ...; singular is fine; all where it is left out."""
+    registry = Registry.load()
+    entries = registry.list(kind_of(kind) if kind else None)
+    if as_json:
+        print_json([entry_json(e) for e in entries])
+        return
+    shared = {(e.kind, e.id) for i, e in enumerate(entries) if i and (e.kind, e.id) == (entries[i - 1].kind, entries[i - 1].id)}
+    rows = [(e.kind, e.full_id if (e.kind, e.id) in shared else e.id, e.dist, e.summary) for e in entries]
+    if rows:
+        print_table(("kind", "id", "distribution", "summary"), rows)
+    else:
+        click.echo(f"no {PLURALS[kind_of(kind)] if kind else 'components'} installed")
+    warn_of_broken(registry.plugins)
+
+
+def find(registry: Registry, name: str, kind: str | None) -> Entry:
+    """The component called `id` or `dist/id`, of any kind. Raises `UnknownComponentError`."""
+    if kind is not None:
+        return registry.find(kind_of(kind), name)
+    kinds = sorted({e.kind for e in registry.list() if name in (e.id, e.full_id)}, key=ALL_KINDS.index)
+    if len(kinds) == 1:
+        return registry.find(kinds[0], name)
+    if kinds:
+        raise UnknownComponentError(f"'{name}' is a {' and a '.join(kinds)}; add {' or '.join(f'--kind {k}' for k in kinds)}")
+    near = did_you_mean(name, [e.id for e in registry.list()])
+    failed = "".join(f"; {p.dist} is {p.status}: {p.cause}" for p in registry.plugins if p.status != "ok")
+    raise UnknownComponentError(f"no component '{name}' is installed{near or ';'} see: diffcore list{failed}")

@@ -1,0 +1,34 @@
+"""`diffcore new plugin`. No torch, no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from diffcore.cli.catalogue import kind_of
+from diffcore.cli.group import LazyGroup, command
+from diffcore.registry import ALL_KINDS, Registry
+from diffcore.scaffold import write_plugin
+
+
+@click.group("new", cls=LazyGroup, package="diffcore.cli", table={"plugin": ("new:plugin", "A distribution with one working component.")})
+def new() -> None:
+    """Write something new."""
+
+
+@command("plugin")
+@click.argument("name")
+@click.option("--kind", required=True, metavar="KIND", help=f"What it provides: {', '.join(ALL_KINDS)}.")
+@click.option("--dir", "folder", default=".", type=click.Path(file_okay=False, path_type=Path), help="Where its folder is made.")
+def plugin(name: str, kind: str, folder: Path) -> None:
+    """Write the distribution diffcore-NAME with one component NAME.
+
+    It holds a real method of that kind to replace by yours, and passes its conformance tests as it is.
+    """
+    made = write_plugin(name, kind_of(kind), folder, Registry.load())
+    short = name.removeprefix("diffcore-")
+    file = short.replace("-", "_")
+    click.echo(f"wrote {made}\n")
+    click.echo("  " + str(made / f"diffcore_{file}" / f"{file}.py") + "   the formulas, to be replaced by yours")
+    click.echo(f"\nthen:\n  cd {made}\n  pip install -e .\n  pytest\n  diffcore conform {short}")

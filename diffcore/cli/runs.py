@@ -1,0 +1,169 @@
+"""`diffcore run`, `train`, `sample`, `evaluate` and `compare`: the command line of `diffcore.runs`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from diffcore.cli.group import RESUME, command, json_option, set_option
+from diffcore.cli.output import number, print_json, print_table
+from diffcore.cli.progress import Progress
+from diffcore.errors import SpecError
+
+out_option = click.option("--out", type=click.Path(path_type=Path), help="Run directory (default: runs/NAME).")
+device_option = click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one).")
+
+
+@contextmanager
+def work() -> Iterator[Progress | None]:
+    """The progress display of this process; only the first of several shows one."""
+    from diffcore import distributed
+
+    progress = Progress() if _is_first() else None
+    try:
+        yield progress
+    finally:
+        if progress:
+            progress.close()
+        distributed.stop()
+
+
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _say(line: str) -> None:
+    if _is_first():
+        click.echo(line)
+
+
+def _remember(name: str, spec: str, overrides: Sequence[str], out: Path | None, device: str | None) -> None:
+    """Keep the command line that resumes this run, for whoever presses Ctrl-C."""
+    words = ["diffcore", name, spec, *(w for o in overrides for w in ("--set", o))]
+    words += ["--out", str(out)] if out else []
+    words += ["--device", device] if device else []
+    click.get_current_context().meta[RESUME] = shlex.join(words)
+
+
+@command("run")
+@click.argument("spec")
+@set_option
+@out_option
+@device_option
+def run(spec: str, overrides: tuple[str, ...], out: Path | None, device: str | None) -> None:
+    """Train, sample, measure and report. A run that was stopped is resumed by the same command."""
+    from diffcore import runs
+
+    _remember("run", spec, overrides, out, device)
+    with work() as progress:
+        folder = runs.run(spec, out, overrides=overrides, device=device, progress=progress)
+    if _is_first():
+        print_rows(runs.read_rows(folder))
+        click.echo(f"\nreport: {folder / 'report.html'}\nmore samples: diffcore sample {shlex.quote(str(folder))}")
+
+
+@command("train")
+@click.argument("spec")
+@set_option
+@out_option
+@device_option
+def train(spec: str, overrides: tuple[str, ...], out: Path | None, device: str | None) -> None:
+    """Train only. A run that was stopped is resumed by the same command."""
+    from diffcore import runs
+
+    _remember("train", spec, overrides, out, device)
+    with work() as progress:
+        folder = runs.train(spec, out, overrides=overrides, device=device, progress=progress)
+    _say(f"trained: {folder}\nsamples: diffcore sample {shlex.quote(str(folder))}")
+
+
+def _classes(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> dict[str, int] | None:
+    chosen: dict[str, int] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if not (name and value.isdecimal()):
+            raise click.BadParameter(f"'{pair}' is not NAME=CLASS with a class number (example: label=3)")
+        chosen[name] = int(value)
+    return chosen or None
+
+
+@command("sample")
+@click.argument("run")
+@click.option("-n", "n", type=click.IntRange(min=1), help="Number of samples (default: the spec's).")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Sample i depends on the seed and i alone.")
+@click.option("--cond", multiple=True, metavar="NAME=CLASS", callback=_classes, help="Condition: --cond label=3 (default: all classes in turn).")
+@set_option
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A .safetensors, .npz or .png file (default: in the run).")
+@device_option
+def sample(
+    run: str, n: int | None, seed: int, cond: dict[str, int] | None, overrides: tuple[str, ...], out: Path | None, device: str | None
+) -> None:
+    """Sample from RUN, a run directory or a weights file. Nothing else has to be remembered."""
+    from diffcore import runs
+
+    if out is not None and out.suffix not in (".safetensors", ".npz", ".png"):
+        raise SpecError(f"cannot write samples to '{out.name}': the name must end in .safetensors, .npz or .png")
+    with work() as progress:
+        made, target = runs.sample_run(
+            run, n=n, seed=seed, cond=cond, overrides=overrides, out=out, device=device, progress=progress
+        )
+    _say(f"{len(made.x)} samples of shape {tuple(made.x.shape[1:])}, {made.calls} network calls, {made.seconds:.3g} s: {target}")
+
+
+@command("evaluate")
+@click.argument("run")
+@set_option
+@device_option
+@json_option
+def evaluate(run: str, overrides: tuple[str, ...], device: str | None, as_json: bool) -> None:
+    """Measure RUN again: its table and its report are rewritten."""
+    from diffcore import runs
+
+    with work() as progress:
+        rows = runs.evaluate_run(run, overrides=overrides, device=device, progress=progress)
+    if _is_first():
+        print_json(rows) if as_json else print_rows(rows)
+
+
+@command("compare")
+@click.argument("runs", nargs=-1, required=True)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Also write one HTML report of all.")
+@json_option
+def compare(runs: tuple[str, ...], out: Path | None, as_json: bool) -> None:
+    """Put the tables of several RUNS side by side."""
+    from diffcore.runs import compare as compare_runs
+
+    rows = compare_runs(runs, out)
+    print_json(rows) if as_json else print_rows(rows)
+    if out is not None and not as_json:
+        click.echo(f"\nreport: {out}")
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """An evaluation table: one line per solver and budget, one column per metric."""
+    if not rows:
+        click.echo("nothing was measured")
+        return
+    metrics = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
+    head = [*(["run"] if "run" in rows[0] else []), "solver", "steps", "calls", "evaluations", "seconds", "n"]
+    print_table([*head, *metrics], [[*_cost(row), *(_measured(row["metrics"].get(m)) for m in metrics)] for row in rows])
+
+
+def _cost(row: Mapping[str, Any]) -> list[str]:
+    cells = [row["solver"], row["steps"], row["calls"], f"{row['nfe']:g}", f"{row['seconds']:.3g}", row["n"]]
+    return [str(c) for c in ([row["run"], *cells] if "run" in row else cells)]
+
+
+def _measured(value: Mapping[str, Any] | None) -> str:
+    """`value +- spread (floor f)`."""
+    if value is None:
+        return "-"
+    text = number(float(f"{value['value']:.4g}"))
+    text += f" +- {value['spread']:.2g}" if value.get("spread") is not None else ""
+    return text + (f" (floor {value['floor']:.3g})" if value.get("floor") is not None else "")

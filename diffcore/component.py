@@ -1,0 +1,100 @@
+"""What a component is: a frozen, keyword-only attrs class whose fields are its spec. No torch here.
+
+`Component` declares one (id, where it lives, one line); `Base` is what every component class derives from through the
+base class of its kind; `component` and `field` make the class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar, dataclass_transform
+
+import attrs
+
+from diffcore.errors import SpecError
+
+T = TypeVar("T")
+
+
+def _is_target(instance: Component, attribute: attrs.Attribute[str], value: str) -> None:
+    module, _, name = value.partition(":")
+    if not (module and name):
+        raise SpecError(f"component '{instance.id}': target must be 'module:Class', got '{value}'")
+
+
+@attrs.frozen
+class Component:
+    """The declaration of one component, cheap to make and to list.
+
+    `id` is what a spec names, `target` is `"module:Class"` and is imported on first use, `summary` is one line for listings
+    (with the source), `kind` is needed only where a hook carries several kinds.
+    """
+
+    id: str = attrs.field(validator=attrs.validators.matches_re(r"[a-z0-9][a-z0-9.+-]*"))
+    target: str = attrs.field(validator=_is_target)
+    summary: str = ""
+    kind: str | None = attrs.field(default=None, kw_only=True)
+
+
+class Base:
+    """Base of all component classes. `kind` is set by the base class of each kind (`Solver`, `Process`, ...).
+
+    Class attributes a component may set: `source` (citation of the formulas), `example` (fields for which the class is
+    shown and tested where its defaults do not suffice), `expected_failures` (conformance check -> why it cannot hold).
+    """
+
+    __slots__ = ()
+    kind: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+    example: ClassVar[Mapping[str, Any]] = {}
+    expected_failures: ClassVar[Mapping[str, str]] = {}
+
+
+_BOUNDS = {
+    "gt": (lambda v, b: v > b, ">"),
+    "ge": (lambda v, b: v >= b, ">="),
+    "lt": (lambda v, b: v < b, "<"),
+    "le": (lambda v, b: v <= b, "<="),
+}
+
+
+def _check(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is None:
+        return
+    where = f"'{attribute.name}' of {type(instance).__name__}"
+    choices = attribute.metadata.get("choices")
+    if choices and value not in choices:
+        raise SpecError(f"{where} must be one of {', '.join(map(str, choices))}; got {value!r}")
+    for item in value if isinstance(value, tuple) else (value,):
+        for name, (holds, sign) in _BOUNDS.items():
+            bound = attribute.metadata.get(name)
+            if bound is not None and not holds(item, bound):
+                raise SpecError(f"{where} must be {sign} {bound}; got {item!r}")
+
+
+def field(
+    *,
+    default: Any = attrs.NOTHING,
+    factory: Any = None,
+    doc: str = "",
+    unit: str = "",
+    gt: float | None = None,
+    ge: float | None = None,
+    lt: float | None = None,
+    le: float | None = None,
+    choices: tuple[Any, ...] | None = None,
+) -> Any:
+    """A field of a component: its default (mandatory when left out), documentation, unit and bounds.
+
+    The bounds hold for each entry of a tuple, are checked when the component is made (`SpecError`), and appear in
+    `diffcore show` and in the JSON Schema.
+    """
+    metadata = {"doc": doc, "unit": unit, "gt": gt, "ge": ge, "lt": lt, "le": le, "choices": choices}
+    kwargs: dict[str, Any] = {"factory": factory} if factory is not None else {"default": default}
+    return attrs.field(metadata={k: v for k, v in metadata.items() if v not in (None, "")}, validator=_check, **kwargs)
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+def component(cls: type[T]) -> type[T]:
+    """Make a component class: frozen, keyword-only, hashable, compared by value."""
+    return attrs.frozen(cls, kw_only=True)

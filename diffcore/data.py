@@ -1,0 +1,121 @@
+"""Data: where samples come from, in which range, and how they are ordered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from diffcore.component import Base, component, field
+from diffcore.errors import DataError
+from diffcore.noise import Draw, mix
+from diffcore.tree import State
+
+
+@component
+class Range:
+    """The range of raw values. The network sees [-1, 1]: x = 2 (raw - lo) / (hi - lo) - 1."""
+
+    lo: float = field(doc="smallest raw value")
+    hi: float = field(doc="largest raw value")
+
+    def to_model(self, raw: Tensor, name: str = "data") -> Tensor:
+        """Raw values to [-1, 1], float32. Raises `DataError` for values outside the range."""
+        low, high = float(raw.min()), float(raw.max())
+        slack = 1e-6 * (self.hi - self.lo)
+        if low < self.lo - slack or high > self.hi + slack or low != low or high != high:
+            raise DataError(
+                f"{name} has values from {low:.6g} to {high:.6g}, outside its declared range [{self.lo:g}, {self.hi:g}]; "
+                f"declare the true range (field 'range') or rescale the data"
+            )
+        return (raw.float() - self.lo).mul_(2 / (self.hi - self.lo)).sub_(1)
+
+    def to_raw(self, x: Tensor) -> Tensor:
+        """[-1, 1] back to raw values (unclipped)."""
+        return (x + 1) * ((self.hi - self.lo) / 2) + self.lo
+
+
+class Source(Protocol):
+    """An opened data set. `size` is None where samples are generated without end."""
+
+    shape: tuple[int, ...]
+    size: int | None
+    classes: Mapping[str, int]
+
+    def batch(self, ids: Tensor) -> tuple[State, Mapping[str, Tensor]]:
+        """Samples by global number: raw values (B, *shape) and conditions name -> (B,)."""
+        ...
+
+
+class Data(Base):
+    """A data set. `range` is the range of raw values, or None where values are unbounded and used as they are."""
+
+    kind: ClassVar[str] = "data"
+
+    def open(self) -> Source:
+        """Load it. Raises `DataError` that says in one line what to run where it is absent."""
+        raise NotImplementedError
+
+    @property
+    def value_range(self) -> Range | None:
+        """The declared range: the field `range` where the component has one."""
+        return getattr(self, "range", None)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes of the condition 'label', for pictures; empty where there are none."""
+        return ()
+
+
+class Coupling(Base):
+    """How data and noise are paired in training. The default of every loss is independent noise."""
+
+    kind: ClassVar[str] = "coupling"
+
+    def pair(self, x0: State, eps: State, draw: Draw) -> tuple[State, State]:
+        """(x0, eps) as they are to be paired, row by row. Says in its documentation what it does to conditions."""
+        raise NotImplementedError
+
+
+class Loader:
+    """Batches by step number: a pure function of (seed, step), so that resuming needs no state and ranks agree.
+
+    A finite set is walked in a fresh random order each epoch, batches running across epoch ends; an infinite one is
+    numbered. `rank` of `world` takes its contiguous share of every global batch.
+    """
+
+    def __init__(self, source: Source, value_range: Range | None, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        if batch % world:
+            raise DataError(f"batch size {batch} cannot be shared evenly by {world} processes")
+        self.source, self.range, self.size, self.seed = source, value_range, batch, seed
+        share = batch // world
+        self.rows = range(rank * share, (rank + 1) * share)
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+
+    def ids(self, step: int) -> Tensor:
+        """Global sample numbers of this rank's share of batch `step`."""
+        first = step * self.size
+        numbers = range(first + self.rows.start, first + self.rows.stop)
+        if self.source.size is None:
+            return torch.tensor(numbers, dtype=torch.int64)
+        return torch.stack([self._shuffled(n) for n in numbers])
+
+    def _shuffled(self, number: int) -> Tensor:
+        assert self.source.size is not None
+        epoch, place = divmod(number, self.source.size)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(mix(self.seed, 0xDA7A, epoch) & 0x7FFFFFFF)
+            self._epoch, self._order = epoch, torch.randperm(self.source.size, generator=generator)
+        return self._order[place]
+
+    def __call__(self, step: int) -> tuple[State, dict[str, Tensor]]:
+        """Batch `step` in the network's range, and its conditions."""
+        raw, cond = self.source.batch(self.ids(step))
+        return (raw if self.range is None else self.range.to_model(raw, type(self.source).__name__)), dict(cond)
+
+
+def to_model(data: Data, raw: Any) -> Any:
+    """Raw values of a data component in the network's range."""
+    return raw if data.value_range is None else data.value_range.to_model(raw)

@@ -1,0 +1,247 @@
+"""The denoiser (a network read through its process) and the field (the guided denoiser: all that a solver sees)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.compiler import is_compiling
+
+from diffcore.affine import Coeffs
+from diffcore.errors import IncompatibleError
+from diffcore.process import AffineProcess, Process
+from diffcore.tree import State, batch_size, expand, leaves, tree_map
+
+if TYPE_CHECKING:
+    from diffcore.flow_map import FlowMap
+    from diffcore.guidance import Guidance
+
+Net = Callable[..., State]
+
+
+class Trace:
+    """What a denoiser has cost: `calls` of the network, and `rows` (samples it was evaluated on, batched guidance included).
+
+    `at` is where it was called last, `posterior` what a field last knew of x_0 (kept while `watched`).
+    """
+
+    __slots__ = ("at", "calls", "posterior", "rows", "watched")
+
+    def __init__(self) -> None:
+        self.calls = self.rows = 0
+        self.posterior: Any = None
+        self.at: Any = None
+        self.watched = True
+
+
+class Denoiser:
+    """A network (or plain function) `net(x, t, **cond)` read as a posterior of x_0 given x_t.
+
+    net: returns the quantity named by `prediction` (x0, eps, score, v, velocity, edm, or another name the process reads),
+    of the shape of x. It is called with t of shape (B,), float32 or better (or of the shape of a per-pixel time).
+    precondition: scale the input to unit variance, x / sqrt(alpha^2 sigma_data^2 + sigma^2), and give the network
+    `process.embed_time(t)` instead of t; on for networks built from a spec, off for your own.
+    null: condition name -> value that stands for "no condition"; default: the network's own `null_cond`.
+
+    Raises `IncompatibleError` where the process cannot read the prediction.
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        prediction: str = "velocity",
+        process: Process | None = None,
+        *,
+        sigma_data: float = 0.5,
+        precondition: bool = False,
+        null: Mapping[str, Any] | None = None,
+    ) -> None:
+        if process is None:
+            raise IncompatibleError("Denoiser needs the process its network was trained for: Denoiser(net, 'eps', process=...)")
+        process.check_prediction(prediction, sigma_data)
+        self.net, self.prediction, self.process = net, prediction, process
+        self.sigma_data, self.precondition = sigma_data, precondition
+        self.null: Mapping[str, Any] = getattr(net, "null_cond", {}) if null is None else null
+        self.base, self.trace = self, Trace()
+
+    def __call__(self, x: State, t: Any, **cond: Any) -> Any:
+        """The posterior of x_0 given x_t = x. t: `Coeffs`, a float, or a tensor that broadcasts from the left against x."""
+        at = t if isinstance(t, tuple) else self.point(t, x)
+        return self.process.posterior(x, self.network(x, at, **cond), at, self.prediction, self.sigma_data)
+
+    def many(self, x: State, t: Any, conds: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """The posteriors under several conditions, in one call of the network on a batch that many times as large."""
+        at, count, size = self.point(t, x), len(conds), batch_size(x)
+        merged = {key: torch.cat([_rows(c.get(key), self.null.get(key), size, x) for c in conds]) for key in _keys(conds)}
+        wide = at.map(lambda v: v if v.ndim == 0 else torch.cat([v] * count))
+        out = self.network(tree_map(lambda leaf: torch.cat([leaf] * count), x), wide, **merged)
+        parts = [tree_map(lambda leaf, i=i: leaf[i * size : (i + 1) * size], out) for i in range(count)]
+        return [self.process.posterior(x, part, at, self.prediction, self.sigma_data) for part in parts]
+
+    def network(self, x: State, at: Any, s: Any = None, **cond: Any) -> State:
+        """Call the network once, with its input scaled and its time embedded where `precondition` says so.
+
+        s: the second time (a point like `at`) of networks that have one.
+        """
+        if not is_compiling():
+            trace = self.trace
+            trace.calls += 1
+            trace.rows += x.shape[0] if x.__class__ is Tensor else batch_size(x)
+            trace.at = at
+        if self.precondition:
+            scale = (at.alpha**2 * self.sigma_data**2 + at.sigma**2) ** -0.5
+            x = tree_map(lambda leaf: leaf * expand(scale, leaf), x) if isinstance(scale, Tensor) or scale != 1 else x
+        time = at.time
+        if time is None:
+            time = self.time(at.t, x)
+        if s is None:
+            return self.net(x, time, **cond)
+        return self.net(x, time, s=s.time if s.time is not None else self.time(s.t, x), **cond)
+
+    def time(self, t: Any, x: State) -> Tensor:
+        """The network's time input at times t: (B,) or the shape of t, at least float32, on the device of x."""
+        leaf = leaves(x)[0]
+        t = torch.as_tensor(t, dtype=torch.float64 if leaf.dtype == torch.float64 else torch.float32, device=leaf.device)
+        t = self.process.embed_time(t) if self.precondition else t
+        return t.expand(leaf.shape[0]) if t.ndim == 0 else t
+
+    def point(self, t: Any, x: State) -> Any:
+        """t as `Coeffs` (or `Instant`): computed in float64, then floats for a number and the dtype of x for a tensor."""
+        if isinstance(t, tuple):
+            return t
+        if isinstance(t, Tensor) and t.ndim > 0:
+            leaf = leaves(x)[0]
+            dtype = leaf.dtype if leaf.is_floating_point() else torch.float32
+            return self.process.coeffs(t.double()).map(lambda v: v.to(dtype))
+        at = self.process.coeffs(torch.as_tensor(t, dtype=torch.float64))
+        return at.map(float)
+
+
+class Guided:
+    """A denoiser wrapped by a guidance; itself a denoiser."""
+
+    def __init__(self, inner: Any, guide: Callable[..., Any]) -> None:
+        self.inner, self.guide = inner, guide
+        self.process, self.base = inner.process, getattr(inner, "base", inner)
+        self.null: Mapping[str, Any] = getattr(inner, "null", {})
+
+    def __call__(self, x: State, t: Any, **cond: Any) -> Any:
+        """The guided posterior of x_0 given x_t = x."""
+        return self.guide(self.inner, x, t, **cond)
+
+    def many(self, x: State, t: Any, conds: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """One call after the other: the wrapping guidance may need each on its own."""
+        return [self(x, t, **cond) for cond in conds]
+
+
+class Field:
+    """The (guided) denoiser read through the process: everything a solver may ask.
+
+    guidance is applied in list order, the first innermost. cond are the conditions passed to the network, each a tensor with
+    one row per sample. flow_map, where given, adds the capability "flow_map" (`jump`).
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        denoiser: Any,
+        guidance: Iterable[Guidance] = (),
+        *,
+        cond: Mapping[str, Any] | None = None,
+        flow_map: FlowMap | None = None,
+    ) -> None:
+        self.process, self.base, self.guidance = process, getattr(denoiser, "base", denoiser), tuple(guidance)
+        self.cond, self.flow_map = dict(cond or {}), flow_map
+        for part in self.guidance:
+            missing = part.requires - self.provides
+            if missing:
+                raise IncompatibleError(_lacks(f"guidance {type(part).__name__}", missing, self))
+            denoiser = part.denoiser(denoiser)
+        self.denoiser = denoiser
+        self._direct = _direct(denoiser, process)
+        self.trace: Trace = getattr(self.base, "trace", None) or Trace()
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """The capabilities of the process, and "flow_map" where there is one."""
+        return self.process.provides | (frozenset({"flow_map"}) if self.flow_map is not None else frozenset())
+
+    @property
+    def needs_grad(self) -> bool:
+        """Whether a guidance differentiates through the network."""
+        return any("grad" in part.needs for part in self.guidance)
+
+    def with_cond(self, cond: Mapping[str, Any]) -> Field:
+        """The same field under other conditions (shares the network and its cost counter)."""
+        return Field(self.process, self.base, self.guidance, cond=cond, flow_map=self.flow_map)
+
+    def bound(self, cond: Mapping[str, Any]) -> Field:
+        """This field with other conditions of the same shapes, without building it again."""
+        other = object.__new__(Field)
+        other.__dict__.update(self.__dict__)
+        other.cond = dict(cond)
+        return other
+
+    def check(self, part: Any) -> None:
+        """Raise `IncompatibleError` naming both sides where `part` requires what this field does not provide."""
+        missing = part.requires - self.provides
+        if missing:
+            raise IncompatibleError(_lacks(f"{part.kind} {type(part).__name__}", missing, self))
+
+    def posterior(self, x: State, t: Any) -> Any:
+        """The guided posterior of x_0 given x_t = x."""
+        found = self.denoiser(x, t, **self.cond)
+        if self.trace.watched and not is_compiling():
+            self.trace.posterior = found
+        return found
+
+    def velocity(self, x: State, t: Any) -> State:
+        """dx/dt of the probability-flow ODE at (x, t)."""
+        if self._direct == "velocity" and t.__class__ is Coeffs and not self.trace.watched:
+            return self.base.network(x, t, **self.cond)
+        posterior = self.posterior(x, t)
+        return self.process.velocity(x, t if isinstance(t, tuple) else posterior.at, posterior)
+
+    def reverse(self, x: State, t: Any, s: Any, z: State) -> State:
+        """One ancestral step from t to s with the noise z."""
+        return self.process.reverse(x, t, s, self.posterior(x, t), z)
+
+    def retract(self, x: State, v: State) -> State:
+        """x moved by the tangent vector v."""
+        return self.process.retract(x, v)
+
+    def jump(self, x: State, t: Any, s: Any) -> State:
+        """x_s from x_t by the flow map."""
+        assert self.flow_map is not None
+        return self.flow_map.map(self.base, x, t, s, **self.cond)
+
+
+def _direct(denoiser: Any, process: Process) -> str:
+    """The target that the network gives as it is: its prediction, where neither guidance nor process changes the reading."""
+    plain = type(denoiser) is Denoiser and isinstance(process, AffineProcess)
+    own = type(process).velocity is AffineProcess.velocity and type(process).posterior is AffineProcess.posterior
+    return denoiser.prediction if plain and own else ""
+
+
+def _lacks(who: str, missing: frozenset[str], field: Field) -> str:
+    need = ", ".join(f"'{m}'" for m in sorted(missing))
+    have = ", ".join(f"'{p}'" for p in sorted(field.provides)) or "nothing"
+    return f"{who} needs {need}; process {type(field.process).__name__} provides {have}"
+
+
+def _keys(conds: Sequence[Mapping[str, Any]]) -> list[str]:
+    return sorted({key for cond in conds for key in cond})
+
+
+def _rows(value: Any, null: Any, size: int, x: State) -> Tensor:
+    """A condition as a tensor with one row per sample; the null value where it is None."""
+    value = null if value is None else value
+    tensor = torch.as_tensor(value, device=leaves(x)[0].device)
+    return tensor.expand(size, *tensor.shape) if tensor.ndim == 0 else tensor
+
+
+def count_parameters(net: Any) -> int:
+    """The number of parameters of a module; 0 for a plain function."""
+    return sum(p.numel() for p in net.parameters()) if isinstance(net, nn.Module) else 0

@@ -1,0 +1,33 @@
+"""Guidance: a change of the denoiser, of the solver, or of both."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from diffcore.component import Base
+from diffcore.field import Guided
+from diffcore.solver import Solver
+from diffcore.tree import State
+
+
+class Guidance(Base):
+    """Override `guide` to change what is known of x_0, `solver` to change the steps. Identities by default.
+
+    `needs` declares {"grad"} where gradients flow through the network; `requires` the capabilities of the process.
+    """
+
+    kind: ClassVar[str] = "guidance"
+    requires: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def guide(self, denoiser: Any, x: State, t: Any, **cond: Any) -> Any:
+        """The guided posterior at (x, t); `denoiser(x, t, **cond)` is the one below, `denoiser.many` evaluates several."""
+        return denoiser(x, t, **cond)
+
+    def denoiser(self, denoiser: Any) -> Any:
+        """The denoiser wrapped by this guidance."""
+        return denoiser if type(self).guide is Guidance.guide else Guided(denoiser, self.guide)
+
+    def solver(self, solver: Solver) -> Solver:
+        """The solver wrapped by this guidance."""
+        return solver

@@ -1,0 +1,147 @@
+"""Noise as an argument: every draw is a pure function of (seed, global sample id, draw index, purpose).
+
+So the noise of sample 17 is bit-equal for any batch size, rank and world size, a draw that is not needed is not made, and
+torch's global generator is never touched.
+
+torch's CPU generator keeps 32 bits of a seed. Within one (seed, purpose) the pair (id, draw) is therefore mapped to 32
+bits by a keyed *bijection*: no two draws of the first 2^20 samples and 2^12 draws can share a stream. Beyond that the high
+bits enter the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from diffcore.tree import State, leaves, pytree
+
+_MASK32 = 0xFFFFFFFF
+_MASK64 = 0xFFFFFFFFFFFFFFFF
+_NORMAL, _UNIFORM, _INTEGER = 1, 2, 3
+
+
+def mix(*keys: int) -> int:
+    """A 64-bit hash of integers (splitmix64 finaliser, Steele et al. 2014), the same on every machine."""
+    state = 0x9E3779B97F4A7C15
+    for key in keys:
+        state = (state ^ (key & _MASK64)) * 0xBF58476D1CE4E5B9 & _MASK64
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & _MASK64
+        state ^= state >> 31
+    return state
+
+
+def _permute32(x: int, key: int) -> int:
+    """A bijection of 32-bit integers for each 64-bit key: xor, odd multiplications and xor-shifts are all invertible."""
+    x = (x ^ key) & _MASK32
+    x = (x ^ x >> 16) * 0x85EBCA6B & _MASK32
+    x = (x ^ key >> 32) & _MASK32
+    x = (x ^ x >> 13) * 0xC2B2AE35 & _MASK32
+    return (x ^ x >> 16) & _MASK32
+
+
+class Draw:
+    """A handle on the noise of some samples. Immutable: the same call returns the same numbers.
+
+    ids: global ids of the samples, one per row of the batch. `at(i)` selects the draw index (0 is the prior, i + 1 the i-th
+    step), `fold(k)` opens an independent family for another purpose. `block` draws that many consecutive ids at once from
+    one stream (training, where batches are whole and only ranks differ); with `block=1` each sample has its own.
+    `device` is where the numbers are used; they are made on the CPU unless `on_device`.
+    """
+
+    __slots__ = ("block", "device", "ids", "index", "on_device", "salt", "seed", "total")
+
+    def __init__(
+        self,
+        seed: int,
+        ids: Sequence[int] | Tensor,
+        *,
+        index: int = 0,
+        salt: int = 0,
+        block: int = 1,
+        total: int | None = None,
+        device: torch.device | str = "cpu",
+        on_device: bool = False,
+    ) -> None:
+        self.seed, self.index, self.salt, self.block = int(seed), index, salt, block
+        self.ids = ids.tolist() if isinstance(ids, Tensor) else ids
+        self.total = len(self.ids) if total is None else total
+        self.device, self.on_device = torch.device(device), on_device
+
+    def _with(self, *, index: int | None = None, salt: int | None = None, ids: Sequence[int] | None = None) -> Draw:
+        return Draw(
+            self.seed,
+            self.ids if ids is None else ids,
+            index=self.index if index is None else index,
+            salt=self.salt if salt is None else salt,
+            block=self.block,
+            total=self.total,
+            device=self.device,
+            on_device=self.on_device,
+        )
+
+    def at(self, index: int) -> Draw:
+        """The same samples' draw number `index`."""
+        return self._with(index=index)
+
+    def fold(self, *keys: int) -> Draw:
+        """An independent family of draws for another purpose."""
+        return self._with(salt=mix(self.salt, *keys))
+
+    def take(self, rows: Sequence[int]) -> Draw:
+        """The draws of some rows of the batch only."""
+        return self._with(ids=[self.ids[r] for r in rows])
+
+    def normal(self, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
+        """Standard normal, shape (B, *shape)."""
+        return self._fill(_NORMAL, tuple(shape), dtype, lambda out, g: out.normal_(generator=g))
+
+    def uniform(self, shape: Sequence[int] = (), dtype: torch.dtype = torch.float64) -> Tensor:
+        """Uniform on [0, 1), shape (B, *shape)."""
+        return self._fill(_UNIFORM, tuple(shape), dtype, lambda out, g: out.uniform_(generator=g))
+
+    def integers(self, high: int, shape: Sequence[int] = ()) -> Tensor:
+        """Uniform on {0, ..., high - 1}, shape (B, *shape), int64."""
+        return self._fill(_INTEGER, tuple(shape), torch.int64, lambda out, g: out.random_(high, generator=g))
+
+    def normal_like(self, x: State) -> State:
+        """Standard normal of the shape and dtype of a state; each leaf of a tree has its own stream."""
+        return self._like(x, lambda draw, leaf: draw.normal(leaf.shape[1:], leaf.dtype))
+
+    def uniform_like(self, x: State) -> State:
+        """Uniform on [0, 1) of the shape of a state (float32 where the leaf is an integer)."""
+        return self._like(x, lambda d, leaf: d.uniform(leaf.shape[1:], leaf.dtype if leaf.is_floating_point() else torch.float32))
+
+    def shared_uniform(self) -> float:
+        """One uniform number for the whole global batch, whatever rank asks."""
+        stream = Draw(self.seed, [0], index=self.index, salt=mix(self.salt, 0x5EED))
+        return float(stream.uniform()[0])
+
+    def _like(self, x: State, one: Callable[[Draw, Tensor], Tensor]) -> State:
+        if isinstance(x, Tensor):
+            return one(self, x)
+        flat, spec = leaves(x), pytree.tree_structure(x)
+        return pytree.tree_unflatten([one(self.fold(0x1EAF, i), leaf) for i, leaf in enumerate(flat)], spec)
+
+    def _seed(self, unit: int, kind: int) -> int:
+        key = mix(self.seed, self.salt, kind, unit >> 20, self.index >> 12)
+        return _permute32((unit & 0xFFFFF) << 12 | (self.index & 0xFFF), key)
+
+    def _fill(self, kind: int, shape: tuple[int, ...], dtype: torch.dtype, fill: Callable[..., Tensor]) -> Tensor:
+        device = self.device if self.on_device else torch.device("cpu")
+        generator = torch.Generator(device)
+        out = torch.empty((len(self.ids), *shape), dtype=dtype, device=device)
+        if self.block == 1:
+            for row, unit in enumerate(self.ids):
+                fill(out[row : row + 1], generator.manual_seed(self._seed(unit, kind)))
+            return out.to(self.device)
+        row = 0
+        while row < len(self.ids):
+            unit, offset = divmod(self.ids[row], self.block)
+            count = min(self.block - offset, len(self.ids) - row)
+            whole = torch.empty((self.block, *shape), dtype=dtype, device=device)
+            fill(whole, generator.manual_seed(self._seed(unit, kind)))
+            out[row : row + count] = whole[offset : offset + count]
+            row += count
+        return out.to(self.device)

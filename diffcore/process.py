@@ -1,0 +1,230 @@
+"""Processes: how data becomes noise, and what a solver may ask for on the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import attrs
+import torch
+from torch import Tensor
+
+from diffcore.affine import Coeffs, Posterior, combine
+from diffcore.component import Base
+from diffcore.errors import DataError, IncompatibleError
+from diffcore.noise import Draw
+from diffcore.tree import State, leaves, lincomb, tree_map
+
+
+class Instant(NamedTuple):
+    """A time of a process that has no affine coefficients; the counterpart of `Coeffs`."""
+
+    t: Any
+    time: Any = None
+
+    def map(self, fn: Any) -> Instant:
+        """Apply `fn` to every entry that is a tensor."""
+        return Instant(*(fn(v) if isinstance(v, Tensor) else v for v in self))
+
+    def at(self, index: Any) -> Instant:
+        """The instants at some of the times."""
+        return self.map(lambda v: v[index])
+
+
+@attrs.frozen
+class Corruption:
+    """Noised data: `xt` at time `at`, and what a loss may regress."""
+
+    xt: State
+    at: Any
+    x0: State
+    eps: State = None
+    targets: Mapping[str, State] = attrs.field(factory=dict[str, State])
+
+    def target(self, name: str, sigma_data: float = 0.5) -> State:
+        """The regression target of this name: one the process gave, else the row `p x_0 + q eps`."""
+        if name in self.targets:
+            return self.targets[name]
+        return combine(name, self.at, self.x0, self.eps, sigma_data)
+
+
+class Process(Base):
+    """A forward process. Only `prior` and `corrupt` are mandatory; `provides` says what else it can do.
+
+    Capabilities known to the core: "affine" (`coeffs`), "velocity" (a probability-flow velocity), "flat" (x + v is a move),
+    "reverse" (an ancestral kernel). Plugins may add names. A process that owns parameters returns an `nn.Module` with these
+    same methods from `build`.
+    """
+
+    kind: ClassVar[str] = "process"
+    provides: ClassVar[frozenset[str]] = frozenset()
+    predictions: ClassVar[tuple[str, ...]] = ()
+    """Names of what a network may predict under this process."""
+
+    @property
+    def T(self) -> float:
+        """The time of pure noise."""
+        return 1.0
+
+    @property
+    def min_time(self) -> float:
+        """The smallest time at which a network is trained or evaluated (0 where nothing is singular there)."""
+        return 0.0
+
+    def build(self) -> Any:
+        """The process itself, or an `nn.Module` with its methods where it has parameters."""
+        return self
+
+    def prior(self, shape: Any, draw: Draw) -> State:
+        """Samples at t = T, one per id of `draw`, of the event shape (or whatever describes the event)."""
+        raise NotImplementedError
+
+    def corrupt(self, x0: State, t: Tensor, draw: Draw) -> Corruption:
+        """x_t given x_0 at times t (broadcastable from the left against x_0), with the noise of `draw`."""
+        raise NotImplementedError
+
+    def coeffs(self, t: Tensor) -> Any:
+        """What the solver and the network need to know at times t: `Coeffs` if affine, else `Instant`."""
+        return Instant(t)
+
+    def pairs(self, grid: Tensor) -> tuple[Any, Any]:
+        """The coefficients at the start t and at the end s of every step of a time grid [N + 1, ...]."""
+        c = self.coeffs(grid)
+        return c.at(slice(None, -1)), c.at(slice(1, None))
+
+    def embed_time(self, t: Tensor) -> Tensor:
+        """The time feature a network built from a spec receives; about 0 to 1."""
+        return t / self.T
+
+    def posterior(self, x: State, out: State, at: Any, prediction: str, sigma_data: float) -> Any:
+        """How a network's output is read: the only place that knows what `prediction` means for this process."""
+        raise NotImplementedError
+
+    def velocity(self, x: State, at: Any, posterior: Any) -> State:
+        """dx/dt of the probability-flow ODE (capability "velocity")."""
+        raise NotImplementedError
+
+    def reverse(self, x: State, t: Any, s: Any, posterior: Any, z: State) -> State:
+        """A sample of x_s given x_t and the posterior of x_0, from the noise z (capability "reverse")."""
+        raise NotImplementedError
+
+    def reverse_noise(self, t: Any, s: Any) -> Tensor:
+        """The weight of z in `reverse` for planned steps; zero where none is drawn."""
+        return torch.ones_like(t.t)
+
+    def noise(self, x: State, draw: Draw) -> State:
+        """The elementary noise of one stochastic step: standard normal per entry (uniform for integer states)."""
+        floating = all(leaf.is_floating_point() for leaf in leaves(x))
+        return draw.normal_like(x) if floating else draw.uniform_like(x)
+
+    def retract(self, x: State, v: State) -> State:
+        """Move x by the tangent vector v: x + v where the state space is flat."""
+        return lincomb((1, x), (1, v))
+
+    def default_grid(self, steps: int, start: float) -> Tensor:
+        """The time grid used when none is named: uniform in t from `start` to 0, float64 [steps + 1]."""
+        return torch.linspace(start, 0.0, steps + 1, dtype=torch.float64)
+
+    def fingerprint(self) -> list[float]:
+        """Numbers that pin the process down, stored with weights and compared when they are loaded."""
+        return []
+
+    def check_prediction(self, prediction: str, sigma_data: float) -> None:
+        """Refuse, before anything runs, a prediction that this process cannot read. Raises `IncompatibleError`."""
+        if prediction not in self.predictions:
+            raise IncompatibleError(
+                f"prediction '{prediction}' does not fit {type(self).__name__}; it reads: {', '.join(self.predictions)}"
+            )
+
+
+class AffineProcess(Process):
+    """x_t = alpha_t x_0 + sigma_t eps, eps ~ N(0, I), t in [0, T]. A subclass gives `coeffs`; the rest follows.
+
+    lam = log(alpha/sigma) must fall strictly with t. SDE form (monograph 4.14): f = alpha'/alpha,
+    g^2 = (sigma^2)' - 2 f sigma^2 = -2 sigma^2 lam'.
+    """
+
+    provides: ClassVar[frozenset[str]] = frozenset({"affine", "velocity", "flat", "reverse"})
+    predictions: ClassVar[tuple[str, ...]] = ("x0", "eps", "score", "v", "velocity", "edm")
+
+    def coeffs(self, t: Tensor) -> Coeffs:
+        """alpha, sigma and their derivatives at times t, in the dtype of t (plan in float64)."""
+        raise NotImplementedError
+
+    def prior(self, shape: Sequence[int], draw: Draw) -> Tensor:
+        """N(0, sigma_T^2 I)."""
+        sigma = float(self.coeffs(torch.tensor(self.T, dtype=torch.float64)).sigma)
+        return draw.normal(shape).mul_(sigma)
+
+    def corrupt(self, x0: State, t: Tensor, draw: Draw) -> Corruption:
+        """alpha_t x_0 + sigma_t eps. Coefficients are computed in float64 and cast once to the dtype of x_0."""
+        dtype = leaves(x0)[0].dtype
+        at = self.coeffs(t.double()).map(lambda v: v.to(dtype))
+        eps = self.noise(x0, draw)
+        xt = lincomb((at.alpha, x0), (at.sigma, eps))
+        if isinstance(at.shift, Tensor):
+            xt = tree_map(lambda a: a + at.shift, xt)
+        return Corruption(xt, at, x0, eps)
+
+    def posterior(self, x: State, out: State, at: Coeffs, prediction: str, sigma_data: float) -> Posterior:
+        """The output as the row `prediction` of `ROWS`."""
+        return Posterior(x, out, prediction, at, sigma_data)
+
+    def velocity(self, x: State, at: Coeffs, posterior: Posterior) -> State:
+        """alpha' E[x_0|x_t] + sigma' E[eps|x_t]."""
+        return posterior.velocity
+
+    def reverse(self, x: State, t: Coeffs, s: Coeffs, posterior: Posterior, z: State) -> State:
+        """N(x_s; mean, var) of Bayes' rule with x_0 replaced by its posterior mean (monograph 4.16).
+
+        With r = (alpha_t sigma_s / (alpha_s sigma_t))^2: mean = (alpha_t/alpha_s)(sigma_s/sigma_t)^2 x_t
+        + alpha_s (1 - r) x_0, var = sigma_s^2 (1 - r).
+        """
+        kept = (s.sigma / t.sigma) ** 2 * t.alpha / s.alpha
+        fresh = _one_minus_r(t, s)
+        return lincomb((kept, x), (s.alpha * fresh, posterior.mean), (s.sigma * fresh**0.5, z))
+
+    def reverse_noise(self, t: Coeffs, s: Coeffs) -> Tensor:
+        """sigma_s sqrt(1 - r)."""
+        return s.sigma * _one_minus_r(t, s) ** 0.5
+
+    def t_of_lam(self, lam: Tensor) -> Tensor:
+        """The time at which log(alpha/sigma) = lam, float64, by bisection to the last bit; override with a closed form."""
+        lam = torch.as_tensor(lam, dtype=torch.float64)
+        low, high = torch.zeros_like(lam), torch.full_like(lam, self.T)
+        for _ in range(200):
+            middle = (low + high) / 2
+            above = self.coeffs(middle).lam > lam
+            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+        return (low + high) / 2
+
+    def fingerprint(self) -> list[float]:
+        """alpha and sigma at 8 times spread evenly over (0, T]."""
+        c = self.coeffs(torch.linspace(self.T / 8, self.T, 8, dtype=torch.float64))
+        return [*c.alpha.tolist(), *c.sigma.tolist()]
+
+    def check_prediction(self, prediction: str, sigma_data: float) -> None:
+        """Also refuses a prediction that leaves x_0 undetermined at t = T (zero terminal SNR with eps or score)."""
+        super().check_prediction(prediction, sigma_data)
+        from diffcore.affine import row
+
+        c = Coeffs(*(float(v) if isinstance(v, Tensor) else v for v in self.coeffs(torch.tensor(self.T, dtype=torch.float64))))
+        p, q = row(prediction, c, sigma_data)
+        det, size = abs(c.alpha * q - c.sigma * p), (c.alpha**2 + c.sigma**2) ** 0.5 * (p**2 + q**2) ** 0.5
+        if not det > 1e-8 * size:
+            raise IncompatibleError(
+                f"prediction '{prediction}' cannot be used with {type(self).__name__}: at t = {self.T} alpha = {c.alpha:.3g}, "
+                f"the signal is gone, and '{prediction}' says nothing about x_0; use prediction v, velocity or x0"
+            )
+
+
+def _one_minus_r(t: Coeffs, s: Coeffs) -> Any:
+    r = (t.alpha * s.sigma / (s.alpha * t.sigma)) ** 2
+    return (1 - r).clamp_min(0.0) if isinstance(r, Tensor) else max(1 - r, 0.0)
+
+
+def check_state(x: State, name: str = "x") -> None:
+    """Raise `DataError` for a state with NaN or Inf."""
+    for leaf in leaves(x):
+        if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
+            raise DataError(f"{name} holds NaN or Inf")

@@ -1,0 +1,133 @@
+"""The fast ways to run a plan/init/step solver: compiled steps, and the whole trajectory as one CUDA graph.
+
+Both hand the rows to the step as tensors, so one graph serves every step of the same kind (the static entries of a row,
+Python integers, tell kinds apart), and both equal eager mode to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffcore.errors import IncompatibleError, NumericsError
+from diffcore.field import Field
+from diffcore.noise import Draw
+from diffcore.sample import Result
+from diffcore.solver import Plan, Solver
+from diffcore.tree import State, leaves, pytree, tree_map
+
+Step = Callable[[State, Any, Any, State], tuple[State, Any]]
+
+
+def run(field: Field, solver: Solver, x: State, grid: Tensor, draw: Draw, mode: str, grad: bool) -> Result:
+    """Run a solver compiled (`mode="compile"`) or as a CUDA graph (`mode="graph"`)."""
+    if type(solver).loop is not Solver.loop:
+        raise IncompatibleError(f"solver {type(solver).__name__} owns its loop and runs in eager mode only")
+    plan = solver.plan(field.process, grid)
+    calls, nfe = _cost(field, plan, x)
+    with torch.set_grad_enabled(grad):
+        if mode == "graph":
+            last = _graph(field, solver, plan, x, draw)
+        else:
+            last = _loop(compiled(field, solver), solver, plan.rows(field, x, tensors=True), x, _noise(field, plan, x, draw))
+    if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves(last) if leaf.is_floating_point()):
+        raise NumericsError(f"NaN or Inf in the samples of solver {type(solver).__name__}; run in eager mode to see the step")
+    return Result(last, nfe, calls, grid)
+
+
+def compiled(field: Field, solver: Solver) -> Step:
+    """The solver's step as one compiled graph per kind of step, cached with the field's denoiser."""
+    cache: dict[Any, Any] = field.base.__dict__.setdefault("compiled_steps", {})
+    key = (solver, field.guidance, id(field.flow_map))
+    own = field.bound(field.cond)
+
+    def step(x: State, row: Any, carry: Any, z: State, cond: Any) -> tuple[State, Any]:
+        own.cond = cond
+        return solver.step(own, x, row, carry, z)
+
+    if key not in cache:
+        cache[key] = torch.compile(step, fullgraph=True, dynamic=False)
+    found = cache[key]
+    return lambda x, row, carry, z: found(x, row, carry, z, field.cond)
+
+
+def _loop(step: Step, solver: Solver, rows: list[Any], x: State, noise: list[State]) -> State:
+    carry = solver.init(x)
+    for row, z in zip(rows, noise, strict=True):
+        x, carry = step(x, row, carry, z)
+    return x
+
+
+def _noise(field: Field, plan: Plan, x: State, draw: Draw) -> list[State]:
+    """The noise of every step, of one shape: zeros where none is drawn; None for a deterministic solver."""
+    if not plan.stochastic:
+        return [None] * plan.steps
+    zeros = tree_map(torch.zeros_like, x)
+    return [field.process.noise(x, draw.at(i + 1)) if plan.draws(i) else zeros for i in range(plan.steps)]
+
+
+def _graph(field: Field, solver: Solver, plan: Plan, x: State, draw: Draw) -> State:
+    """Capture the trajectory once per shape, then replay it on new start states, conditions and noise."""
+    device = leaves(x)[0].device
+    if device.type != "cuda":
+        raise IncompatibleError("mode 'graph' replays a CUDA graph and needs the state on a CUDA device; use mode 'compile'")
+    noise = _noise(field, plan, x, draw)
+    cache: dict[Any, Any] = field.base.__dict__.setdefault("captured_graphs", {})
+    shapes = tuple((leaf.shape, leaf.dtype) for leaf in _tensors((x, field.cond)))
+    key = (solver, field.guidance, id(field.flow_map), plan.steps, tuple(_flat(plan)), shapes)
+    if key not in cache:
+        cache[key] = _capture(field, solver, plan, x, noise)
+    graph, inputs, output, _ = cache[key]
+    for static, new in zip(_tensors(inputs), _tensors((x, noise, field.cond)), strict=True):
+        static.copy_(new)
+    graph.replay()
+    return tree_map(torch.clone, output)
+
+
+def _flat(plan: Plan) -> list[Any]:
+    return [tuple(v.flatten().tolist()) for v in _tensors(plan.entries)]
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _capture(field: Field, solver: Solver, plan: Plan, x: State, noise: list[State]) -> tuple[Any, Any, State, Any]:
+    """The graph, its input buffers, its output, and the rows, whose time tensors the graph reads."""
+    inputs = pytree.tree_map_only(Tensor, torch.clone, (x, noise, field.cond))
+    rows = plan.rows(field, x)
+
+    def trajectory() -> State:
+        start, fresh, cond = inputs
+        bound = field.bound(cond)
+        return _loop(lambda x, row, carry, z: solver.step(bound, x, row, carry, z), solver, rows, start, fresh)
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(2):
+            trajectory()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = trajectory()
+    return graph, inputs, output, rows
+
+
+def _cost(field: Field, plan: Plan, x: State) -> tuple[int, float]:
+    """Calls and evaluations of the run: the plan's count times what one (guided) evaluation costs, measured once."""
+    cache: dict[Any, tuple[int, float]] = field.base.__dict__.setdefault("evaluation_cost", {})
+    key = (field.guidance, id(field.flow_map))
+    if key not in cache:
+        trace = field.trace
+        before, rows, size = trace.calls, trace.rows, leaves(x)[0].shape[0]
+        first = next(iter(plan.rows(field, x)))
+        with torch.no_grad():
+            field.posterior(x, getattr(first, "t", 0.5 * field.process.T))
+        cache[key] = (trace.calls - before, (trace.rows - rows) / size)
+    calls, evaluations = cache[key]
+    count = sum(plan.evaluations)
+    return calls * count, evaluations * count

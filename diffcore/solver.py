@@ -1,0 +1,204 @@
+"""Solvers and time grids: the contract plan / init / step, and the default loop over it."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, ClassVar, NamedTuple
+
+import attrs
+import torch
+from torch import Tensor
+
+from diffcore.affine import Coeffs
+from diffcore.component import Base, component, field
+from diffcore.errors import SpecError
+from diffcore.field import Field
+from diffcore.noise import Draw
+from diffcore.process import Instant, Process
+from diffcore.tree import State, leaves, tree_map
+
+
+class Frame(NamedTuple):
+    """One moment of a sampling run: after `step` steps (0 is the start) the state is x at time t.
+
+    nfe: network evaluations per sample so far; calls: calls of the network so far (a batched guided evaluation is one call
+    and as many evaluations as it has branches); x0: what the last evaluation knew of x_0 (its posterior), or None.
+    logw, logp: log-weights and log-probabilities of programs that have them.
+    """
+
+    step: int
+    t: Any
+    x: State
+    nfe: float = 0.0
+    calls: int = 0
+    x0: Any = None
+    logw: Any = None
+    logp: Any = None
+
+
+class Plan:
+    """Everything a solver needs to know about its steps, computed once, in float64, by name.
+
+    Each entry has one value per step: a tensor [N] (or [N, ...] for per-pixel time), a `Coeffs` of such tensors, or a tuple
+    of N Python integers, which stays Python in every mode and may be branched on (`order`, `last`, ...).
+    noise: the weight of fresh noise in each step; the noise of a step whose weight is 0 is not drawn. It is the entry
+    `noise` of the row as well. evaluations: field evaluations per step, an int or a tuple of N.
+
+    Every row also has `out`: None, or a buffer that the step may hand to its last `lincomb(..., out=row.out)` if its carry
+    keeps no reference to x. Two buffers then serve the whole run.
+    """
+
+    def __init__(self, *, noise: Tensor | None = None, evaluations: int | tuple[int, ...] = 1, **entries: Any) -> None:
+        self.steps = _length(entries)
+        self.noise = torch.zeros(self.steps, dtype=torch.float64) if noise is None else noise
+        self.stochastic = noise is not None
+        self.evaluations = (evaluations,) * self.steps if isinstance(evaluations, int) else evaluations
+        self.entries: dict[str, Any] = {**entries, "noise": self.noise, "out": (None,) * self.steps}
+        self.row_type = _row_type(tuple(self.entries))
+
+    def rows(self, field: Field, x: State, *, tensors: bool = False, reuse: bool = False) -> list[Any]:
+        """The steps as named tuples, cast once: Python floats, or tensors of the state's dtype and device if `tensors`.
+
+        Every `Coeffs` also gets the network's time input, so that a step creates no tensor. reuse: give `out` buffers.
+        """
+        if reuse:
+            pair = (tree_map(torch.empty_like, x), tree_map(torch.empty_like, x))
+            self.entries["out"] = tuple(pair[i % 2] for i in range(self.steps))
+        columns = [self._column(v, field, x, tensors) for v in self.entries.values()]
+        return [self.row_type(*values) for values in zip(*columns, strict=True)]
+
+    def draws(self, index: int) -> bool:
+        """Whether step `index` has fresh noise."""
+        return bool((self.noise[index] != 0).any())
+
+    def _column(self, value: Any, field: Field, x: State, tensors: bool) -> list[Any]:
+        if isinstance(value, (Coeffs, Instant)):
+            parts = [_cast(v, x, tensors, self.steps) for v in value._replace(time=None)]
+            times = _times(value.t, field, x)
+            make: Any = type(value)
+            return [make(*row, None)._replace(time=time) for *row, time in zip(*parts[:-1], times, strict=True)]
+        return list(value) if isinstance(value, tuple) else _cast(value, x, tensors, self.steps)
+
+
+@lru_cache(maxsize=256)
+def _row_type(names: tuple[str, ...]) -> Any:
+    return namedtuple("row_type", names)
+
+
+def _length(entries: dict[str, Any]) -> int:
+    lengths = {name: len(v.t) if isinstance(v, (Coeffs, Instant)) else len(v) for name, v in entries.items()}
+    if len(set(lengths.values())) != 1:
+        raise SpecError(f"the entries of a plan must have one value per step each; lengths: {lengths}")
+    return next(iter(lengths.values()))
+
+
+def _cast(value: Any, x: State, tensors: bool, steps: int) -> list[Any]:
+    if not isinstance(value, Tensor):
+        return [value] * steps
+    if value.ndim == 1 and not tensors:
+        return value.tolist()
+    leaf = next((leaf for leaf in leaves(x) if leaf.is_floating_point()), None)
+    return list(value.to(device=leaves(x)[0].device, dtype=leaf.dtype if leaf is not None else torch.float32).unbind(0))
+
+
+def _times(t: Tensor, field: Field, x: State) -> list[Any]:
+    if not hasattr(field.base, "time"):
+        return [None] * len(t)
+    if t.ndim > 1:
+        return [field.base.time(row, x) for row in t]
+    size = leaves(x)[0].shape[0]
+    return list(field.base.time(t, x)[:, None].expand(-1, size).unbind(0))
+
+
+class Grid(Base):
+    """A rule for the times of a run."""
+
+    kind: ClassVar[str] = "grid"
+    requires: ClassVar[frozenset[str]] = frozenset()
+
+    def nodes(self, process: Process, steps: int, start: float) -> Tensor:
+        """`steps + 1` strictly falling times from `start`, float64. The last is the time the samples are for."""
+        raise NotImplementedError
+
+
+@component
+class Solver(Base):
+    """A solver: hyper-parameters only. All state of a run is in x and the carry, all coefficients are in the plan.
+
+    `order`: the proved global order on smooth problems (None where there is none, as for stochastic solvers of weak order).
+    `additive_noise`: z enters the step linearly with weight `row.noise`, so a step is a Gaussian kernel.
+    """
+
+    kind: ClassVar[str] = "solver"
+    requires: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset()
+    order: ClassVar[int | None] = None
+    additive_noise: ClassVar[bool] = False
+
+    steps: int = field(default=20, ge=1, doc="number of steps")
+    grid: Grid | None = field(default=None, doc="time grid; the process's own where none is named")
+
+    def plan(self, process: Process, grid: Tensor) -> Plan:
+        """The coefficients of every step of a time grid [N + 1], float64, pure."""
+        raise NotImplementedError
+
+    def init(self, x: State) -> Any:
+        """What is carried from step to step (a tree of fixed shapes); None where nothing is."""
+        return None
+
+    def step(self, field: Field, x: State, row: Any, carry: Any, z: State) -> tuple[State, Any]:
+        """One step. No branch on a tensor's value, no change of x or of the carry in place. z is None where row.noise is 0."""
+        raise NotImplementedError
+
+    def nodes(self, process: Process, steps: int | None = None, start: float | None = None) -> Tensor:
+        """The time grid of a run of this solver, checked."""
+        steps, start = self.steps if steps is None else steps, process.T if start is None else start
+        grid = process.default_grid(steps, start) if self.grid is None else self.grid.nodes(process, steps, start)
+        return check_grid(grid, process)
+
+    def loop(self, field: Field, x: State, grid: Tensor, draw: Draw) -> Iterator[Frame]:
+        """The frames of a run, the start included. A solver that owns its loop overrides this and yields the same frames."""
+        trace, size = field.trace, leaves(x)[0].shape[0]
+        calls, evaluated = trace.calls, trace.rows
+        times = grid.tolist() if grid.ndim == 1 else list(grid)
+        yield Frame(0, times[0], x)
+        for i, state in enumerate(self.states(field, x, grid, draw)):
+            yield Frame(i + 1, times[i + 1], state, (trace.rows - evaluated) / size, trace.calls - calls, trace.posterior)
+
+    def states(self, field: Field, x: State, grid: Tensor, draw: Draw, *, reuse: bool = False) -> Iterator[State]:
+        """The state after every step: the plain loop over plan, init and step.
+
+        reuse: the buffers of earlier states may be written to again (the caller keeps only the last).
+        """
+        plan, process = self.plan(field.process, grid), field.process
+        rows, carry, step = plan.rows(field, x, reuse=reuse), self.init(x), self.step
+        noisy = [plan.draws(i) for i in range(plan.steps)] if plan.stochastic else [False] * plan.steps
+        for i, row in enumerate(rows):
+            z = process.noise(x, draw.at(i + 1)) if noisy[i] else None
+            x, carry = step(field, x, row, carry, z)
+            yield x
+
+
+def check_grid(grid: Tensor, process: Process) -> Tensor:
+    """The grid in float64 if its times fall strictly within [0, T] (per-pixel times may stand still), else `SpecError`."""
+    grid = torch.as_tensor(grid, dtype=torch.float64)
+    if grid.ndim == 0 or len(grid) < 2:
+        raise SpecError(f"a time grid needs at least 2 times, got {grid.tolist()}")
+    falls = grid[:-1] > grid[1:] if grid.ndim == 1 else grid[:-1] >= grid[1:]
+    if not bool(torch.isfinite(grid).all()) or not bool(falls.all()):
+        raise SpecError(f"the times of a grid must fall strictly from noise to data; got {_short(grid)}")
+    if float(grid.min()) < 0 or float(grid.max()) > process.T * (1 + 1e-12):
+        raise SpecError(f"the times of a grid must lie within 0 and T = {process.T}; got {_short(grid)}")
+    return grid
+
+
+def _short(grid: Tensor) -> str:
+    values = [f"{v:.4g}" for v in grid.flatten().tolist()]
+    return "[" + ", ".join(values if len(values) <= 8 else [*values[:4], "...", *values[-3:]]) + "]"
+
+
+def evolve(solver: Solver, **changes: Any) -> Solver:
+    """A copy of a solver with other fields."""
+    return attrs.evolve(solver, **changes)

@@ -1,0 +1,61 @@
+"""Proof for components: closed-form oracles, and the conformance kit that checks a plugin from its declarations.
+
+    from diffcore.testing import conformance
+
+    test_conformance = conformance("my-distribution")
+
+The names are loaded on first use: pytest imports this package at start-up, without torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffcore.testing.oracles import (
+        ExactNet,
+        FiniteSet,
+        Gaussian,
+        LinearInverse,
+        Mixture,
+        Oracle,
+        golden_mixture,
+        instant,
+    )
+    from diffcore.testing.references import REFERENCES, ReferenceFlow, ReferenceVE, ReferenceVP
+    from diffcore.testing.suite import Outcome, Report, conformance, run_checks
+
+_LAZY = {
+    "oracles": ("ExactNet", "FiniteSet", "Gaussian", "LinearInverse", "Mixture", "Oracle", "golden_mixture", "instant"),
+    "references": ("REFERENCES", "ReferenceFlow", "ReferenceVE", "ReferenceVP"),
+    "suite": ("Outcome", "Report", "conformance", "run_checks"),
+}
+_WHERE = {name: module for module, names in _LAZY.items() for name in names}
+
+__all__ = [
+    "REFERENCES",
+    "ExactNet",
+    "FiniteSet",
+    "Gaussian",
+    "LinearInverse",
+    "Mixture",
+    "Oracle",
+    "Outcome",
+    "ReferenceFlow",
+    "ReferenceVE",
+    "ReferenceVP",
+    "Report",
+    "conformance",
+    "golden_mixture",
+    "instant",
+    "run_checks",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'diffcore.testing' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"diffcore.testing.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,19 @@
+"""The checks of the conformance kit, one module per kind. Importing this package registers them all."""
+
+from __future__ import annotations
+
+from diffcore.testing.checks import (
+    any_kind,
+    data,
+    flow_map,
+    grid,
+    guidance,
+    loss,
+    metric,
+    network,
+    process,
+    solver,
+    trainer,
+)
+
+__all__ = ["any_kind", "data", "flow_map", "grid", "guidance", "loss", "metric", "network", "process", "solver", "trainer"]

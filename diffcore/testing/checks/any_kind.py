@@ -1,0 +1,66 @@
+"""Checks of every component: that it is a proper, documented, frozen class whose fields are its spec."""
+
+from __future__ import annotations
+
+import re
+
+import attrs
+
+from diffcore.testing.base import Skip, Subject, check
+
+FORMULA = re.compile(r"=|->|~|\d{4}|et al|arXiv", re.IGNORECASE)
+
+
+@check()
+def frozen(subject: Subject) -> None:
+    """All fields are keyword-only and none can be set."""
+    assert all(a.kw_only for a in attrs.fields(subject.cls)), "fields must be keyword-only: decorate the class with @dc.component"
+    component = subject.component
+    for attribute in attrs.fields(subject.cls):
+        try:
+            setattr(component, attribute.name, getattr(component, attribute.name))
+        except attrs.exceptions.FrozenInstanceError:
+            continue
+        raise AssertionError(f"field '{attribute.name}' can be set: decorate the class with @dc.component")
+
+
+@check()
+def documented(subject: Subject) -> None:
+    """Its own docstring with a formula or a source, a summary, and a doc for every field."""
+    doc = subject.cls.__dict__.get("__doc__") or ""
+    assert doc.strip(), f"{subject.cls.__name__} has no docstring of its own"
+    assert FORMULA.search(doc + subject.cls.source), "state the formula in the docstring, or the source in `source: ClassVar[str]`"
+    assert subject.entry.summary.strip(), "its declaration has no summary line"
+    bare = [a.name for a in attrs.fields(subject.cls) if not a.metadata.get("doc")]
+    assert not bare, f"fields without documentation: {', '.join(bare)}; write dc.field(..., doc='what, unit')"
+
+
+@check()
+def example(subject: Subject) -> None:
+    """It can be made from its defaults, or from `example`, whose keys are fields."""
+    unknown = set(subject.cls.example) - {a.name for a in attrs.fields(subject.cls)}
+    assert not unknown, f"`example` names fields that do not exist: {', '.join(sorted(unknown))}"
+    assert isinstance(subject.make(), subject.cls)
+
+
+@check()
+def by_value(subject: Subject) -> None:
+    """Two instances of the same fields are equal, and hash alike where they can be hashed."""
+    a, b = subject.make(), subject.make()
+    assert a == b, "two instances with the same fields are not equal; fields must hold plain values"
+    try:
+        assert hash(a) == hash(b), "equal instances have different hashes"
+    except TypeError:
+        return
+
+
+@check()
+def spec_round_trip(subject: Subject) -> None:
+    """Its fields written as a spec and read again give an equal component."""
+    try:
+        from diffcore.specs import unstructure
+    except ImportError as error:
+        raise Skip(str(error)) from None
+    spec = unstructure(subject.registry, subject.component)
+    again = subject.registry.make(subject.entry.kind, {**spec, "type": subject.entry.full_id})
+    assert again == subject.component, f"read back from its spec {spec} it is {again}, not {subject.component}"

@@ -1,0 +1,57 @@
+"""Small affine processes that the kit and the core's tests use where no plugin may be needed."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from diffcore.affine import Coeffs
+from diffcore.component import component
+from diffcore.process import AffineProcess
+
+
+@component
+class ReferenceVP(AffineProcess):
+    """Variance preserving with a linear rate: alpha = exp(-(b0 t + (b1 - b0) t^2 / 2) / 2), b0 = .1, b1 = 20."""
+
+    source: ClassVar[str] = "Song et al. 2021, arXiv 2011.13456, equation 33"
+
+    def coeffs(self, t: Tensor) -> Coeffs:
+        """alpha as above, sigma = sqrt(1 - alpha^2)."""
+        rate, integral = 0.1 + 19.9 * t, 0.1 * t + 9.95 * t**2
+        alpha, sigma = torch.exp(-integral / 2), torch.sqrt(-torch.expm1(-integral))
+        slope = torch.where(sigma > 0, rate * alpha**2 / (2 * sigma), torch.inf)
+        return Coeffs(t, alpha, sigma, -rate * alpha / 2, slope)
+
+
+@component
+class ReferenceFlow(AffineProcess):
+    """The straight path: alpha = 1 - t, sigma = t."""
+
+    source: ClassVar[str] = "Liu et al. 2022, arXiv 2209.03003"
+
+    def coeffs(self, t: Tensor) -> Coeffs:
+        """alpha = 1 - t, sigma = t."""
+        one = torch.ones_like(t)
+        return Coeffs(t, 1 - t, t, -one, one)
+
+
+@component
+class ReferenceVE(AffineProcess):
+    """Variance exploding: alpha = 1, sigma = t, T = 10."""
+
+    source: ClassVar[str] = "Karras et al. 2022, arXiv 2206.00364"
+
+    @property
+    def T(self) -> float:
+        """The largest noise level."""
+        return 10.0
+
+    def coeffs(self, t: Tensor) -> Coeffs:
+        """alpha = 1, sigma = t."""
+        return Coeffs(t, torch.ones_like(t), t, torch.zeros_like(t), torch.ones_like(t))
+
+
+REFERENCES: tuple[AffineProcess, ...] = (ReferenceVP(), ReferenceFlow(), ReferenceVE())

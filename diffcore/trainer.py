@@ -1,0 +1,203 @@
+"""Training programs. The ordinary one (`Trainer`) has one player; a subclass names several, each with its parameters.
+
+Everything a step needs is a function of (seed, step): the batch, the noise, the learning rate. So a run that was stopped at
+any moment and resumed from a checkpoint is the run that never stopped, and the batch may be shared by any number of
+processes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from diffcore import distributed
+from diffcore.component import Base, component, field
+from diffcore.errors import CheckpointError, NumericsError
+from diffcore.noise import Draw
+from diffcore.tree import State
+
+TRAINING = 0x7EA1
+"""Salt of all training noise, which separates it from the noise of sampling under the same seed."""
+BLOCK = 32
+"""Rows of a global batch that share one noise stream."""
+
+Batches = Callable[[int], tuple[State, Mapping[str, Tensor]]]
+
+
+@attrs.frozen
+class Report:
+    """What a training program says after a step: the number of finished steps, and numbers to log."""
+
+    step: int
+    numbers: Mapping[str, float]
+
+
+@attrs.define
+class Player:
+    """One learner: its parameters by name, its optimiser, and the running average of its parameters (`ema`)."""
+
+    name: str
+    parameters: dict[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    every: int = 1
+    ema: dict[str, Tensor] = attrs.field(factory=dict[str, Tensor])
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and numbers from which `restore` continues exactly."""
+        tensors = {f"{self.name}/ema/{k}": v for k, v in self.ema.items()}
+        numbers: dict[str, Any] = {}
+        for key, parameter in self.parameters.items():
+            tensors[f"{self.name}/parameter/{key}"] = parameter
+            for entry, value in self.optimizer.state.get(parameter, {}).items():
+                target = tensors if isinstance(value, Tensor) else numbers
+                target[f"{self.name}/optimizer/{key}/{entry}"] = value
+        return tensors, numbers
+
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+        """Take up the state of a checkpoint. Raises `CheckpointError` where it belongs to other parameters."""
+        found: dict[str, dict[str, Any]] = {}
+        for name, value in {**tensors, **numbers}.items():
+            if name.startswith(f"{self.name}/optimizer/"):
+                key, _, entry = name.removeprefix(f"{self.name}/optimizer/").rpartition("/")
+                found.setdefault(key, {})[entry] = value
+        for key, parameter in self.parameters.items():
+            stored = tensors.get(f"{self.name}/parameter/{key}")
+            if stored is None or stored.shape != parameter.shape:
+                raise CheckpointError(f"the checkpoint has no parameter '{key}' of shape {tuple(parameter.shape)}")
+            parameter.copy_(stored)
+            if key in self.ema:
+                self.ema[key].copy_(tensors[f"{self.name}/ema/{key}"])
+            if key in found:
+                state = {e: v.to(parameter.device) if isinstance(v, Tensor) else v for e, v in found[key].items()}
+                self.optimizer.state[parameter] = state
+
+
+@attrs.frozen(kw_only=True)
+class Job:
+    """What is to be trained: modules by role, the loss of a batch, the batches, and the seed.
+
+    loss(x0, draw, **cond) returns one value per sample, or a mapping player -> values. `times` tells the times of the
+    last evaluation, for error messages.
+    """
+
+    parts: Mapping[str, nn.Module]
+    loss: Callable[..., Tensor | Mapping[str, Tensor]]
+    batches: Batches
+    seed: int = 0
+    device: torch.device = attrs.field(factory=lambda: torch.device("cpu"))
+    times: Callable[[], Any] = lambda: None
+    name: str = "loss"
+
+
+@component
+class Trainer(Base):
+    """The ordinary training program: AdamW on all trainable parameters, warm-up, gradient clipping, EMA.
+
+    EMA: m <- d m + (1 - d) w with d = min(ema, (1 + k) / (10 + k)) at update k, so that early weights are forgotten.
+    Learning rate: lr * min(1, (k + 1) / warmup), then constant, or falling to `final_lr` by a cosine.
+    """
+
+    kind: ClassVar[str] = "trainer"
+    source: ClassVar[str] = "Loshchilov and Hutter 2019, arXiv 1711.05101 (AdamW)"
+
+    steps: int = field(default=1000, ge=0, doc="training steps")
+    batch: int = field(default=64, ge=1, doc="global batch size, shared by all processes")
+    lr: float = field(default=1e-3, gt=0, doc="peak learning rate")
+    final_lr: float | None = field(default=None, ge=0, doc="learning rate at the end of a cosine; constant where it is null")
+    warmup: int = field(default=100, ge=0, doc="steps of linear warm-up")
+    betas: tuple[float, float] = field(default=(0.9, 0.99), ge=0, lt=1, doc="AdamW's averaging constants")
+    weight_decay: float = field(default=0.0, ge=0, doc="AdamW's decoupled weight decay")
+    clip: float | None = field(default=1.0, gt=0, doc="largest norm of the gradient")
+    ema: float = field(default=0.999, ge=0, lt=1, doc="decay of the running average of the weights; 0 turns it off")
+    precision: Literal["float32", "bfloat16"] = field(default="float32", doc="autocast of the network in training")
+    checkpoint_every: int = field(default=500, ge=1, doc="steps between checkpoints")
+    keep: int = field(default=2, ge=1, doc="checkpoints kept")
+    log_every: int = field(default=20, ge=1, doc="steps between log lines")
+
+    def players(self, parts: Mapping[str, nn.Module]) -> Sequence[Player]:
+        """Who learns. Default: one player, named `model`, with every trainable parameter."""
+        named = {f"{role}.{k}": p for role, m in parts.items() for k, p in m.named_parameters() if p.requires_grad}
+        return [self.player("model", named)]
+
+    def player(self, name: str, parameters: dict[str, nn.Parameter], *, every: int = 1) -> Player:
+        """A player with this program's optimiser (AdamW, fused where torch has it)."""
+        device = next((p.device.type for p in parameters.values()), "cpu")
+        fused = device in ("cpu", "cuda") and all(p.is_floating_point() for p in parameters.values())
+        optimizer = torch.optim.AdamW(
+            parameters.values() or [nn.Parameter(torch.zeros(0))],
+            lr=self.lr,
+            betas=self.betas,
+            weight_decay=self.weight_decay,
+            fused=fused,
+        )
+        ema = {k: p.detach().clone() for k, p in parameters.items()} if self.ema > 0 else {}
+        return Player(name, parameters, optimizer, every, ema)
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of step k (counted from 0)."""
+        rate = self.lr * min(1.0, (step + 1) / self.warmup) if self.warmup else self.lr
+        if self.final_lr is None or step < self.warmup:
+            return rate
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.final_lr + (self.lr - self.final_lr) * (1 + math.cos(math.pi * min(1.0, done))) / 2
+
+    def run(self, job: Job, players: Sequence[Player], first: int = 0) -> Iterator[Report]:
+        """Train from step `first` to the end; yields after every step. Raises `NumericsError` on NaN or Inf."""
+        rank, world = distributed.world()
+        per_rank = self.batch // world
+        rows = range(rank * per_rank, (rank + 1) * per_rank)
+        for step in range(first, self.steps):
+            x0, cond = job.batches(step)
+            draw = Draw(job.seed, rows, index=step, salt=TRAINING, block=BLOCK, total=self.batch, device=job.device)
+            with torch.autocast(job.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+                losses = job.loss(x0, draw, **cond)
+            numbers = self._update(step, losses, players, job)
+            yield Report(step + 1, numbers)
+
+    def _update(self, step: int, losses: Tensor | Mapping[str, Tensor], players: Sequence[Player], job: Job) -> dict[str, float]:
+        named = losses if isinstance(losses, Mapping) else {players[0].name: losses}
+        numbers: dict[str, float] = {}
+        for place, player in enumerate(players):
+            if step % player.every:
+                continue
+            value = named[player.name].mean()
+            numbers["loss" if len(players) == 1 else f"loss/{player.name}"] = self._finite(step, value, named[player.name], job)
+            more = place < len(players) - 1
+            grads = torch.autograd.grad(value, list(player.parameters.values()), retain_graph=more, allow_unused=True)
+            self._learn(step, player, grads)
+        return numbers
+
+    @torch.no_grad()
+    def _learn(self, step: int, player: Player, grads: Sequence[Tensor | None]) -> None:
+        parameters = list(player.parameters.values())
+        for parameter, grad in zip(parameters, grads, strict=True):
+            parameter.grad = grad
+        present = [g for g in grads if g is not None]
+        distributed.average(present)
+        if self.clip is not None and present:
+            nn.utils.clip_grad_norm_(parameters, self.clip)
+        for group in player.optimizer.param_groups:
+            group["lr"] = self.learning_rate(step)
+        player.optimizer.step()
+        if player.ema:
+            decay = min(self.ema, (1 + step) / (10 + step))
+            torch._foreach_lerp_(list(player.ema.values()), list[Tensor](parameters), 1 - decay)  # pyright: ignore[reportPrivateUsage]
+        for parameter in parameters:
+            parameter.grad = None
+
+    def _finite(self, step: int, value: Tensor, each: Tensor, job: Job) -> float:
+        number = float(value)
+        if math.isfinite(number):
+            return number
+        bad = int((~torch.isfinite(each.detach())).nonzero()[0, 0]) if each.ndim else 0
+        times = job.times()
+        at = f", t = {float(times.reshape(-1)[bad]):.6g}" if isinstance(times, Tensor) and times.numel() > bad else ""
+        raise NumericsError(
+            f"{job.name} is {number} at step {step} (row {bad} of the batch{at}); lower the learning rate or check the data"
+        )

@@ -1,0 +1,98 @@
+"""States are tensors or trees of tensors. All arithmetic on them, and all broadcasting of times, goes through here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+State = Any
+"""A tensor, or a tree (dict, list, tuple, named tuple) of tensors; batch first."""
+Scalar = Any
+"""A coefficient: a Python float (eager), or a tensor of shape (), (B,), or anything `expand` can lift."""
+
+
+def tree_map(fn: Callable[..., Any], tree: State, *rest: State) -> State:
+    """Apply `fn` to corresponding leaves; a bare tensor is a tree of one leaf."""
+    if isinstance(tree, Tensor):
+        return fn(tree, *rest)
+    return pytree.tree_map(fn, tree, *rest)
+
+
+def leaves(tree: State) -> list[Tensor]:
+    """The tensors of a state, in a fixed order."""
+    return [tree] if isinstance(tree, Tensor) else pytree.tree_leaves(tree)
+
+
+def batch_size(tree: State) -> int:
+    """The length of the first axis of the first leaf."""
+    return leaves(tree)[0].shape[0]
+
+
+def expand(t: Scalar, like: Tensor) -> Scalar:
+    """Lift a time or coefficient so that it broadcasts against a state leaf.
+
+    Floats and 0-d tensors stay; (B,) becomes (B, 1, ..., 1); (B, N) becomes (B, N, 1, ..., 1); a tensor with as many axes
+    as `like` (per-pixel time) stays. Axes are always matched from the left, so that B == D cannot be confused.
+    """
+    if not isinstance(t, Tensor) or t.ndim == 0 or t.ndim >= like.ndim:
+        return t
+    return t.reshape(t.shape + (1,) * (like.ndim - t.ndim))
+
+
+def lincomb(*terms: tuple[Scalar, State], out: State | None = None) -> State:
+    """`a x + b y + ...` with as few passes over memory as there are terms, leaf by leaf.
+
+    A term whose coefficient is the Python number 0 is skipped (its state may be None). Coefficients: Python floats, or
+    tensors that `expand` lifts. The result never aliases an input, unless `out` is given: a state to write to, which may be
+    one of the inputs (see `Plan` on `row.out`).
+    """
+    total = first = None
+    scale: Scalar = 1
+    for a, x in terms if out is None else ():
+        if a.__class__ is Tensor or (x.__class__ is not Tensor and a != 0):
+            total = first = None
+            break
+        if a == 0:
+            continue
+        if total is not None:
+            total.add_(x, alpha=a)
+        elif first is None:
+            first, scale = x, a
+        else:
+            total = torch.add(first, x, alpha=a) if scale == 1 else torch.mul(first, scale).add_(x, alpha=a)
+    return total if total is not None else _general(terms, out)
+
+
+def _general(terms: tuple[tuple[Scalar, State], ...], out: State | None) -> State:
+    """`lincomb` of anything: trees, tensor coefficients, a given output."""
+    kept = [term for term in terms if term[0].__class__ is Tensor or term[0] != 0]
+    if not kept:
+        return tree_map(torch.zeros_like, next(x for _, x in terms if x is not None))
+    scalars, states = zip(*kept, strict=True)
+    if out is None:
+        return tree_map(lambda *xs: _combine(list(zip(scalars, xs, strict=True)), None), *states)
+    return tree_map(lambda o, *xs: _combine(list(zip(scalars, xs, strict=True)), o), out, *states)
+
+
+def _combine(terms: list[tuple[Scalar, Tensor]], out: Tensor | None) -> Tensor:
+    """One leaf. In-place additions go to a fresh buffer (or `out`), never to an operand that is still to be read."""
+    if out is not None:
+        terms.sort(key=lambda term: term[1] is not out)
+    a, x = terms[0]
+    if len(terms) == 1:
+        return torch.mul(x, expand(a, x), out=out) if out is not None else x * expand(a, x)
+    b, y = terms[1]
+    if a.__class__ is Tensor or b.__class__ is Tensor:
+        total = x * expand(a, x)
+        total = torch.addcmul(total, y, expand(b, y)) if b.__class__ is Tensor else torch.add(total, y, alpha=b)
+    elif a == 1:
+        total = torch.add(x, y, alpha=b) if out is None else torch.add(x, y, alpha=b, out=out)
+    else:
+        total = (torch.mul(x, a) if out is None else torch.mul(x, a, out=out)).add_(y, alpha=b)
+    for c, z in terms[2:]:
+        total = torch.addcmul(total, z, expand(c, z)) if c.__class__ is Tensor else total.add_(z, alpha=c)
+    return total

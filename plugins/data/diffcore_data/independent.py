@@ -1,0 +1,19 @@
+"""The coupling that every diffusion model has by default."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import diffcore as dc
+
+
+@dc.component
+class Independent(dc.Coupling):
+    """Data and noise are paired as they were drawn, hence independent. Conditions stay with their data."""
+
+    source: ClassVar[str] = "Lipman et al. 2023, arXiv 2210.02747"
+
+    def pair(self, x0: Any, eps: Any, draw: dc.Draw) -> tuple[Any, Any]:
+        """Both unchanged."""
+        del draw
+        return x0, eps

@@ -1,0 +1,80 @@
+"""The denoising loss: regress any target of noised data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import reduce
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+import diffcore as dc
+
+from .time_laws import Uniform
+from .weightings import Constant
+
+TIME, NOISE, DROP = 1, 2, 3
+
+
+@dc.component
+class Denoising(dc.Loss):
+    """w(t) |r(x_t, t) - (p x_0 + q eps)|^2 / D with t from the time law and x_t = alpha x_0 + sigma eps.
+
+    r is the model's posterior expectation of the target p x_0 + q eps, D the number of entries of a sample: the mean over
+    entries is taken, so learning rates do not depend on the resolution. The minimiser is the posterior expectation
+    E[p x_0 + q eps | x_t] for every target, every positive weighting and every time law with full support (Lai et al. 2025,
+    chapter 6); they only share the network's capacity out differently.
+
+    Each condition the model has a null value for is replaced by it with probability `drop`, all of a sample's together, so
+    that the same network learns the unconditional field too (Ho and Salimans 2022, arXiv 2207.12598).
+    """
+
+    source: ClassVar[str] = "Lai et al. 2025, arXiv 2510.21890, chapter 6; Ho et al. 2020, arXiv 2006.11239"
+    requires: ClassVar[frozenset[str]] = frozenset({"affine"})
+
+    target: Literal["x0", "eps", "score", "v", "velocity", "edm"] | None = dc.field(
+        default=None, doc="target whose squared error is measured; the model's own prediction where null"
+    )
+    weighting: dc.Weighting = dc.field(factory=Constant, doc="weight of the squared error")
+    time_law: dc.TimeLaw = dc.field(factory=Uniform, doc="law of the training times")
+    drop: float = dc.field(default=0.1, ge=0, le=1, doc="probability of training a sample without its conditions")
+
+    def __call__(self, model: dc.Denoiser, x0: dc.State, draw: dc.Draw, **cond: Any) -> Tensor:
+        """Losses [B] of data x0 (B, ...) under conditions name -> (B, ...); differentiable in the model's parameters."""
+        name = self.target or model.prediction
+        t = self.time_law(model.process, draw.fold(TIME))
+        noised = model.process.corrupt(x0, t, draw.fold(NOISE))
+        cond = dropped(cond, model.null, self.drop, draw.fold(DROP))
+        found = model(noised.xt, noised.at, **cond).read(name)
+        weight = self.weighting(noised.at, dc.row(name, noised.at, model.sigma_data))
+        return mean_square(found, noised.target(name, model.sigma_data), weight)
+
+
+def dropped(cond: Mapping[str, Any], null: Mapping[str, Any], rate: float, draw: dc.Draw) -> dict[str, Any]:
+    """The conditions, in a fraction `rate` of the samples replaced by the null values where there are any."""
+    names = [name for name in cond if name in null]
+    if rate == 0 or not names:
+        return dict(cond)
+    drop = draw.uniform() < rate
+    return {**cond, **{name: _replaced(drop, cond[name], null[name]) for name in names}}
+
+
+def _replaced(drop: Tensor, value: Tensor, null: Any) -> Tensor:
+    null = torch.as_tensor(null, dtype=value.dtype, device=value.device)
+    return torch.where(dc.expand(drop, value), null, value)
+
+
+def mean_square(found: dc.State, target: dc.State, weight: Tensor) -> Tensor:
+    """The mean over the entries of a sample of weight * (found - target)^2, [B]; the weight is [B] or per entry."""
+    targets = dc.leaves(target)
+    share = weight / sum(leaf.numel() // len(leaf) for leaf in targets)
+    return reduce(torch.add, [_square_sum(a, b, share) for a, b in zip(dc.leaves(found), targets, strict=True)])
+
+
+def _square_sum(found: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    square = mse_loss(found.to(target.dtype), target, reduction="none")
+    if weight.ndim > 1:
+        return (square * dc.expand(weight, square)).flatten(1).sum(1)
+    return square.flatten(1).sum(1) * weight  # the gradient of a sum is a view, that of a mean is written out

@@ -1,0 +1,28 @@
+"""Metrics for diffcore: distances and overlaps with real data, class accuracy, cost. Each states its spread and its floor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import diffcore as dc
+
+API_VERSION = 1
+
+
+@dc.hookimpl
+def diffcore_metrics() -> Iterator[dc.Component]:
+    """The metrics of this distribution."""
+    yield dc.Component(
+        "sliced-wasserstein", "diffcore_metrics.sliced:SlicedWasserstein", "mean distance of 1-D projections (Rabin et al. 2011)"
+    )
+    yield dc.Component(
+        "frechet", "diffcore_metrics.frechet:Frechet", "distance of Gaussians fitted to named features; not the FID"
+    )
+    yield dc.Component(
+        "precision-recall", "diffcore_metrics.precision_recall:PrecisionRecall", "fidelity and reach (Kynkaanniemi et al. 2019)"
+    )
+    yield dc.Component("coverage", "diffcore_metrics.coverage:Coverage", "density and coverage (Naeem et al. 2020)")
+    yield dc.Component(
+        "class-accuracy", "diffcore_metrics.class_accuracy:ClassAccuracy", "samples that a judge reads as the class asked for"
+    )
+    yield dc.Component("cost", "diffcore_metrics.cost:Cost", "network evaluations and seconds per sample")

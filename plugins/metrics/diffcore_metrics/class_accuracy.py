@@ -1,0 +1,53 @@
+"""Whether class-conditional samples show the class they were asked for."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+
+import diffcore as dc
+from diffcore_metrics.features import judge
+from diffcore_metrics.weights import CARDS, Trained
+
+
+def agreement(x: Tensor, cond: Mapping[str, Tensor], kind: Trained) -> Tensor:
+    """Whether the judge reads the label in each sample: (B,) of 0 and 1, float64. Raises `DataError` without labels 0 to 9."""
+    label = cond.get("label")
+    if label is None or len(label) != len(x) or bool((label >= 10).any()):
+        raise dc.DataError("ClassAccuracy needs one 'label' of 0 to 9 for every sample")
+    return (judge(x.cpu(), kind) == label.cpu()).double()
+
+
+@dc.component
+class ClassAccuracy(dc.Metric):
+    """Share of samples that an independent classifier, the judge, reads as the class they were asked for.
+
+    The judge shares neither weights, seed nor architecture with any generative model or feature net, but it was trained on
+    the same real images (`against` names them). The floor is its accuracy on real data: no model is judged above it.
+    """
+
+    source: ClassVar[str] = "Ravuri and Vinyals 2019, arXiv 1905.10887, turned round: a classifier of real data reads samples"
+    needs_classes: ClassVar[bool] = True
+
+    judge: Trained = dc.field(default="mnist", doc="the images that the judge knows")
+    blocks: int = dc.field(default=4, ge=2, doc="blocks of samples, for the spread")
+
+    def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
+        """`class-accuracy` in [0, 1]."""
+        hits = agreement(ev.samples, ev.cond, self.judge)
+        if len(hits) < self.blocks:
+            raise dc.DataError(f"ClassAccuracy with {self.blocks} blocks needs as many samples; there are {len(hits)}")
+        card = CARDS[self.judge, "judge"]
+        return {
+            "class-accuracy": dc.Measured(
+                value=float(hits.mean()),
+                n=len(hits),
+                spread=statistics.stdev(float(part.mean()) for part in hits.split(len(hits) // self.blocks)[: self.blocks]),
+                floor=float(agreement(ev.reference, ev.reference_cond, self.judge).mean()),
+                against=f"judge of {card.trained_on}, right on {card.accuracy:.1%} of {card.unseen} unseen real images",
+                better="higher",
+            )
+        }

@@ -1,0 +1,33 @@
+"""Solvers and time grids for diffcore."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import diffcore as dc
+
+API_VERSION = 1
+
+
+def _grid(id: str, target: str, summary: str) -> dc.Component:
+    return dc.Component(id, f"diffcore_solvers.{target}", summary, kind="grid")
+
+
+@dc.hookimpl
+def diffcore_solvers() -> Iterator[dc.Component]:
+    """The solvers and time grids of this distribution."""
+    yield dc.Component("euler", "diffcore_solvers.euler:Euler", "probability-flow ODE, first order (Song et al. 2021)")
+    yield dc.Component("heun", "diffcore_solvers.heun:Heun", "probability-flow ODE, second order in t (Heun 1900)")
+    yield dc.Component("rk4", "diffcore_solvers.rk4:RK4", "probability-flow ODE, fourth order in t (Kutta 1901)")
+    yield dc.Component("ancestral", "diffcore_solvers.ancestral:Ancestral", "the process's own reverse kernel (Ho et al. 2020)")
+    yield dc.Component("ddim", "diffcore_solvers.ddim:DDIM", "from deterministic to ancestral by eta (Song et al. 2021)")
+    yield dc.Component("edm-heun", "diffcore_solvers.edm:EDMHeun", "Heun in sigma / alpha, with churn (Karras et al. 2022)")
+    yield dc.Component(
+        "euler-maruyama", "diffcore_solvers.euler_maruyama:EulerMaruyama", "reverse SDE (Anderson 1982, Song et al. 2021)"
+    )
+    yield dc.Component("dpmpp-2m", "diffcore_solvers.dpmpp:DPMpp2M", "second order, one evaluation a step (Lu et al. 2022)")
+    yield _grid("uniform", "uniform:Uniform", "equal steps in t")
+    yield _grid("uniform-lam", "uniform_lam:UniformLam", "equal steps in log(alpha / sigma) (Lu et al. 2022)")
+    yield _grid("quadratic", "quadratic:Quadratic", "equal steps in sqrt(t) (Song et al. 2021)")
+    yield _grid("karras", "karras:Karras", "equal steps in (sigma / alpha)^(1/rho) (Karras et al. 2022)")
+    yield _grid("shifted", "shifted:Shifted", "another grid, moved towards noise (Esser et al. 2024)")

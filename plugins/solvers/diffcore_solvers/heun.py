@@ -1,0 +1,44 @@
+"""Heun's method on the probability-flow ODE."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+import diffcore as dc
+from diffcore_solvers.steps import any_of, regular
+
+
+@dc.component
+class Heun(dc.Solver):
+    """The explicit trapezoidal rule in t: with k1 = v(x_t, t) and k2 = v(x_t + (s - t) k1, s),
+
+        x_s = x_t + (s - t) (k1 + k2) / 2.
+
+    Second order, two evaluations a step. Where sigma_s = 0 the velocity may be singular and the step is Euler's, so that N
+    steps to t = 0 cost 2 N - 1 evaluations; with per-pixel time this is decided pixel by pixel.
+    """
+
+    source: ClassVar[str] = "Heun 1900; Karras et al. 2022, arXiv 2206.00364, algorithm 1"
+    requires: ClassVar[frozenset[str]] = frozenset({"velocity", "flat"})
+    order: ClassVar[int | None] = 2
+
+    def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
+        """`u`, `reach`: where k2 is taken and how far that is; `first`, `second`: weights of k1 and k2."""
+        t, s = process.pairs(grid)
+        dt, fine = s.t - t.t, regular(process, s)
+        u = s if bool(fine.all()) else process.coeffs(torch.where(fine, s.t, t.t))
+        second = torch.where(fine, dt / 2, 0.0)
+        corrected = any_of(fine)
+        evaluations = tuple(1 + c for c in corrected)
+        return dc.Plan(t=t, u=u, reach=u.t - t.t, first=dt - second, second=second, corrected=corrected, evaluations=evaluations)
+
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+        """Predict by Euler, average the two slopes."""
+        k1 = field.velocity(x, row.t)
+        if not row.corrected:
+            return dc.lincomb((1, x), (row.first, k1)), None
+        k2 = field.velocity(dc.lincomb((1, x), (row.reach, k1)), row.u)
+        return dc.lincomb((1, x), (row.first, k1), (row.second, k2)), None

@@ -1,0 +1,25 @@
+"""Equal steps in sqrt(t)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+import diffcore as dc
+from diffcore_solvers.levels import EndedGrid
+
+
+@dc.component
+class Quadratic(EndedGrid):
+    """sqrt(t_i) equally spaced from sqrt(start) to sqrt(end), i = 0 .. N: small steps near the data."""
+
+    source: ClassVar[str] = "Song, Meng and Ermon 2021, arXiv 2010.02502, appendix D.2"
+
+    def nodes(self, process: dc.Process, steps: int, start: float) -> Tensor:
+        """The N + 1 times."""
+        end = self.last(process)
+        nodes = torch.linspace(start**0.5, end**0.5, steps + 1, dtype=torch.float64) ** 2
+        nodes[0], nodes[-1] = start, end
+        return nodes

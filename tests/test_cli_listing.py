@@ -1,0 +1,128 @@
+"""`plugins`, `list`, `show`: complete against the registry, and honest about plugins that do not work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import diffcore as dc
+from diffcore.cli import main
+from diffcore.cli.catalogue import PLURALS, kind_of
+from diffcore.registry import ALL_KINDS
+
+GOOD = """
+import diffcore as dc
+API_VERSION = 1
+
+@dc.hookimpl
+def diffcore_solvers():
+    yield dc.Component("flow-map", "diffcore.flow_map:FlowMapSolver", "the same id again")
+    yield dc.Component("lost", "diffcore.no_such_module:Solver", "its module is missing")
+"""
+PLUGINS = {
+    "good": GOOD,
+    "broken": "raise RuntimeError('out of luck')",
+    "exits": "raise SystemExit(3)",
+    "old": "API_VERSION = 99",
+    "silent": "",
+    "misspelt": "import diffcore as dc\nAPI_VERSION = 1\n\n@dc.hookimpl\ndef diffcore_solver():\n    return ()\n",
+}
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six more distributions, most of them bad."""
+    for name, code in PLUGINS.items():
+        (tmp_path / f"plugin_{name}.py").write_text(code)
+        info = tmp_path / f"fake_{name}-2.1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: fake-{name}\nVersion: 2.1\n")
+        (info / "entry_points.txt").write_text(f"[diffcore]\n{name} = plugin_{name}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def run(*arguments: str) -> str:
+    shown = CliRunner().invoke(main, list(arguments), catch_exceptions=False)
+    assert shown.exit_code == 0, shown.stderr
+    return shown.stdout
+
+
+def test_plugins_json_is_the_registry():
+    told = json.loads(run("plugins", "--json"))
+    known = dc.Registry.load().plugins
+    assert [(p["distribution"], p["version"], p["status"], p["api"]) for p in told] == [
+        (p.dist, p.version, p.status, p.api) for p in known
+    ]
+    assert [c["full_id"] for p in told for c in p["components"]] == [e.full_id for p in known for e in p.components]
+
+
+def test_plugins_table_has_one_line_per_plugin():
+    lines = run("plugins").splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [p.dist for p in dc.Registry.load().plugins]
+
+
+@pytest.mark.parametrize("kind", [None, *ALL_KINDS])
+def test_list_json_is_the_registry(kind: str | None):
+    told = json.loads(run("list", *([kind] if kind else []), "--json"))
+    assert [(e["kind"], e["full_id"], e["target"]) for e in told] == [
+        (e.kind, e.full_id, e.target) for e in dc.Registry.load().list(kind)
+    ]
+
+
+@pytest.mark.parametrize(("kind", "plural"), PLURALS.items())
+def test_singular_plural_and_hyphens_are_the_same(kind: str, plural: str):
+    assert {kind_of(word) for word in (kind, plural, kind.replace("_", "-"), plural.replace("_", "-").upper())} == {kind}
+    assert set(PLURALS) == set(ALL_KINDS)
+
+
+def test_an_unusable_plugin_costs_one_line_with_its_cause(installed: None):
+    shown = CliRunner().invoke(main, ["plugins"])
+    assert shown.exit_code == 0
+    for dist, status, cause in [
+        ("fake-broken", "broken", "RuntimeError: out of luck"),
+        ("fake-exits", "broken", "SystemExit: 3"),
+        ("fake-old", "incompatible", "written for api 99, this diffcore has api 1"),
+        ("fake-silent", "incompatible", "states no API_VERSION"),
+        ("fake-misspelt", "broken", "did you mean 'diffcore_solvers'?"),
+    ]:
+        (line,) = [line for line in shown.stdout.splitlines() if line.startswith(dist)]
+        assert f" {status} " in line
+        assert cause in line
+        (advice,) = [line for line in shown.stderr.splitlines() if line.startswith(dist)]
+        assert f"pip uninstall {dist}" in advice
+    assert "Traceback" not in shown.output
+
+
+def test_its_traceback_is_shown_with_v(installed: None):
+    assert "raise RuntimeError('out of luck')" in run("plugins", "-v")
+    (told,) = [p for p in json.loads(run("plugins", "--json", "-v")) if p["name"] == "broken"]
+    assert told["traceback"].startswith("Traceback")
+
+
+def test_a_disabled_plugin_is_listed_as_such(installed: None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DIFFCORE_DISABLE_PLUGINS", "broken,fake-old")
+    told = {p["name"]: p["status"] for p in json.loads(run("plugins", "--json"))}
+    assert (told["broken"], told["old"], told["good"]) == ("disabled", "disabled", "ok")
+
+
+def test_an_id_of_two_distributions_is_listed_in_full(installed: None):
+    lines = run("list", "solver").splitlines()
+    assert {line.split()[1] for line in lines if "flow-map" in line} == {"diffcore/flow-map", "fake-good/flow-map"}
+
+
+def test_an_id_of_two_distributions_must_be_written_in_full(installed: None):
+    shown = CliRunner().invoke(main, ["show", "flow-map"])
+    assert shown.exit_code == 2
+    assert "diffcore/flow-map" in shown.stderr
+    assert "fake-good/flow-map" in shown.stderr
+    assert json.loads(run("show", "diffcore/flow-map", "--json"))["distribution"] == "diffcore"
+
+
+def test_a_component_whose_module_is_missing_says_so(installed: None):
+    shown = CliRunner().invoke(main, ["show", "lost"])
+    assert shown.exit_code == 2
+    assert "fake-good 2.1" in shown.stderr
+    assert "No module named 'diffcore.no_such_module'" in shown.stderr
