@@ -26,7 +26,7 @@ from diffcore.registry import Entry, Plugin, Registry
 if TYPE_CHECKING:
     from diffcore.affine import ROWS, Coeffs, Posterior, Row, combine, convert, row
     from diffcore.data import Coupling, Data, Loader, Range, Source
-    from diffcore.field import Denoiser, Field, Guided
+    from diffcore.fields import Denoiser, Field, Guided
     from diffcore.flow_map import FlowMap, FlowMapSolver, flow_map_of
     from diffcore.guidance import Guidance
     from diffcore.loss import Loss, TimeLaw, Weighting, weight_from_x0
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from diffcore.noise import Draw
     from diffcore.pipeline import Pipeline, assemble
     from diffcore.process import AffineProcess, Corruption, Instant, Process
-    from diffcore.sample import Result, frames, kernel, sample
+    from diffcore.sampling import Result, frames, kernel, sample
     from diffcore.solver import Frame, Grid, Plan, Solver
     from diffcore.specs import Spec
     from diffcore.trainer import Player, Trainer
@@ -46,7 +46,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "affine": ("ROWS", "Coeffs", "Posterior", "Row", "combine", "convert", "row"),
     "data": ("Coupling", "Data", "Loader", "Range", "Source"),
-    "field": ("Denoiser", "Field", "Guided"),
+    "fields": ("Denoiser", "Field", "Guided"),
     "flow_map": ("FlowMap", "FlowMapSolver", "flow_map_of"),
     "guidance": ("Guidance",),
     "loss": ("Loss", "TimeLaw", "Weighting", "weight_from_x0"),
@@ -55,7 +55,7 @@ _LAZY = {
     "noise": ("Draw",),
     "pipeline": ("Pipeline", "assemble"),
     "process": ("AffineProcess", "Corruption", "Instant", "Process"),
-    "sample": ("Result", "frames", "kernel", "sample"),
+    "sampling": ("Result", "frames", "kernel", "sample"),
     "solver": ("Frame", "Grid", "Plan", "Solver"),
     "specs": ("Spec",),
     "trainer": ("Player", "Trainer"),

@@ -96,19 +96,18 @@ class Loader:
 
     def ids(self, step: int) -> Tensor:
         """Global sample numbers of this rank's share of batch `step`."""
-        first = step * self.size
-        numbers = range(first + self.rows.start, first + self.rows.stop)
-        if self.source.size is None:
-            return torch.tensor(numbers, dtype=torch.int64)
-        return torch.stack([self._shuffled(n) for n in numbers])
+        first, last = step * self.size + self.rows.start, step * self.size + self.rows.stop
+        size = self.source.size
+        if size is None:
+            return torch.arange(first, last)
+        epochs = range(first // size, (last - 1) // size + 1)
+        return torch.cat([self._order_of(e, size)[max(0, first - e * size) : last - e * size] for e in epochs])
 
-    def _shuffled(self, number: int) -> Tensor:
-        assert self.source.size is not None
-        epoch, place = divmod(number, self.source.size)
+    def _order_of(self, epoch: int, size: int) -> Tensor:
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(mix(self.seed, 0xDA7A, epoch) & 0x7FFFFFFF)
-            self._epoch, self._order = epoch, torch.randperm(self.source.size, generator=generator)
-        return self._order[place]
+            self._epoch, self._order = epoch, torch.randperm(size, generator=generator)
+        return self._order
 
     def __call__(self, step: int) -> tuple[State, dict[str, Tensor]]:
         """Batch `step` in the network's range, and its conditions."""

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from diffcore.component import Base, component
-from diffcore.field import Denoiser, Field
+from diffcore.fields import Denoiser, Field
 from diffcore.process import Process
-from diffcore.sample import sample
+from diffcore.sampling import sample
 from diffcore.solver import Plan, Solver
 from diffcore.tree import State
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from diffcore.component import Base
-from diffcore.field import Guided
+from diffcore.fields import Guided
 from diffcore.solver import Solver
 from diffcore.tree import State
 

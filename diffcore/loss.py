@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffcore.affine import Coeffs, Row
 from diffcore.component import Base
-from diffcore.field import Denoiser
+from diffcore.fields import Denoiser
 from diffcore.noise import Draw
 from diffcore.process import Process
 from diffcore.tree import State

@@ -9,7 +9,7 @@ import attrs
 from torch import Tensor
 
 from diffcore.component import Base
-from diffcore.field import Field
+from diffcore.fields import Field
 
 
 @attrs.frozen(kw_only=True)

@@ -15,12 +15,12 @@ from diffcore import distributed
 from diffcore.checkpoint import checkpoints, latest, load, prune, save
 from diffcore.data import Loader, Source
 from diffcore.errors import CheckpointError, IncompatibleError, SpecError
-from diffcore.field import Denoiser, Field, count_parameters
+from diffcore.fields import Denoiser, Field, count_parameters
 from diffcore.metric import Evaluation, Measured
 from diffcore.noise import Draw, mix
 from diffcore.process import Process
 from diffcore.registry import Registry
-from diffcore.sample import Result, sample
+from diffcore.sampling import Result, sample
 from diffcore.solver import Solver, evolve
 from diffcore.specs.spec import Spec
 from diffcore.trainer import Job, Player, Report

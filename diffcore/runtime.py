@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from diffcore.errors import IncompatibleError, NumericsError
-from diffcore.field import Field
+from diffcore.fields import Field
 from diffcore.noise import Draw
-from diffcore.sample import Result
+from diffcore.sampling import Result
 from diffcore.solver import Plan, Solver
 from diffcore.tree import State, leaves, pytree, tree_map
 

@@ -1,4 +1,4 @@
-"""Writes a new plugin distribution: one real method of the kind asked for, declared, documented and tested. No torch, no network."""
+"""Writes a new plugin distribution: one real method of a kind, declared, documented and tested. No torch, no network."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PREFIX = "diffcore-"
 USAGE = {
     "metric": "metrics:\n  - type: {id}",
     "guidance": "guidance:\n  - type: {id}",
-    "grid": "solver:\n  type: euler\n  grid:\n    type: {id}",
-    "weighting": "loss:\n  type: denoising\n  weighting:\n    type: {id}",
-    "time_law": "loss:\n  type: denoising\n  time_law:\n    type: {id}",
-    "coupling": "loss:\n  type: denoising\n  coupling:\n    type: {id}",
+    "grid": "solver:\n  type: ...\n  grid:\n    type: {id}",
+    "weighting": "loss:\n  type: ...\n  weighting:\n    type: {id}",
+    "time_law": "loss:\n  type: ...\n  time_law:\n    type: {id}",
+    "coupling": "loss:\n  type: ...\n  coupling:\n    type: {id}",
 }
 """Where a kind stands in a spec, if not as a section of its own name."""
 

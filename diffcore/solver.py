@@ -14,7 +14,7 @@ from torch import Tensor
 from diffcore.affine import Coeffs
 from diffcore.component import Base, component, field
 from diffcore.errors import SpecError
-from diffcore.field import Field
+from diffcore.fields import Field
 from diffcore.noise import Draw
 from diffcore.process import Instant, Process
 from diffcore.tree import State, leaves, tree_map

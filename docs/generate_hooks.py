@@ -63,7 +63,8 @@ def _page(hook: str, entries: list[Entry], registry: Registry) -> Iterator[str]:
         yield f"## Kind `{kind}`\n"
         for cls in base_classes(kind):
             yield from _class(cls, registry)
-        yield from _table(("id", "distribution", "what it is"), [(f"`{e.id}`", e.dist, e.summary) for e in entries if e.kind == kind])
+        rows = [(f"`{e.id}`", e.dist, e.summary) for e in entries if e.kind == kind]
+        yield from _table(("id", "distribution", "what it is"), rows)
 
 
 def _class(cls: type[dc.Base], registry: Registry) -> Iterator[str]:
@@ -90,12 +91,14 @@ def _declarations(cls: type[dc.Base]) -> Iterator[tuple[str, Any]]:
 
 def _signature(name: str, value: Any, function: Any) -> str:
     signature = str(inspect.signature(function)).replace("'", "")
-    return f"**`{name}`** -> `{signature.rpartition('-> ')[2]}` (property)" if isinstance(value, property) else f"**`{name}{signature}`**"
+    if isinstance(value, property):
+        return f"**`{name}`** (property): `{signature.rpartition('-> ')[2]}`"
+    return f"**`{name}{signature}`**"
 
 
 def _field(field: dict[str, Any]) -> tuple[str, ...]:
     default = "required" if field["required"] else f"`{field['default']}`"
-    return (f"`{field['name']}`", field["type"].replace("|", "\\|"), default, bounds_words(field).replace("|", "\\|"), field["doc"])
+    return (f"`{field['name']}`", field["type"], default, bounds_words(field), field["doc"])
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:

@@ -16,7 +16,7 @@ try:
     main(sys.argv[1:], prog_name="diffcore")
 except SystemExit as end:
     code = end.code
-heavy = sorted({"torch", "numpy", "matplotlib", "ruamel"} & {name.partition(".")[0] for name in sys.modules})
+heavy = sorted({"torch", "numpy", "matplotlib", "sklearn"} & {name.partition(".")[0] for name in sys.modules})
 print(f"\\nexit {code}, loaded {heavy}", file=sys.stderr)
 """
 
@@ -37,7 +37,7 @@ print(f"\\nexit {code}, loaded {heavy}", file=sys.stderr)
         (["show", "flow-mpa"], 2),
         (["conform", "flow-mpa"], 2),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )
 def test_nothing_heavy_is_imported(arguments: list[str], code: int, tmp_path: Path):
     shown = subprocess.run([sys.executable, "-c", PROBE, *arguments], capture_output=True, text=True, cwd=tmp_path, check=True)

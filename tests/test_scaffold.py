@@ -70,7 +70,7 @@ def test_a_generated_plugin_is_listed_shown_and_conforms(made: tuple[Path, dict[
 
 def test_a_planted_error_fails_its_tests(made: tuple[Path, dict[str, str]], tmp_path: Path):
     """The middle of the step taken at the wrong time: still second-order in look, first-order in fact."""
-    root, env = made
+    _, env = made
     assert new("my-slip", "--kind", "solver", "--dir", str(tmp_path))[0] == 0
     source = tmp_path / "diffcore-my-slip" / "diffcore_my_slip" / "my_slip.py"
     right = source.read_text()

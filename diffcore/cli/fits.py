@@ -6,17 +6,26 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, get_args
 
-import attrs
-
 from diffcore.component import Base
 from diffcore.errors import DiffcoreError
-from diffcore.registry import Entry, Registry
+from diffcore.registry import ALL_KINDS, Entry, Registry
+from diffcore.specs.fieldtypes import field_types, kind_of
 
 CONSUMERS = ("solver", "grid", "guidance", "loss", "flow_map")
 """Kinds that require capabilities of the process."""
 PARTS = ("grid", "weighting", "time_law", "coupling")
 """Kinds that stand in a field of another component."""
-FACTS = ("provides", "predictions", "requires", "needs", "order", "additive_noise", "second_time", "takes_second_time", "needs_classes")
+FACTS = (
+    "provides",
+    "predictions",
+    "requires",
+    "needs",
+    "order",
+    "additive_noise",
+    "second_time",
+    "takes_second_time",
+    "needs_classes",
+)
 """Declarations worth showing."""
 
 
@@ -46,13 +55,12 @@ class Declared:
 
     def part_kinds(self) -> set[str]:
         """The kinds that stand in its fields."""
-        attrs.resolve_types(self.cls)  # pyright: ignore[reportArgumentType]
-        return {kind for field in attrs.fields(self.cls) for kind in _kinds(field.type)}
+        return {kind for hint in field_types(self.cls).values() for kind in _kinds(hint)}
 
 
 def _kinds(hint: Any) -> Iterator[str]:
-    if isinstance(hint, type) and issubclass(hint, Base):
-        yield hint.kind
+    if kind := kind_of(hint):
+        yield kind
     for inner in get_args(hint):
         yield from _kinds(inner)
 
@@ -72,8 +80,9 @@ def fits(registry: Registry, one: Declared) -> dict[str, list[str]]:
     if kind in ("loss", "flow_map"):
         found["network"] = [o.entry.id for o in _all(registry, "network") if _accepts(one, o)]
     if kind in PARTS:
-        found.update({k: [o.entry.id for o in _all(registry, k) if kind in o.part_kinds()] for k in ("solver", "loss")})
-    return {k: ids for k, ids in found.items() if ids or k == "process"}
+        holders = {k: [o.entry.id for o in _all(registry, k) if kind in o.part_kinds()] for k in ALL_KINDS}
+        found.update({k: ids for k, ids in holders.items() if ids})
+    return found
 
 
 def _all(registry: Registry, kind: str) -> Iterator[Declared]:
@@ -89,4 +98,5 @@ def _runs_on(consumer: Declared, process: Declared) -> bool:
 
 
 def _accepts(user: Declared, network: Declared) -> bool:
-    return bool(network.says("takes_second_time")) or not (user.entry.kind == "flow_map" or user.says("second_time"))
+    able = network.says("takes_second_time") or "second_time" in field_types(network.cls)
+    return bool(able) or not (user.entry.kind == "flow_map" or user.says("second_time"))

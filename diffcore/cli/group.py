@@ -56,11 +56,12 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt:
             _stop(ctx, "interrupted" + _how_to_resume(ctx), INTERRUPTED)
         except DiffcoreError as error:
-            _stop(ctx, str(error), error.exit_code)
+            # the faults of a spec begin with file:line:column, which editors and terminals make clickable
+            _stop(ctx, str(error) if hasattr(error, "faults") else f"Error: {error}", error.exit_code)
         except OSError as error:
             if error.filename is None:
                 raise
-            _stop(ctx, f"{error.filename}: {error.strerror}", 1)
+            _stop(ctx, f"Error: {error.filename}: {error.strerror}", 1)
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
@@ -72,7 +73,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
 def _stop(ctx: click.Context, message: str, code: int) -> NoReturn:
     if ctx.meta.get(VERBOSE) or os.environ.get("DIFFCORE_DEBUG", "") not in ("", "0"):
         traceback.print_exc()
-    click.echo(f"Error: {message}" if code != INTERRUPTED else message, err=True)
+    click.echo(message, err=True)
     ctx.exit(code)
 
 

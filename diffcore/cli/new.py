@@ -11,8 +11,10 @@ from diffcore.cli.group import LazyGroup, command
 from diffcore.registry import ALL_KINDS, Registry
 from diffcore.scaffold import write_plugin
 
+TABLE = {"plugin": ("new:plugin", "A distribution with one working component.")}
 
-@click.group("new", cls=LazyGroup, package="diffcore.cli", table={"plugin": ("new:plugin", "A distribution with one working component.")})
+
+@click.group("new", cls=LazyGroup, package="diffcore.cli", table=TABLE)
 def new() -> None:
     """Write something new."""
 

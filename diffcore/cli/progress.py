@@ -23,7 +23,8 @@ class Progress:
         """Begin work of `total` steps called `label`, of which `done` are done."""
         self.close()
         stream = self._stream or sys.stderr
-        self._bar = _Bar(stream, total, label, done) if stream.isatty() else _Log(stream, total, label, done, self._every, self._clock)
+        terminal = stream.isatty()
+        self._bar = _Bar(stream, total, label, done) if terminal else _Log(stream, total, label, done, self._every, self._clock)
 
     def update(self, step: int, **numbers: float) -> None:
         """`step` of them are done; `numbers` are shown beside that."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ device_option = click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda
 
 
 @contextmanager
-def work() -> Iterator[Progress | None]:
+def work() -> Generator[Progress | None]:
     """The progress display of this process; only the first of several shows one."""
     from diffcore import distributed
 
@@ -83,7 +83,7 @@ def train(spec: str, overrides: tuple[str, ...], out: Path | None, device: str |
     _say(f"trained: {folder}\nsamples: diffcore sample {shlex.quote(str(folder))}")
 
 
-def _classes(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> dict[str, int] | None:
+def _classes(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, int] | None:
     chosen: dict[str, int] = {}
     for pair in pairs:
         name, _, value = pair.partition("=")
@@ -96,13 +96,19 @@ def _classes(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> d
 @command("sample")
 @click.argument("run")
 @click.option("-n", "n", type=click.IntRange(min=1), help="Number of samples (default: the spec's).")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Sample i depends on the seed and i alone.")
-@click.option("--cond", multiple=True, metavar="NAME=CLASS", callback=_classes, help="Condition: --cond label=3 (default: all classes in turn).")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Sample i depends on seed and i.")
+@click.option("--cond", multiple=True, metavar="NAME=CLASS", callback=_classes, help="Condition (default: all classes in turn).")
 @set_option
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A .safetensors, .npz or .png file (default: in the run).")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A .safetensors, .npz or .png file.")
 @device_option
 def sample(
-    run: str, n: int | None, seed: int, cond: dict[str, int] | None, overrides: tuple[str, ...], out: Path | None, device: str | None
+    run: str,
+    n: int | None,
+    seed: int,
+    cond: dict[str, int] | None,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    device: str | None,
 ) -> None:
     """Sample from RUN, a run directory or a weights file. Nothing else has to be remembered."""
     from diffcore import runs

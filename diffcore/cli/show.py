@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import textwrap
 from typing import Any
 
 import click
@@ -47,10 +48,13 @@ def describe(registry: Registry, name: str, kind: str | None = None) -> dict[str
 
 def example(registry: Registry, one: Declared) -> str:
     """The lines of a spec that use the component, with all its fields; only its id where no example can be made."""
-    name = registry.id_of(one.cls)
-    if one.instance is None:
-        return usage(one.entry.kind, name)
-    return usage(one.entry.kind, name)
+    from diffcore.specs import dump
+
+    shown = usage(one.entry.kind, registry.id_of(one.cls))
+    fields = dump(registry, one.instance).partition("\n")[2].rstrip() if one.instance is not None else ""
+    last = shown.splitlines()[-1]
+    indent = " " * (len(last) - len(last.lstrip(" -")))
+    return shown + ("\n" + textwrap.indent(fields, indent) if fields else "")
 
 
 def _print(found: dict[str, Any]) -> None:
@@ -63,11 +67,10 @@ def _print(found: dict[str, Any]) -> None:
         click.echo()
         rows = [(f["name"], f["type"], _default(f), bounds_words(f), _meaning(f)) for f in found["fields"]]
         print_table(("field", "type", "default", "range", "meaning"), rows)
-    click.echo()
-    for name, value in found["declares"].items():
-        click.echo(f"{name.replace('_', ' ')}: {_words(value)}")
-    for kind, ids in found["fits"].items():
-        click.echo(f"fits {PLURALS[kind].replace('_', ' ')}: {', '.join(ids) or 'none installed'}")
+    declared = [f"{name.replace('_', ' ')}: {_words(value)}" for name, value in found["declares"].items()]
+    fitting = [f"fits {PLURALS[kind].replace('_', ' ')}: {', '.join(ids) or 'none installed'}" for kind, ids in found["fits"].items()]
+    if declared or fitting:
+        click.echo("\n" + "\n".join(declared + fitting))
     click.echo(f"\nexample:\n{found['example']}")
 
 

@@ -1,10 +1,10 @@
-"""What a check is: a function of a `Subject` that returns, raises `AssertionError`, or raises `Skip` with its reason."""
+"""What a check is: a function of a `Subject` that returns, raises `AssertionError`, or raises `SkipError` with its reason."""
 
 from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -24,7 +24,7 @@ from diffcore.tree import State, leaves, tree_map
 Check = Callable[["Subject"], None]
 
 
-class Skip(Exception):
+class SkipError(Exception):
     """The check says nothing about this component, and why."""
 
 
@@ -60,22 +60,23 @@ def rules_of(cls: type[Base]) -> Iterator[Rule]:
 
 @attrs.define
 class Subject:
-    """A component under test: its entry, its class and an instance made from its defaults or its `example`."""
+    """A component under test: its entry, its class and an instance made from its defaults, its `example` and a variant of it."""
 
     registry: Registry
     entry: Entry
     cls: Any
+    variant: Mapping[str, Any] = attrs.field(factory=dict)
     _made: Any = attrs.field(default=None, init=False)
 
     def make(self, **changes: Any) -> Any:
-        """An instance: the fields of `example`, the defaults for the rest, and `changes`."""
-        fields: Mapping[str, Any] = {**self.cls.example, **changes}
+        """An instance: the fields of `example` and of the variant, the defaults for the rest, and `changes`."""
+        fields: Mapping[str, Any] = {**self.cls.example, **self.variant, **changes}
         try:
             return self.registry.make(self.entry.kind, self.entry.full_id, **fields) if fields else self.cls()
         except TypeError as error:
             raise AssertionError(
-                f"{self.cls.__name__} cannot be made from {fields or 'its defaults'} ({error}); give every mandatory field a value "
-                f"in the class attribute `example`"
+                f"{self.cls.__name__} cannot be made from {fields or 'its defaults'} ({error}); "
+                f"give every mandatory field a value in the class attribute `example`"
             ) from None
 
     @property
@@ -86,10 +87,10 @@ class Subject:
         return self._made
 
     def processes(self, requires: frozenset[str] = frozenset()) -> list[Process]:
-        """The reference processes that provide what is required, then a few installed ones. Raises `Skip` where none does."""
+        """The reference processes that provide what is required, or the installed ones that do. Raises `SkipError`."""
         found = [p for p in REFERENCES if requires <= p.provides] or [p for p in self.installed() if requires <= p.provides]
         if not found:
-            raise Skip(f"no installed process provides {', '.join(sorted(requires))}")
+            raise SkipError(f"no installed process provides {', '.join(sorted(requires))}")
         return list(found)
 
     def installed(self) -> list[Process]:
@@ -102,9 +103,9 @@ class Subject:
         return made
 
 
-def fits(part: Any, process: Process) -> bool:
-    """Whether the process provides what the part requires and accepts its plan."""
-    return part.requires <= process.provides
+def accepted(process: Process, names: Iterable[str]) -> list[str]:
+    """The predictions among `names` that the process can read at all its times."""
+    return [name for name in names if not refused(lambda name=name: process.check_prediction(name, 0.5))]
 
 
 def same(a: State, b: State, tolerance: float = 0.0) -> bool:
@@ -132,7 +133,7 @@ def copied(x: State) -> State:
 
 
 @contextmanager
-def unchanged(what: str, *states: State) -> Iterator[None]:
+def unchanged(what: str, *states: State) -> Generator[None]:
     """Fail if a state was changed in place inside the block."""
     before = [copied(s) for s in states]
     yield
@@ -140,22 +141,34 @@ def unchanged(what: str, *states: State) -> Iterator[None]:
         assert same(new, old), f"{what} was changed in place; write `x = x + ...`, never `x += ...`"
 
 
-_FUNCTIONS = ("rand", "randn", "randint", "randperm", "normal", "rand_like", "randn_like", "randint_like", "bernoulli", "multinomial", "poisson")
+_FUNCTIONS = (
+    "rand",
+    "randn",
+    "randint",
+    "randperm",
+    "normal",
+    "rand_like",
+    "randn_like",
+    "randint_like",
+    "bernoulli",
+    "multinomial",
+    "poisson",
+)
 _METHODS = ("normal_", "uniform_", "random_", "bernoulli_", "exponential_", "cauchy_", "log_normal_", "geometric_", "multinomial")
 
 
-class GlobalNoise(AssertionError):
+class GlobalNoiseError(AssertionError):
     """A draw from a global random generator."""
 
 
 @contextmanager
-def poisoned_noise() -> Iterator[None]:
+def poisoned_noise() -> Generator[None]:
     """Fail on any use of a global random generator: torch's functions and methods, Python's `random`, NumPy's."""
 
     def guard(name: str, original: Any) -> Any:
         def guarded(*args: Any, **kwargs: Any) -> Any:
             if kwargs.get("generator") is None:
-                raise GlobalNoise(f"{name} draws from torch's global generator; take noise from `z` or a `dc.Draw`")
+                raise GlobalNoiseError(f"{name} draws from torch's global generator; take noise from `z` or a `dc.Draw`")
             return original(*args, **kwargs)
 
         return guarded
@@ -171,7 +184,7 @@ def poisoned_noise() -> Iterator[None]:
         for patch in patches:
             patch.stop()
     if _generator_states() != before:
-        raise GlobalNoise("a global random generator was advanced; take noise from `z` or a `dc.Draw`")
+        raise GlobalNoiseError("a global random generator was advanced; take noise from `z` or a `dc.Draw`")
 
 
 def _generator_states() -> list[Any]:

@@ -14,6 +14,7 @@ Source: Lai et al. 2025 (arXiv 2510.21890), chapters 4 and 6. Times may be a num
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from diffcore.affine import Coeffs, combine
 from diffcore.errors import DiffcoreError
-from diffcore.field import Denoiser, Field
+from diffcore.fields import Denoiser, Field
 from diffcore.noise import Draw
 from diffcore.process import Process
 from diffcore.tree import expand
@@ -113,7 +114,7 @@ class Oracle:
         def v(y: Tensor, time: Tensor) -> Tensor:
             return self.velocity(y, process.coeffs(time))
 
-        for a, b in zip(nodes[:-1], nodes[1:], strict=True):
+        for a, b in pairwise(nodes):
             h, middle = b - a, (a + b) / 2
             k1 = v(x, a)
             k2 = v(x + h / 2 * k1, middle)
@@ -129,9 +130,7 @@ class Gaussian(Oracle):
     shape: the event shape where mean is a number (default that of mean, or of std).
     """
 
-    def __init__(
-        self, mean: Any = 0.0, std: Any = 1.0, *, cov: Any = None, shape: tuple[int, ...] | None = None
-    ) -> None:
+    def __init__(self, mean: Any = 0.0, std: Any = 1.0, *, cov: Any = None, shape: tuple[int, ...] | None = None) -> None:
         mean, std = _tensor(mean), _tensor(std)
         self.basis: Tensor | None = None
         if cov is not None:
@@ -232,7 +231,11 @@ class Mixture(Oracle):
     def sample(self, n: int, draw: Draw | None = None, label: Tensor | None = None) -> Tensor:
         """A component per sample (or the given labels), then its Gaussian."""
         draw = _draw(n, draw)
-        k = label if label is not None else torch.searchsorted(self.weights.cumsum(0), draw.fold(1).uniform()).clamp_max(self.classes - 1)
+        k = (
+            label
+            if label is not None
+            else torch.searchsorted(self.weights.cumsum(0), draw.fold(1).uniform()).clamp_max(self.classes - 1)
+        )
         return self.means[k] + self.stds[k] * draw.normal(self.shape, torch.float64)
 
     def average(self) -> tuple[Tensor, Tensor]:
@@ -254,7 +257,11 @@ class Mixture(Oracle):
             return super().flow(process, x, float(t), float(s), steps)
         at, end = instant(process, t), instant(process, s)
         below, above = self._tails(x, at)
-        reach = 10 * float(self.means.abs().max() + self.stds.max() + 1) + 10 * float(torch.as_tensor(end.sigma).max()) + float(x.abs().max())
+        reach = (
+            10 * float(self.means.abs().max() + self.stds.max() + 1)
+            + 10 * float(torch.as_tensor(end.sigma).max())
+            + float(x.abs().max())
+        )
         low, high = torch.full_like(below, -reach), torch.full_like(below, reach)
         for _ in range(120):
             middle = (low + high) / 2
@@ -332,8 +339,6 @@ def golden_mixture(shape: tuple[int, ...] = (1,)) -> Mixture:
     """The mixture of the order tests: weights .3 and .7, means -1.5 and 1 in every entry, deviations .3 and .5."""
     means = torch.tensor([-1.5, 1.0], dtype=torch.float64).reshape(2, *[1] * len(shape)).expand(2, *shape)
     return Mixture([0.3, 0.7], means, [0.3, 0.5])
-
-
 
 
 def _tensor(value: Any) -> Tensor:

@@ -12,8 +12,22 @@ from diffcore.testing.checks import (
     metric,
     network,
     process,
-    solver,
+    solver_accuracy,
+    solver_contract,
     trainer,
 )
 
-__all__ = ["any_kind", "data", "flow_map", "grid", "guidance", "loss", "metric", "network", "process", "solver", "trainer"]
+__all__ = [
+    "any_kind",
+    "data",
+    "flow_map",
+    "grid",
+    "guidance",
+    "loss",
+    "metric",
+    "network",
+    "process",
+    "solver_accuracy",
+    "solver_contract",
+    "trainer",
+]

@@ -6,7 +6,7 @@ import re
 
 import attrs
 
-from diffcore.testing.base import Skip, Subject, check
+from diffcore.testing.base import SkipError, Subject, check
 
 FORMULA = re.compile(r"=|->|~|\d{4}|et al|arXiv", re.IGNORECASE)
 
@@ -29,7 +29,9 @@ def documented(subject: Subject) -> None:
     """Its own docstring with a formula or a source, a summary, and a doc for every field."""
     doc = subject.cls.__dict__.get("__doc__") or ""
     assert doc.strip(), f"{subject.cls.__name__} has no docstring of its own"
-    assert FORMULA.search(doc + subject.cls.source), "state the formula in the docstring, or the source in `source: ClassVar[str]`"
+    assert FORMULA.search(doc + subject.cls.source), (
+        "state the formula in the docstring, or the source in `source: ClassVar[str]`"
+    )
     assert subject.entry.summary.strip(), "its declaration has no summary line"
     bare = [a.name for a in attrs.fields(subject.cls) if not a.metadata.get("doc")]
     assert not bare, f"fields without documentation: {', '.join(bare)}; write dc.field(..., doc='what, unit')"
@@ -60,7 +62,7 @@ def spec_round_trip(subject: Subject) -> None:
     try:
         from diffcore.specs import unstructure
     except ImportError as error:
-        raise Skip(str(error)) from None
+        raise SkipError(str(error)) from None
     spec = unstructure(subject.registry, subject.component)
     again = subject.registry.make(subject.entry.kind, {**spec, "type": subject.entry.full_id})
     assert again == subject.component, f"read back from its spec {spec} it is {again}, not {subject.component}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from diffcore.solver import check_grid
-from diffcore.testing.base import Skip, Subject, check, poisoned_noise, refused
+from diffcore.testing.base import SkipError, Subject, check, poisoned_noise, refused
 
 
 @check("grid")
@@ -27,7 +27,7 @@ def nodes(subject: Subject) -> None:
                 check_grid(times, process)
         ran += 1
     if not ran:
-        raise Skip(f"refused by every reference process: {why}")
+        raise SkipError(f"refused by every reference process: {why}")
 
 
 @check("grid")

@@ -15,6 +15,7 @@ def players_own_parameters(subject: Subject) -> None:
         part, frozen = nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False)
     players = subject.component.players({"model": part, "teacher": frozen})
     names = [p.name for p in players]
-    assert players and len(set(names)) == len(names), f"players must have distinct names, got {names}"
+    assert len(set(names)) == len(names) > 0, f"players must have distinct names, got {names}"
     owned = {id(p) for player in players for p in player.parameters.values()}
-    assert owned and not owned & {id(p) for p in frozen.parameters()}, "a frozen parameter is trained, or nothing is"
+    assert owned, "no player has parameters"
+    assert not owned & {id(p) for p in frozen.parameters()}, "a frozen parameter is trained"

@@ -21,10 +21,11 @@ from diffcore_data.table import Table
 class ArrayFile(dc.Data):
     """Samples `x` (N, *shape), of any number type, and optionally their classes `label` (N,), integers from 0.
 
-    Values outside the declared range are refused when the file is opened, with their minimum and maximum.
+    The network sees 2 (x - lo) / (hi - lo) - 1 for the declared range; values outside it are refused when the file is opened,
+    with their minimum and maximum. With `range: null` values are unbounded and used as they are.
     """
 
-    source: ClassVar[str] = "the user's file"
+    source: ClassVar[str] = "your own file; x_model = 2 (x - lo) / (hi - lo) - 1"
     example: ClassVar[Mapping[str, Any]] = {"path": "samples.npz", "range": {"lo": 0.0, "hi": 1.0}}
 
     path: str = dc.field(doc="an .npz or .safetensors file with 'x' and optionally 'label'")

@@ -17,18 +17,12 @@ class Fetched(Labelled):
 
     range: ClassVar[dc.Range] = dc.Range(lo=0, hi=255)
     name: ClassVar[str]
-    names: ClassVar[tuple[str, ...]]
 
     split: Literal["train", "test"] = dc.field(default="train", doc="the published split")
 
     def open(self) -> Table:
         """The split, from the cache."""
         return self.table(*cache.load(self.name, self.split))
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """As published, by number."""
-        return self.names
 
 
 @dc.component

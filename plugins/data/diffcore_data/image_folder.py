@@ -22,7 +22,7 @@ class ImageFolder(dc.Data):
     Pictures directly in the folder have no class; pictures in sub-folders have the sub-folder (in order of name) as class.
     """
 
-    source: ClassVar[str] = "the user's files"
+    source: ClassVar[str] = "your own files; x_model = 2 x / 255 - 1"
     example: ClassVar[Mapping[str, Any]] = {"path": "pictures"}
     range: ClassVar[dc.Range] = dc.Range(lo=0, hi=255)
 

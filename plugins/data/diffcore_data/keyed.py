@@ -42,7 +42,7 @@ class Keyed(dc.Data):
 class Modes(Keyed):
     """A distribution whose samples each belong to one of several modes."""
 
-    labels: bool = dc.field(default=False, doc="offer the mode of each sample as the condition 'label'")
+    conditional: bool = dc.field(default=False, doc="offer the mode of each sample as the condition 'label'")
 
     @property
     def count(self) -> int:
@@ -51,8 +51,8 @@ class Modes(Keyed):
 
     @property
     def modes(self) -> int:
-        """All of them or none, as `labels` says."""
-        return self.count if self.labels else 0
+        """All of them or none, as `conditional` says."""
+        return self.count if self.conditional else 0
 
 
 class Generated:

@@ -16,6 +16,8 @@ from diffcore_data.table import Labelled, Table, every_tenth
 class Packaged(Labelled):
     """A small set of handwritten digits with our own split: every tenth one is 'test'."""
 
+    names: ClassVar[tuple[str, ...]] = DIGITS
+
     split: Literal["all", "train", "test"] = dc.field(default="all", doc="'test' is every tenth sample, 'train' the other nine")
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
@@ -27,11 +29,6 @@ class Packaged(Labelled):
         x, label = self.arrays()
         rows = every_tenth(len(x), self.split)
         return self.table(x[rows], label[rows])
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The digits."""
-        return DIGITS
 
 
 @dc.component

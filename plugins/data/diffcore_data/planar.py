@@ -16,7 +16,7 @@ from diffcore_data.keyed import Keyed, Modes, mode, normal, uniform
 class TwoMoons(Modes):
     """Two interleaved half circles of radius 0.6 with normal noise: mode 0 opens downwards, mode 1 upwards.
 
-    With u uniform on [0, 1): (0.6 cos pi u - 0.3, 0.6 sin pi u - 0.15), and its point reflection through the origin.
+    With u uniform on [0, 1): x = +-(0.6 cos pi u - 0.3, 0.6 sin pi u - 0.15), minus in mode 1.
     """
 
     source: ClassVar[str] = "as in scikit-learn's make_moons, centred and scaled by 0.6"
@@ -38,7 +38,7 @@ class TwoMoons(Modes):
 class SwissRoll2D(Keyed):
     """A spiral of one and a half turns with normal noise.
 
-    With u uniform on [0, 1) and t = 1.5 pi (1 + 2u): t (cos t, sin t) / 4.5 pi.
+    With u uniform on [0, 1) and t = 1.5 pi (1 + 2u): x = t (cos t, sin t) / 4.5 pi.
     """
 
     source: ClassVar[str] = "scikit-learn's make_swiss_roll without its middle axis; Sohl-Dickstein et al. 2015, arXiv 1503.03585"

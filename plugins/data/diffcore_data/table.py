@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -38,10 +39,17 @@ def every_tenth(size: int, split: str) -> np.ndarray:
 
 @dc.component
 class Labelled(dc.Data):
-    """What sets with known classes share."""
+    """What sets with known classes share; `names` are those of the classes, by number."""
 
-    labels: bool = dc.field(default=True, doc="offer the class of each sample as the condition 'label'")
+    names: ClassVar[tuple[str, ...]] = ()
+
+    conditional: bool = dc.field(default=True, doc="offer the class of each sample as the condition 'label'")
 
     def table(self, x: np.ndarray, label: np.ndarray) -> Table:
         """The source, with or without its labels."""
-        return Table.of(x, label if self.labels else None)
+        return Table.of(x, label if self.conditional else None)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names, where the classes are offered."""
+        return self.names if self.conditional else ()

@@ -68,7 +68,8 @@ def test_fetched_set_comes_from_the_cache(kind: type[Fetched], tmp_path: Path, m
     assert label.tolist() == list(range(10))
     assert kind().open().classes == {"label": len(kind().class_names)} == {"label": 10}
     assert everything(kind(split="test"))[1].tolist() == [0, 1, 2, 3]
-    assert kind(labels=False).open().classes == {}
+    assert kind(conditional=False).open().classes == {}
+    assert kind(conditional=False).class_names == ()
 
 
 @pytest.mark.parametrize(

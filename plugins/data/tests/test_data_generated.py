@@ -16,13 +16,13 @@ from diffcore.testing import Gaussian as GaussianOracle
 from diffcore.testing import Mixture
 
 SETS = [
-    TwoMoons(labels=True),
+    TwoMoons(conditional=True),
     SwissRoll2D(),
-    Checkerboard(labels=True),
-    EightGaussians(labels=True),
+    Checkerboard(conditional=True),
+    EightGaussians(conditional=True),
     Gaussian(**Gaussian.example),
-    GaussianMixture(**GaussianMixture.example, labels=True),
-    FiniteSet(**FiniteSet.example, labels=True),
+    GaussianMixture(**GaussianMixture.example, conditional=True),
+    FiniteSet(**FiniteSet.example, conditional=True),
 ]
 N = 40_960
 SIGMAS = 4.5
@@ -81,7 +81,7 @@ def test_gaussian_has_the_moments_of_the_oracle():
 
 
 def test_mixture_has_the_modes_of_the_oracle():
-    data = GaussianMixture(**GaussianMixture.example, labels=True)
+    data = GaussianMixture(**GaussianMixture.example, conditional=True)
     oracle = Mixture(data.weights, data.means, data.stds)
     x, label = draws(data)
     mean, variance = oracle.average()
@@ -94,7 +94,7 @@ def test_mixture_has_the_modes_of_the_oracle():
 
 
 def test_finite_set_repeats_its_points_equally():
-    data = FiniteSet(**FiniteSet.example, labels=True)
+    data = FiniteSet(**FiniteSet.example, conditional=True)
     x, label = draws(data)
     points = FiniteOracle(data.points).points
     torch.testing.assert_close(x, points[label].float().double(), rtol=0, atol=0)
@@ -102,7 +102,7 @@ def test_finite_set_repeats_its_points_equally():
 
 
 def test_checkerboard_is_uniform_on_its_squares():
-    x, label = draws(Checkerboard(labels=True))
+    x, label = draws(Checkerboard(conditional=True))
     cell = ((x + 1) * 2).floor().long()
     assert ((cell >= 0) & (cell < 4)).all()
     assert (cell.sum(1) % 2 == 0).all()
@@ -115,7 +115,7 @@ def test_checkerboard_is_uniform_on_its_squares():
 
 
 def test_eight_gaussians_lie_on_their_circle():
-    data = EightGaussians(labels=True)
+    data = EightGaussians(conditional=True)
     x, label = draws(data)
     angle = label * math.pi / 4
     residual = x - data.radius * torch.stack([angle.cos(), angle.sin()], 1)
@@ -126,13 +126,13 @@ def test_eight_gaussians_lie_on_their_circle():
 
 
 def test_two_moons_are_half_circles_that_reflect_into_each_other():
-    x, label = draws(TwoMoons(noise=0.0, labels=True))
+    x, label = draws(TwoMoons(noise=0.0, conditional=True))
     upright = x * (1 - 2 * label)[:, None] + torch.tensor([0.3, 0.15])
     assert (upright[:, 1] >= -1e-6).all()
     torch.testing.assert_close(upright.norm(dim=1), torch.full((N,), 0.6, dtype=torch.float64), rtol=0, atol=1e-6)
     near(torch.atan2(upright[:, 1], upright[:, 0]), math.pi / 2)
     near(label.double(), 0.5)
-    noisy, _ = draws(TwoMoons(noise=0.1, labels=True))
+    noisy, _ = draws(TwoMoons(noise=0.1, conditional=True))
     near((noisy - x) ** 2, 0.1**2)
 
 
@@ -154,7 +154,7 @@ def test_planar_sets_have_the_scale_of_images(data: Keyed):
 def test_labels_are_offered_only_when_asked():
     assert TwoMoons().open().classes == {}
     assert TwoMoons().open().batch(torch.arange(3))[1] == {}
-    assert EightGaussians(labels=True).open().classes == {"label": 8}
+    assert EightGaussians(conditional=True).open().classes == {"label": 8}
 
 
 @pytest.mark.parametrize(

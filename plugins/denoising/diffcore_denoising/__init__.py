@@ -12,16 +12,16 @@ API_VERSION = 1
 @dc.hookimpl
 def diffcore_losses() -> Iterator[dc.Component]:
     """One loss, five weightings, four time laws."""
-    here = "diffcore_denoising"
-    yield dc.Component("denoising", f"{here}.denoising:Denoising", "regression of any target (Ho et al. 2020; Lai et al. 2025)")
+    weightings, time_laws = "diffcore_denoising.weightings", "diffcore_denoising.time_laws"
+    yield dc.Component("denoising", "diffcore_denoising.denoising:Denoising", "regression of any target (Ho et al. 2020)")
 
-    yield dc.Component("constant", f"{here}.weightings:Constant", "weight 1 in the measured target", kind="weighting")
-    yield dc.Component("snr", f"{here}.weightings:SNR", "the squared error of the noise (Ho et al. 2020)", kind="weighting")
-    yield dc.Component("min-snr", f"{here}.weightings:MinSNR", "min(SNR, gamma) on x_0 (Hang et al. 2023)", kind="weighting")
-    yield dc.Component("edm", f"{here}.weightings:EDM", "unit weight after preconditioning (Karras et al. 2022)", kind="weighting")
-    yield dc.Component("sigmoid", f"{here}.weightings:Sigmoid", "sigmoid of the log-SNR (Kingma and Gao 2023)", kind="weighting")
+    yield dc.Component("constant", f"{weightings}:Constant", "weight 1 in the measured target", kind="weighting")
+    yield dc.Component("snr", f"{weightings}:SNR", "the plain error of the noise (Ho et al. 2020)", kind="weighting")
+    yield dc.Component("min-snr", f"{weightings}:MinSNR", "min(SNR, gamma) on x_0 (Hang et al. 2023)", kind="weighting")
+    yield dc.Component("edm", f"{weightings}:EDM", "1 / c_out^2 on x_0 (Karras et al. 2022)", kind="weighting")
+    yield dc.Component("sigmoid", f"{weightings}:Sigmoid", "sigmoid of the log-SNR (Kingma and Gao 2023)", kind="weighting")
 
-    yield dc.Component("uniform", f"{here}.time_laws:Uniform", "uniform in t or in log(alpha / sigma)", kind="time_law")
-    yield dc.Component("lognormal", f"{here}.time_laws:LogNormal", "noise-to-signal ratio, Karras et al. 2022", kind="time_law")
-    yield dc.Component("logit-normal", f"{here}.time_laws:LogitNormal", "t / T (Esser et al. 2024)", kind="time_law")
-    yield dc.Component("low-discrepancy", f"{here}.time_laws:LowDiscrepancy", "stratified (Kingma et al. 2021)", kind="time_law")
+    yield dc.Component("uniform", f"{time_laws}:Uniform", "uniform in t or in log(alpha / sigma)", kind="time_law")
+    yield dc.Component("lognormal", f"{time_laws}:LogNormal", "noise-to-signal ratio (Karras et al. 2022)", kind="time_law")
+    yield dc.Component("logit-normal", f"{time_laws}:LogitNormal", "t / T (Esser et al. 2024)", kind="time_law")
+    yield dc.Component("low-discrepancy", f"{time_laws}:LowDiscrepancy", "stratified (Kingma et al. 2021)", kind="time_law")

@@ -97,7 +97,7 @@ class LowDiscrepancy(QuantileLaw):
     once a batch and shared by all processes, so that their shares together are the batch of a single one.
     """
 
-    source: ClassVar[str] = "Kingma et al. 2021, arXiv 2107.00630, appendix I.1"
+    source: ClassVar[str] = "Kingma et al. 2021, arXiv 2107.00630 (low-discrepancy sampler)"
 
     law: dc.TimeLaw = dc.field(factory=Uniform, doc="the law of each time")
 

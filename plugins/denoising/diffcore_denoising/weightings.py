@@ -59,7 +59,7 @@ class MinSNR(dc.Weighting):
     on v.
     """
 
-    source: ClassVar[str] = "Hang et al. 2023, arXiv 2303.09556, section 3.4"
+    source: ClassVar[str] = "Hang et al. 2023, arXiv 2303.09556"
 
     gamma: float = dc.field(default=5.0, gt=0, doc="largest weight of the squared error of x_0")
 
@@ -76,7 +76,7 @@ class EDM(dc.Weighting):
     in the target 'edm', and a network that returns zero has loss 1 at every time if the data has this standard deviation.
     """
 
-    source: ClassVar[str] = "Karras et al. 2022, arXiv 2206.00364, equation 144 (alpha = 1)"
+    source: ClassVar[str] = "Karras et al. 2022, arXiv 2206.00364, table 1 (alpha = 1)"
 
     sigma_data: float = dc.field(default=0.5, gt=0, doc="standard deviation of the data in the network's range; the model's own")
 

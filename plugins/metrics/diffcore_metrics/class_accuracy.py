@@ -32,21 +32,21 @@ class ClassAccuracy(dc.Metric):
     source: ClassVar[str] = "Ravuri and Vinyals 2019, arXiv 1905.10887, turned round: a classifier of real data reads samples"
     needs_classes: ClassVar[bool] = True
 
-    judge: Trained = dc.field(default="mnist", doc="the images that the judge knows")
+    features: Trained = dc.field(default="mnist", doc="the images that the judge knows")
     blocks: int = dc.field(default=4, ge=2, doc="blocks of samples, for the spread")
 
     def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
         """`class-accuracy` in [0, 1]."""
-        hits = agreement(ev.samples, ev.cond, self.judge)
+        hits = agreement(ev.samples, ev.cond, self.features)
         if len(hits) < self.blocks:
             raise dc.DataError(f"ClassAccuracy with {self.blocks} blocks needs as many samples; there are {len(hits)}")
-        card = CARDS[self.judge, "judge"]
+        card = CARDS[self.features, "judge"]
         return {
             "class-accuracy": dc.Measured(
                 value=float(hits.mean()),
                 n=len(hits),
                 spread=statistics.stdev(float(part.mean()) for part in hits.split(len(hits) // self.blocks)[: self.blocks]),
-                floor=float(agreement(ev.reference, ev.reference_cond, self.judge).mean()),
+                floor=float(agreement(ev.reference, ev.reference_cond, self.features).mean()),
                 against=f"judge of {card.trained_on}, right on {card.accuracy:.1%} of {card.unseen} unseen real images",
                 better="higher",
             )

@@ -20,12 +20,16 @@ class FeatureNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        widths, strides = (1, 32, 64, 128, 128), (1, 2, 2, 1)
         self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 3, stride, 1) for a, b, stride in zip(widths[:-1], widths[1:], strides, strict=True)
+            [
+                nn.Conv2d(1, 32, 5, stride=2, padding=2),
+                nn.Conv2d(32, 64, 3, padding=1),
+                nn.Conv2d(64, 128, 3, stride=2, padding=1),
+                nn.Conv2d(128, 128, 3, padding=1),
+            ]
         )
-        self.norms = nn.ModuleList(nn.GroupNorm(8, width) for width in widths[1:])
-        self.head = nn.Linear(widths[-1], 10)
+        self.norms = nn.ModuleList(nn.GroupNorm(8, width) for width in (32, 64, 128, 128))
+        self.head = nn.Linear(128, 10)
 
     def features(self, x: Tensor) -> Tensor:
         """(B, 1, 28, 28) -> (B, 128)."""

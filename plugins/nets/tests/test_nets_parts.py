@@ -10,7 +10,7 @@ from diffcore_nets.dit import DiT, positions
 from diffcore_nets.embedding import Conditioning, fourier
 from diffcore_nets.layers import SelfAttention
 from diffcore_nets.mlp import MLP
-from diffcore_nets.unet import UNet
+from diffcore_nets.unet import PixelAttention, UNet
 from torch import nn
 from torch.nn.functional import pad
 
@@ -43,10 +43,10 @@ def test_fourier_features_have_the_closed_inner_product() -> None:
 
 
 def test_time_is_not_computed_in_half_precision() -> None:
-    """bfloat16 cannot tell 0.501 from 0.502 (steps of 1/256 there); the embedding must."""
+    """bfloat16 cannot tell 0.5002 from 0.5012 (both are 0.5 there); the embedding must."""
     net = Conditioning(16, {}, second_time=False).bfloat16()
     x = torch.zeros(2, 1, dtype=torch.bfloat16)
-    first, second = net(x, torch.tensor([0.501, 0.502]), None, {})
+    first, second = net(x, torch.tensor([0.5002, 0.5012]), None, {})
     assert first.dtype == torch.bfloat16
     assert not torch.equal(first, second)
     assert fourier(torch.tensor([0.5], dtype=torch.bfloat16)).dtype == torch.float32
@@ -103,13 +103,12 @@ def test_odd_sizes_are_zero_padded(network: dc.Network) -> None:
     torch.testing.assert_close(net(x, t), padded(pad(x, (0, 6, 0, 3)), t)[..., :13, :10], rtol=0, atol=1e-12)
 
 
-def test_unet_sees_the_whole_image() -> None:
-    """Attention in the middle: a change of one corner pixel reaches the opposite corner."""
-    net = moved(UNet(width=8, multipliers=(1, 1)).build((1, 32, 32), {}))
-    x = torch.randn(1, 1, 32, 32, dtype=torch.float64, requires_grad=True)
-    corner = net(x, torch.tensor([0.5], dtype=torch.float64))[0, 0, -1, -1]
-    (grad,) = torch.autograd.grad(corner, x)
-    assert grad[0, 0, 0, 0].abs() > 1e-12
+def test_pixel_attention_knows_no_order() -> None:
+    """Attention over pixels commutes with any rearrangement of them, such as the transpose of a 3 x 5 image."""
+    attention = moved(PixelAttention(16, head_width=8))
+    x = torch.randn(2, 16, 3, 5, dtype=torch.float64)
+    assert (attention(x) - x).abs().max() > 1e-2
+    torch.testing.assert_close(attention(x.mT), attention(x).mT, rtol=0, atol=1e-12)
 
 
 def test_mlp_flattens() -> None:

@@ -39,7 +39,7 @@ class EDMHeun(dc.Solver):
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`t`, `u`: the two times of evaluation; `lift`, `noise`: up to t^; `keep`, `gain`: down to s; `second`: Heun."""
         t, s = ends(process, grid)
-        hat, lift, noise = self._raise(process, t, len(grid) - 1)
+        hat, lift, noise = self._raise(process, t, s.t < t.t)
         fine = (s.sigma > 0) & ~pure_noise(hat)
         slope = gain(hat, s) * (hat.sigma * s.alpha) / (2 * hat.alpha * s.sigma)
         corrected = any_of(fine)
@@ -55,13 +55,13 @@ class EDMHeun(dc.Solver):
             evaluations=tuple(1 + c for c in corrected),
         )
 
-    def _raise(self, process: dc.Process, t: dc.Coeffs, steps: int) -> tuple[dc.Coeffs, Tensor, Tensor | None]:
-        """The coefficients at t^, and the weights of x_t and z in x^."""
-        gamma = min(self.s_churn / steps, LARGEST_GAMMA)
+    def _raise(self, process: dc.Process, t: dc.Coeffs, moves: Tensor) -> tuple[dc.Coeffs, Tensor, Tensor | None]:
+        """The coefficients at t^, and the weights of x_t and z in x^; an entry whose time stands still is left alone."""
+        gamma = min(self.s_churn / len(t.t), LARGEST_GAMMA)
         if gamma == 0:
             return t, torch.ones_like(t.t), None
         rho, top = t.sigma / t.alpha, _level(process.coeffs(torch.tensor(process.T, dtype=torch.float64)))
-        inside = (rho >= self.s_min) & (rho <= (torch.inf if self.s_max is None else self.s_max))
+        inside = moves & (rho >= self.s_min) & (rho <= (torch.inf if self.s_max is None else self.s_max))
         raised = torch.where(inside, torch.minimum((1 + gamma) * rho, top), rho)
         churned = raised > rho
         hat = process.coeffs(torch.where(churned, time_of(process, -raised.log()).clamp_max(process.T), t.t))
@@ -75,7 +75,8 @@ class EDMHeun(dc.Solver):
         x = dc.lincomb((row.keep, x), (row.gain, m))
         if not row.corrected:
             return x, None
-        return dc.lincomb((1, x), (row.second, field.posterior(x, row.u).mean), (-row.second, m)), None
+        slope = (row.second, field.posterior(x, row.u).mean), (-row.second, m)
+        return dc.lincomb((1, x), *slope, out=row.out), None
 
 
 def _level(c: dc.Coeffs) -> Tensor:

@@ -28,4 +28,4 @@ class Euler(dc.Solver):
 
     def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
         """x + dt v."""
-        return dc.lincomb((1, x), (row.dt, field.velocity(x, row.t))), None
+        return dc.lincomb((1, x), (row.dt, field.velocity(x, row.t)), out=row.out), None

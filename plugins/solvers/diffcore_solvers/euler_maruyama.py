@@ -40,4 +40,5 @@ class EulerMaruyama(dc.Solver):
 
     def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
         """One step of the planned weights."""
-        return dc.lincomb((row.keep, x), (row.gain, field.posterior(x, row.t).mean), (row.noise, z)), None
+        m = field.posterior(x, row.t).mean
+        return dc.lincomb((row.keep, x), (row.gain, m), (row.noise, z), out=row.out), None

@@ -39,6 +39,6 @@ class Heun(dc.Solver):
         """Predict by Euler, average the two slopes."""
         k1 = field.velocity(x, row.t)
         if not row.corrected:
-            return dc.lincomb((1, x), (row.first, k1)), None
+            return dc.lincomb((1, x), (row.first, k1), out=row.out), None
         k2 = field.velocity(dc.lincomb((1, x), (row.reach, k1)), row.u)
-        return dc.lincomb((1, x), (row.first, k1), (row.second, k2)), None
+        return dc.lincomb((1, x), (row.first, k1), (row.second, k2), out=row.out), None

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_solvers.levels import CLEANEST, NOISIEST, EndedGrid, times_of_levels
+from diffcore_solvers.levels import EndedGrid, times_of_levels
 
 
 @dc.component
 class Karras(EndedGrid):
     """(sigma / alpha)^(1/rho) equally spaced from sigma_max to sigma_min, then one jump to t = 0; N steps in all.
 
-    Where no bound is named, the process's own levels at T and at min_time are used, cut to sigma / alpha in [9.1e-4, 403].
-    A start noisier than sigma_max is the first time, and the spacing begins at the second.
+    A bound that is not named is the process's own level at T or at min_time, or 148 and 1/148 where the process is unbounded
+    there (a ratio above 1e4: pure noise at T, or clean data at min_time). A start noisier than sigma_max is the first time,
+    and the spacing begins at the second. With `end: t_min` the last time is min_time.
     """
 
     source: ClassVar[str] = "Karras et al. 2022, arXiv 2206.00364, equation 5"
@@ -29,10 +30,13 @@ class Karras(EndedGrid):
 
     def nodes(self, process: dc.Process, steps: int, start: float) -> Tensor:
         """The N + 1 times."""
-        low = NOISIEST if self.sigma_max is None else -math.log(self.sigma_max)
-        high = CLEANEST if self.sigma_min is None else -math.log(self.sigma_min)
-        return times_of_levels(process, steps, (start, self.last(process)), (low, high), self._curve)
+        bounds = _lam(self.sigma_max), _lam(self.sigma_min)
+        return times_of_levels(process, steps, (start, self.last(process)), bounds, self._curve)
 
     def _curve(self, low: float, high: float, count: int) -> Tensor:
         roots = torch.linspace(math.exp(-low / self.rho), math.exp(-high / self.rho), count, dtype=torch.float64)
         return -self.rho * roots.log()
+
+
+def _lam(ratio: float | None) -> float | None:
+    return None if ratio is None else -math.log(ratio)

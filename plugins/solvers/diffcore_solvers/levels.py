@@ -11,8 +11,10 @@ from torch import Tensor
 import diffcore as dc
 from diffcore_solvers.steps import time_of
 
-NOISIEST, CLEANEST = -6.0, 7.0
-"""The range of lam between which nodes are spread where the process itself goes further (sigma / alpha = 403 and 9.1e-4)."""
+UNBOUNDED = 9.2
+"""Beyond this |lam| (a ratio of 1e-4 between signal and noise) a process counts as reaching pure noise, or clean data."""
+STAND_IN = 5.0
+"""The |lam| at which equal steps then begin, or end: about where the linear VP process does."""
 
 
 @dc.component
@@ -34,16 +36,20 @@ def lam_at(process: dc.Process, t: float) -> float:
 
 
 def times_of_levels(
-    process: dc.Process, steps: int, ends: tuple[float, float], bounds: tuple[float, float], curve: Callable[..., Tensor]
+    process: dc.Process,
+    steps: int,
+    ends: tuple[float, float],
+    bounds: tuple[float | None, float | None],
+    curve: Callable[[float, float, int], Tensor],
 ) -> Tensor:
     """`steps + 1` times from ends[0] to ends[1], the ones between at the levels `curve(low, high, n)` of lam.
 
-    low and high are lam at ends[0] and at min_time, cut to `bounds`. An end beyond its cut level is a node of its own, so the
-    first or last step is then a jump.
+    low and high are lam at ends[0] and at min_time, cut to `bounds`; without a bound they are cut to -5 and 5 only where the
+    process is unbounded there. An end beyond its cut level is a node of its own: the first or last step is then a jump.
     Raises `SpecError` where no room is left between the two levels.
     """
     first, last = lam_at(process, ends[0]), lam_at(process, ends[1])
-    low, high = max(first, bounds[0]), min(lam_at(process, process.min_time), bounds[1])
+    low, high = -_cut(-first, bounds[0], -1), _cut(lam_at(process, process.min_time), bounds[1], 1)
     count = steps + 1 - (first < low) - (last > high)
     if count > 1 and not low < high:
         raise dc.SpecError(
@@ -56,3 +62,10 @@ def times_of_levels(
     nodes = torch.cat([torch.tensor(head, dtype=torch.float64), inner, torch.tensor(tail, dtype=torch.float64)])
     nodes[0], nodes[-1] = ends
     return nodes
+
+
+def _cut(level: float, bound: float | None, sign: int) -> float:
+    """A level no larger than its bound, or than the stand-in for an unbounded one. sign -1: both are negated."""
+    if bound is not None:
+        return min(level, sign * bound)
+    return level if level <= UNBOUNDED else STAND_IN

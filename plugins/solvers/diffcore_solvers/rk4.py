@@ -50,7 +50,8 @@ class RK4(dc.Solver):
         k1 = field.velocity(x, row.t)
         k2 = field.velocity(dc.lincomb((1, x), (row.half, k1)), row.m)
         if not row.closed:
-            return dc.lincomb((1, x), (row.second, k2)), None
+            return dc.lincomb((1, x), (row.second, k2), out=row.out), None
         k3 = field.velocity(dc.lincomb((1, x), (row.half, k2)), row.m)
         k4 = field.velocity(dc.lincomb((1, x), (row.reach, k3)), row.u)
-        return dc.lincomb((1, x), (row.outer, k1), (row.second, k2), (row.third, k3), (row.outer, k4)), None
+        slopes = (row.outer, k1), (row.second, k2), (row.third, k3), (row.outer, k4)
+        return dc.lincomb((1, x), *slopes, out=row.out), None

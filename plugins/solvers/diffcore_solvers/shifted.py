@@ -31,7 +31,8 @@ class Shifted(dc.Grid):
                 f"grid {type(grid).__name__} needs {', '.join(sorted(missing))}, which {type(process).__name__} lacks"
             )
         top = process.T
-        nodes = top * _warp(grid.nodes(process, steps, top * _warp(start / top, 1 / self.shift)) / top, self.shift)
+        unwarped = min(top, top * _warp(start / top, 1 / self.shift))
+        nodes = top * _warp(grid.nodes(process, steps, unwarped) / top, self.shift)
         nodes[0] = start
         return nodes
 

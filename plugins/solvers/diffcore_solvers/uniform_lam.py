@@ -8,23 +8,23 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_solvers.levels import CLEANEST, NOISIEST, EndedGrid, times_of_levels
+from diffcore_solvers.levels import EndedGrid, times_of_levels
 
 
 @dc.component
 class UniformLam(EndedGrid):
     """lam = log(alpha / sigma) equally spaced from the start to the process's min_time, then one jump to t = 0; N steps in all.
 
-    lam is cut to [lam_min, lam_max]. Where the start lies beyond (pure noise: lam = -inf), it is the first time, and the
-    equal steps begin at the second, at lam_min. With `end: t_min` on a process that allows evaluation at min_time there is no
-    jump at the end.
+    lam is cut to [lam_min, lam_max]; where these are not named, to [-5, 5] at an end where the process is unbounded
+    (|lam| > 9.2: pure noise at T, or clean data at min_time). A start beyond lam_min is the first time, and the equal steps
+    begin at the second. With `end: t_min` the last time is min_time.
     """
 
     source: ClassVar[str] = "Lu et al. 2022, arXiv 2206.00927, section 4"
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
 
-    lam_min: float = dc.field(default=NOISIEST, doc="smallest log(alpha / sigma) of the equal steps")
-    lam_max: float = dc.field(default=CLEANEST, doc="largest log(alpha / sigma) of the equal steps")
+    lam_min: float | None = dc.field(default=None, doc="smallest log(alpha / sigma) of the equal steps")
+    lam_max: float | None = dc.field(default=None, doc="largest log(alpha / sigma) of the equal steps")
 
     def nodes(self, process: dc.Process, steps: int, start: float) -> Tensor:
         """The N + 1 times."""

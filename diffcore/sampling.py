@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffcore.errors import IncompatibleError, NumericsError
-from diffcore.field import Field
+from diffcore.fields import Field
 from diffcore.noise import Draw
 from diffcore.solver import Frame, Grid, Solver, check_grid
 from diffcore.tree import State, batch_size, leaves

@@ -1,0 +1,51 @@
+"""`diffcore conform`: the conformance kit on what is installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import click
+
+from diffcore.cli.group import command, json_option, unknown
+from diffcore.cli.output import print_json
+from diffcore.errors import PluginError, UnknownComponentError
+from diffcore.registry import Registry
+
+
+@command("conform")
+@click.argument("target")
+@json_option
+def conform(target: str, as_json: bool) -> None:
+    """Check TARGET, a component ID, DISTRIBUTION/ID or a whole DISTRIBUTION, against the mathematics of its kind.
+
+    Prints every check with what it found; exit code 1 where one failed or none ran.
+    """
+    registry = Registry.load()
+    _check_name(registry, target)
+    from diffcore.testing import run_checks
+
+    report = run_checks(registry, target, None if as_json else lambda outcome: click.echo(outcome.line()))
+    if report.cause:
+        raise PluginError(report.cause)
+    if as_json:
+        print_json(_json(report))
+    else:
+        click.echo(f"\n{report.summary()}")
+    if not report.ok:
+        click.get_current_context().exit(1)
+
+
+def _check_name(registry: Registry, target: str) -> None:
+    """Refuse a misspelt name before the kit, and torch with it, is imported."""
+    words = {name: None for p in registry.plugins for name in (p.dist, p.name)}
+    words |= {name: None for e in registry.list() for name in (e.id, e.full_id, e.dist)}
+    if target not in words:
+        short = [word for word in words if "/" not in word]
+        raise UnknownComponentError(unknown("installed component or distribution", target, short))
+
+
+def _json(report: Any) -> dict[str, Any]:
+    counts = {status: report.count(status) for status in ("passed", "failed", "skipped", "xfailed")}
+    outcomes = [attrs.asdict(outcome) for outcome in report.outcomes]
+    return {"target": report.target, "ok": report.ok, "ran": report.ran, **counts, "outcomes": outcomes}

@@ -1,0 +1,117 @@
+"""`diffcore check`, `explain` and `schema`: what is wrong with a spec, what it means, and what may stand in one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from diffcore.cli.catalogue import kind_of
+from diffcore.cli.group import command, json_option, set_option
+from diffcore.cli.output import number, print_json, print_table
+from diffcore.errors import DiffcoreError
+from diffcore.registry import Registry
+
+
+@command("check")
+@click.argument("spec")
+@set_option
+@json_option
+def check(spec: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Name every fault of SPEC at once, with file, line and column; then whether its parts fit together."""
+    registry = Registry.load()
+    if not as_json:
+        assemble_checked(registry, spec, overrides)
+        click.echo(f"{spec} is sound")
+        return
+    try:
+        assemble_checked(registry, spec, overrides)
+    except DiffcoreError as error:
+        print_json({"ok": False, "faults": _faults(spec, error)})
+        click.get_current_context().exit(error.exit_code)
+    print_json({"ok": True, "faults": []})
+
+
+def assemble_checked(registry: Registry, spec: str, overrides: tuple[str, ...]) -> Any:
+    """The assembled pipeline. The spec is read first, because its faults are found without torch where they can be."""
+    from diffcore.specs import load_spec
+
+    loaded = load_spec(spec, registry, overrides)
+    from diffcore.pipeline import assemble
+
+    return assemble(loaded, registry=registry)
+
+
+def _faults(spec: str, error: DiffcoreError) -> list[dict[str, Any]]:
+    from diffcore.specs import SpecErrors
+
+    if isinstance(error, SpecErrors):
+        return error.as_dicts()
+    return [{"file": spec, "line": None, "column": None, "path": "", "message": str(error)}]
+
+
+@command("explain")
+@click.argument("spec")
+@set_option
+@click.option("--origin", is_flag=True, help="Also every value, and where it was written.")
+@json_option
+def explain(spec: str, overrides: tuple[str, ...], origin: bool, as_json: bool) -> None:
+    """What SPEC assembles to: its parts, its final time grid, and its cost in network calls."""
+    registry = Registry.load()
+    pipeline = assemble_checked(registry, spec, overrides)
+    told: dict[str, Any] = pipeline.explain()
+    values = list(_origins(registry, pipeline.spec, spec, overrides)) if origin else None
+    if as_json:
+        print_json(told if values is None else {**told, "origin": values})
+        return
+    _print(told)
+    if values is not None:
+        click.echo()
+        print_table(("value", "is", "from"), [(v["path"], json.dumps(v["value"]), v["origin"]) for v in values])
+
+
+def _print(told: Mapping[str, Any]) -> None:
+    plural = "" if told["calls"] == 1 else "s"
+    rows = {
+        "data": f"{told['data']}, shape {tuple(told['shape'])}",
+        "process": f"{told['process']} (provides {', '.join(told['provides'])})",
+        "network": f"{told['network']}, {told['parameters']:,} parameters",
+        "prediction": told["prediction"],
+        "loss": told["loss"],
+        "guidance": ", ".join(told["guidance"]) or "none",
+        "solver": f"{told['solver']}, {told['steps']} steps",
+        "cost": f"{told['calls']} network call{plural}, {told['nfe']:g} evaluations per sample",
+    }
+    for name, text in rows.items():
+        click.echo(f"{name:<12}{text}")
+    head = list(dict.fromkeys(name for row in told["grid"] for name in row))
+    click.echo()
+    print_table(head, [[number(row.get(name, "")) for name in head] for row in told["grid"]])
+
+
+def _origins(registry: Registry, loaded: Any, spec: str, overrides: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    from diffcore.specs import origins, unstructure
+
+    written = origins(spec, overrides)
+    for path, value in _leaves(unstructure(registry, loaded), ""):
+        yield {"path": path, "value": value, "origin": written.get(path, "default")}
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    children = [(f"{path}.{name}" if path else str(name), child) for name, child in items]
+    if not children:
+        yield path, value
+    for name, child in children:
+        yield from _leaves(child, name)
+
+
+@command("schema")
+@click.option("--kind", metavar="KIND", help="Only the components of one kind.")
+def schema(kind: str | None) -> None:
+    """The JSON Schema (draft-07) of a spec with all installed components: diffcore schema > spec.schema.json."""
+    from diffcore.specs import schema as schema_of
+
+    print_json(schema_of(Registry.load(), kind_of(kind) if kind else None))

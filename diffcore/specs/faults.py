@@ -1,0 +1,113 @@
+"""Faults of a spec: where, what, what was expected. All of them are collected and raised at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import attrs
+
+from diffcore.errors import SpecError
+
+MAX_FAULTS = 100
+
+
+@attrs.frozen(eq=False)
+class Source:
+    """A text that values come from. An inline one is an argument of the command line: one line, known by its own text."""
+
+    name: str
+    text: str = attrs.field(default="", repr=False)
+    inline: bool = False
+
+
+@attrs.frozen
+class Mark:
+    """A place in a source; line and column count from 1."""
+
+    source: Source
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return self.source.name if self.source.inline else f"{self.source.name}:{self.line}:{self.column}"
+
+
+@attrs.frozen
+class Fault:
+    """One mistake. `file`, `line` and `column` are None where a value comes from Python; `excerpt` is the line of the source."""
+
+    path: str
+    message: str
+    file: str | None = None
+    line: int | None = None
+    column: int | None = None
+    excerpt: str = attrs.field(default="", eq=False, repr=False)
+
+    @classmethod
+    def at(cls, mark: Mark | None, path: str, message: str) -> Fault:
+        """A fault at a place."""
+        if mark is None or mark.source.inline:
+            return cls(path, message, mark.source.name if mark else None)
+        lines = mark.source.text.split("\n", mark.line)
+        line = lines[mark.line - 1].rstrip("\r") if mark.line <= len(lines) else ""
+        excerpt = "".join(char if char.isprintable() or char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in line)
+        return cls(path, message, mark.source.name, mark.line, mark.column, excerpt)
+
+    def __str__(self) -> str:
+        where = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
+        return ": ".join(part for part in (where, self.path, self.message) if part)
+
+    def pretty(self) -> str:
+        """The fault, and below it the line of the source with a caret."""
+        if not self.excerpt.strip() or self.line is None or self.column is None or len(self.excerpt) > 200:
+            return str(self)
+        lead = "".join("\t" if char == "\t" else " " for char in self.excerpt[: self.column - 1])
+        return f"{self}\n{self.line:>6} | {self.excerpt}\n{'':>6} | {lead}^"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return {"file": self.file, "line": self.line, "column": self.column, "path": self.path, "message": self.message}
+
+
+class SpecErrors(SpecError):  # noqa: N818  several of them
+    """All faults of a spec, in the order of the files they are in."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(sorted(faults, key=lambda f: (f.file or "", f.line or 0, f.column or 0)))
+        super().__init__("\n".join([fault.pretty() for fault in self.faults] + self._count()))
+
+    def _count(self) -> list[str]:
+        if len(self.faults) < 2:
+            return []
+        more = " or more; the first of them are shown" if len(self.faults) >= MAX_FAULTS else ""
+        return [f"{len(self.faults)} faults{more}"]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.faults,)
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """Plain data, for JSON."""
+        return [fault.as_dict() for fault in self.faults]
+
+
+class Faults:
+    """Collects faults while a spec is read; stops at `MAX_FAULTS`."""
+
+    def __init__(self) -> None:
+        self.found: list[Fault] = []
+
+    def add(self, mark: Mark | None, path: str, message: str) -> None:
+        """Note a fault and go on."""
+        self.found.append(Fault.at(mark, path, message))
+        if len(self.found) >= MAX_FAULTS:
+            self.check()
+
+    def stop(self, mark: Mark | None, path: str, message: str) -> NoReturn:
+        """Note a fault after which nothing can be read."""
+        raise SpecErrors([*self.found, Fault.at(mark, path, message)])
+
+    def check(self) -> None:
+        """Raise `SpecErrors` if there is any fault."""
+        if self.found:
+            raise SpecErrors(self.found)

@@ -1,0 +1,58 @@
+"""Components back to plain values and YAML."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any, cast
+
+import attrs
+from ruamel.yaml import YAML
+from ruamel.yaml.representer import SafeRepresenter
+
+from diffcore.component import Base
+from diffcore.registry import Registry
+
+
+def unstructure(registry: Registry, value: Any) -> Any:
+    """Plain values (dict, list, scalars) from a component or anything it is made of: the inverse of `structure`.
+
+    A component becomes a dict with its `type` first and *every* field, defaults too. Raises `UnknownComponentError` for a class
+    that is not in the registry. What came from `${env:NAME}` is written as its value, so secrets do not belong in a spec.
+    """
+    if attrs.has(type(value)):
+        fields = {a.alias or a.name: unstructure(registry, getattr(value, a.name)) for a in attrs.fields(type(value)) if a.init}
+        return {"type": registry.id_of(type(value)), **fields} if isinstance(value, Base) else fields
+    if isinstance(value, Mapping):
+        return {key: unstructure(registry, item) for key, item in cast(Mapping[str, Any], value).items()}
+    if isinstance(value, (list, tuple)):
+        return [unstructure(registry, item) for item in cast(list[Any], value)]
+    return value.replace("${", "$${") if isinstance(value, str) else value
+
+
+def dump(registry: Registry, value: Any) -> str:
+    """The YAML of a spec or component; reading it gives an equal one."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = _Representer
+    yaml.default_flow_style, yaml.width = False, 120
+    stream = io.StringIO()
+    yaml.dump(unstructure(registry, value), stream)
+    return stream.getvalue()
+
+
+class _Representer(SafeRepresenter):
+    """Fields in their order, lists of scalars on one line, no anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_list(self, data: list[Any]) -> Any:
+        flat = not any(isinstance(item, (list, dict)) for item in data)
+        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flat)
+
+    def represent_dict(self, data: dict[str, Any]) -> Any:
+        return self.represent_mapping("tag:yaml.org,2002:map", list(data.items()))
+
+
+_Representer.add_representer(list, _Representer.represent_list)
+_Representer.add_representer(dict, _Representer.represent_dict)

@@ -1,0 +1,240 @@
+"""Runs that are killed, damaged, shared or fed nonsense: what the user gets is equal, or one clear error."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import diffcore as dc
+from diffcore import checkpoint, runs
+
+SPEC = {
+    "diffcore": 1,
+    "name": "toy",
+    "data": {"type": "two-moons"},
+    "process": {"type": "flow"},
+    "network": {"type": "mlp", "width": 32, "depth": 2},
+    "loss": {"type": "denoising"},
+    "trainer": {"type": "standard", "steps": 300, "batch": 64, "checkpoint_every": 20, "log_every": 10, "warmup": 10},
+    "solver": {"type": "ancestral", "steps": 6},
+    "sampling": {"n": 64, "batch": 64},
+}
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return dc.Registry.load()
+
+
+@pytest.fixture
+def spec_file(tmp_path):
+    path = tmp_path / "toy.yaml"
+    path.write_text(json.dumps(SPEC))
+    return path
+
+
+def command(*arguments: object, **kwargs):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "diffcore", *map(str, arguments)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **kwargs,
+    )
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> str:
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
+    return out + err
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(path)[0]
+
+
+def assert_bit_equal(a: dict, b: dict) -> None:
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(registry, tmp_path_factory):
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    runs.train(SPEC, folder, registry=registry)
+    return folder
+
+
+@pytest.mark.parametrize("after", [1, 6])
+def test_a_killed_run_resumes_to_the_same_bits(after, spec_file, tmp_path, uninterrupted):
+    out = tmp_path / "run"
+    process = command("train", spec_file, "--out", out)
+    wait_for(lambda: checkpoint.checkpoints(out / "checkpoints")[:1] >= [out / "checkpoints" / f"step-{20 * after:08d}.safetensors"], process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (out / "weights.safetensors").exists()
+    finish(command("train", spec_file, "--out", out))
+    assert_bit_equal(tensors(out / "weights.safetensors"), tensors(uninterrupted / "weights.safetensors"))
+    newest = "checkpoints/step-00000300.safetensors"
+    assert_bit_equal(tensors(out / newest), tensors(uninterrupted / newest))
+    assert runs.read_metrics(out / "metrics.jsonl") == runs.read_metrics(uninterrupted / "metrics.jsonl")
+    again = [runs.sample_run(folder, n=8, seed=3)[0].x for folder in (out, uninterrupted)]
+    assert torch.equal(*again)
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(spec_file, tmp_path, uninterrupted):
+    out = tmp_path / "run"
+    process = command("train", spec_file, "--out", out)
+    wait_for(lambda: bool(checkpoint.checkpoints(out / "checkpoints")), process)
+    process.send_signal(signal.SIGINT)
+    text = finish(process, 130)
+    assert "Traceback" not in text
+    assert "resume" in text
+    finish(command("train", spec_file, "--out", out))
+    assert_bit_equal(tensors(out / "weights.safetensors"), tensors(uninterrupted / "weights.safetensors"))
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_used(registry, tmp_path, uninterrupted, capsys):
+    out = tmp_path / "run"
+    runs.train(SPEC, out, registry=registry)
+    newest, before = checkpoint.checkpoints(out / "checkpoints")
+    damaged = bytearray(newest.read_bytes())
+    damaged[-20] ^= 1
+    newest.write_bytes(damaged)
+    runs.train(SPEC, out, registry=registry)
+    assert f"{newest} is damaged" in capsys.readouterr().err
+    assert_bit_equal(tensors(out / "weights.safetensors"), tensors(uninterrupted / "weights.safetensors"))
+    for path in checkpoint.checkpoints(out / "checkpoints"):
+        path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(dc.CheckpointError, match="no usable checkpoint is left.*damaged"):
+        runs.train(SPEC, out, registry=registry)
+    del before
+
+
+def test_checkpoints_of_another_spec_are_refused(registry, tmp_path):
+    out = tmp_path / "run"
+    short = {**SPEC, "trainer": {**SPEC["trainer"], "steps": 20}}
+    runs.train(short, out, registry=registry)
+    with pytest.raises(dc.CheckpointError, match="belong to another spec"):
+        runs.train({**short, "seed": 5}, out, registry=registry)
+
+
+def test_missing_and_damaged_weights(tmp_path, uninterrupted):
+    with pytest.raises(dc.CheckpointError, match="does not exist"):
+        dc.Pipeline.load(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(dc.CheckpointError, match="not a run directory"):
+        dc.Pipeline.load(tmp_path / "empty")
+    bad = tmp_path / "w.safetensors"
+    bad.write_bytes((uninterrupted / "weights.safetensors").read_bytes()[:-8])
+    with pytest.raises(dc.CheckpointError, match=r"w\.safetensors is damaged"):
+        dc.Pipeline.load(bad)
+
+
+def test_a_full_disk_loses_nothing(tmp_path):
+    path = tmp_path / "file.bin"
+    checkpoint.write_aside(path, b"before")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(dc.RunError, match=r"file\.bin could not be written.*unchanged"):
+            checkpoint.write_aside(path, b"x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nan_in_the_loss_names_step_time_and_component(registry):
+    @registry.add
+    @dc.component
+    class Poisoned(dc.Loss):
+        """A loss that breaks at step 3, row 5."""
+
+        def __call__(self, model, x0, draw, **cond):
+            c = model.process.corrupt(x0, draw.uniform(), draw.fold(1))
+            error = (model(c.xt, c.at).read("velocity") - c.target("velocity")).square().mean(1)
+            return torch.where(torch.arange(len(error)) == (5 if draw.index == 3 else -1), torch.nan, error)
+
+    pipeline = dc.assemble({**SPEC, "loss": {"type": "poisoned"}}, registry=registry)
+    with pytest.raises(dc.NumericsError, match=r"loss Poisoned is nan at step 3 \(row 5 of the batch, t = 0\.\d+\)"):
+        pipeline.train()
+
+
+def test_nan_in_the_samples_names_step_time_and_solver(registry):
+    process = registry.make("process", "flow")
+
+    def net(x, t):
+        return torch.where(t[:, None] < 0.35, torch.nan, 0.0) * x
+
+    field = dc.Field(process, dc.Denoiser(net, "velocity", process=process))
+    with pytest.raises(dc.NumericsError, match=r"after step 8 \(to t = 0\.2\) of solver Euler"):
+        dc.sample(field, registry.make("solver", "euler", steps=10), torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_samples_do_not_depend_on_the_batch(batch, uninterrupted):
+    pipeline = dc.Pipeline.load(uninterrupted)
+    whole, parts = pipeline.sample(64, seed=2, batch=64).x, pipeline.sample(64, seed=2, batch=batch).x
+    torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-5)
+    one = pipeline.process.prior((2,), dc.Draw(2, [17]))
+    many = pipeline.process.prior((2,), dc.Draw(2, range(64)))[17:18]
+    assert torch.equal(one, many)
+
+
+def torchrun(*arguments: object) -> str:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "diffcore"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_two_processes_train_and_sample_as_one(spec_file, tmp_path, uninterrupted):
+    out = tmp_path / "two"
+    torchrun("train", spec_file, "--out", out)
+    one, two = tensors(uninterrupted / "weights.safetensors"), tensors(out / "weights.safetensors")
+    for key in one:
+        torch.testing.assert_close(two[key], one[key], atol=2e-4, rtol=2e-3)
+    torchrun("sample", uninterrupted, "-n", 65, "--seed", 4, "--out", tmp_path / "s.safetensors")
+    alone = dc.Pipeline.load(uninterrupted).sample(65, seed=4)
+    torch.testing.assert_close(tensors(tmp_path / "s.safetensors")["x"], alone.raw(), atol=1e-5, rtol=1e-5)
+
+
+def test_a_process_that_changed_since_training_is_refused(uninterrupted, tmp_path, registry):
+    held, meta = checkpoint.load(uninterrupted / "weights.safetensors")
+    meta["fingerprint"][3] += 1e-3
+    checkpoint.save(tmp_path / "other.safetensors", held, meta)
+    with pytest.raises(dc.CheckpointError, match="other alpha and sigma"):
+        dc.Pipeline.load(tmp_path / "other.safetensors", registry=registry)
+
+
+def test_nothing_is_unpickled():
+    for folder in ("diffcore", "plugins"):
+        for path in (Path(__file__).parents[1] / folder).rglob("*.py"):
+            text = path.read_text()
+            if "tests" not in path.parts:
+                assert "pickle.load" not in text
+                assert "torch.load(" not in text
+                assert "allow_pickle=True" not in text
