@@ -192,7 +192,7 @@ class Trainer(Base):
             parameter.grad = None
 
     def _finite(self, step: int, value: Tensor, each: Tensor, job: Job) -> float:
-        number = float(value)
+        number = float(value.detach())
         if math.isfinite(number):
             return number
         bad = int((~torch.isfinite(each.detach())).nonzero()[0, 0]) if each.ndim else 0

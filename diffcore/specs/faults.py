@@ -83,9 +83,6 @@ class SpecErrors(SpecError):  # noqa: N818  several of them
         more = " or more; the first of them are shown" if len(self.faults) >= MAX_FAULTS else ""
         return [f"{len(self.faults)} faults{more}"]
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.faults,)
-
     def as_dicts(self) -> list[dict[str, Any]]:
         """Plain data, for JSON."""
         return [fault.as_dict() for fault in self.faults]

@@ -12,7 +12,7 @@ import attrs
 from diffcore.errors import did_you_mean
 from diffcore.specs.faults import Faults, Mark, Source
 from diffcore.specs.reader import MAX_CHARS, read
-from diffcore.specs.tree import Node, join, merge, shorten, tree_of
+from diffcore.specs.tree import MAX_DEPTH, MAX_SIZE, Node, join, merge, shorten, tree_of
 
 MAX_FILES = 64
 
@@ -30,6 +30,8 @@ def load_tree(source: SpecSource, overrides: Sequence[str], faults: Faults) -> N
         node = files.load(str(source), (), None)
     for text in sorted(overrides, key=_types_first):
         node = _override(node, text, faults)
+    if node.size > MAX_SIZE or node.height > MAX_DEPTH:
+        faults.stop(node.mark, "", f"the composed spec has more than {MAX_SIZE} values or {MAX_DEPTH} levels")
     return node
 
 
@@ -129,7 +131,7 @@ def _override(root: Node, text: str, faults: Faults) -> Node:
     mark = Mark(source, 1, 1)
     path, equals, value = text.partition("=")
     keys = path.strip().split(".")
-    if not equals or not all(keys):
+    if not equals or not all(keys) or len(keys) > MAX_DEPTH:
         faults.add(mark, "", "an override is key.path=value, such as solver.steps=20")
         return root
     new = read(Source(source.name, value, inline=True), faults)

@@ -39,6 +39,7 @@ _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _MERGE = object()
+_TOO_DEEP = re.compile(r"(?:[\[{]\s*){%d}" % (MAX_DEPTH + 1))  # the scanner looks far ahead there, at quadratic cost
 
 _HINTS = {
     "mapping values are not allowed": "a ':' cannot stand here: check the indentation, or put the text in quotes",
@@ -89,6 +90,8 @@ def read(source: Source, faults: Faults) -> Node:
     """
     if len(source.text) > MAX_CHARS:
         faults.stop(Mark(source, 1, 1), "", f"too large for a spec: more than {MAX_CHARS // 1024} KiB")
+    if deep := _TOO_DEEP.search(source.text):
+        faults.stop(_mark_of(source, deep.start()), "", f"nested more than {MAX_DEPTH} levels deep")
     return _Composer(source, faults).run(_events(source, faults))
 
 
@@ -96,8 +99,7 @@ def _events(source: Source, faults: Faults) -> Iterator[Any]:
     try:
         yield from YAML(typ="safe", pure=True).parse(source.text)
     except ReaderError as error:
-        before = source.text[: error.position]
-        mark = Mark(source, before.count("\n") + 1, len(before) - before.rfind("\n"))
+        mark = _mark_of(source, error.position)
         faults.stop(mark, "", f"the character U+{ord(source.text[error.position]):04X} is not allowed in YAML")
     except MarkedYAMLError as error:
         at, opened = error.problem_mark or error.context_mark, error.context_mark
@@ -107,6 +109,11 @@ def _events(source: Source, faults: Faults) -> Iterator[Any]:
         faults.stop(Mark(source, at.line + 1, at.column + 1) if at else None, "", f"not YAML: {hint}{since}")
     except (YAMLError, ValueError, OverflowError) as error:  # ruamel lets chr() of an escape out of range through
         faults.stop(Mark(source, 1, 1), "", f"not YAML: {shorten(str(error), 200)}")
+
+
+def _mark_of(source: Source, position: int) -> Mark:
+    before = source.text[:position]
+    return Mark(source, before.count("\n") + 1, len(before) - before.rfind("\n"))
 
 
 @attrs.frozen

@@ -229,7 +229,7 @@ class Structurer:
             return node
         try:
             return merge(tree_of(unstructure(self.registry, default), self.faults), node)
-        except UnknownComponentError:
+        except (UnknownComponentError, PluginError):
             return node
 
     def _make(self, cls: type, values: dict[str, Any], node: Node, path: str, entry: Entry | None) -> Any:

@@ -59,8 +59,10 @@ class Node:
             return "null" if value is None else str(value).lower()
         if isinstance(value, str):
             return f"the text '{shorten(value)}'"
-        if isinstance(value, (int, float)):
-            return shorten(str(value)) if abs(value) < 1e300 else "a number out of range"
+        if isinstance(value, int):
+            return shorten(str(value)) if value.bit_length() < 200 else f"an integer of {value.bit_length()} bits"
+        if isinstance(value, float):
+            return str(value)
         if isinstance(value, list):
             return f"a list of {len(cast(list[Any], value))}"
         if isinstance(value, dict):

@@ -194,6 +194,7 @@ class Mixture(Oracle):
 
     def __init__(self, weights: Any, means: Any, stds: Any) -> None:
         self.weights = _tensor(weights) / _tensor(weights).sum()
+        self.log_weights = self.weights.log()
         self.means, stds = _tensor(means), _tensor(stds)
         self.classes, self.shape = len(self.means), tuple(self.means.shape[1:])
         self.stds = stds.reshape(stds.shape + (1,) * (self.means.ndim - stds.ndim)).expand(self.means.shape)
@@ -207,12 +208,11 @@ class Mixture(Oracle):
         return logs, r, v, a, s
 
     def _log_weights(self, label: Tensor | None) -> Tensor:
-        logs = self.weights.log()
         if label is None:
-            return logs
+            return self.log_weights
         chosen = torch.nn.functional.one_hot(label, self.classes + 1)[:, :-1].bool()
         one = torch.where(chosen, 0.0, -torch.inf).double()
-        return torch.where((label == self.classes)[:, None], logs, one)
+        return torch.where((label == self.classes)[:, None], self.log_weights, one)
 
     def moments(self, x: Tensor, at: Coeffs, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Responsibilities times the component's Gaussian formulas."""

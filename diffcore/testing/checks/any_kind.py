@@ -8,6 +8,8 @@ import attrs
 
 from diffcore.testing.base import SkipError, Subject, check
 
+PLAIN = ("data", "trainer")
+"""Kinds that need no formula."""
 FORMULA = re.compile(r"=|->|~|\d{4}|et al|arXiv", re.IGNORECASE)
 
 

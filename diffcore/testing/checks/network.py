@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +110,7 @@ def every_parameter_learns(subject: Subject) -> None:
         inputs["s"] = inputs["t"] * 0.5
     named = dict(net.named_parameters())
     out = (net(inputs.pop("x"), inputs.pop("t"), **inputs) * normal(4, *shape, seed=3).float()).sum()
-    grads: Sequence[Tensor | None] = torch.autograd.grad(out, list(named.values()), allow_unused=True)
+    grads = cast("Sequence[Tensor | None]", torch.autograd.grad(out, list(named.values()), allow_unused=True))
     unused = [name for name, g in zip(named, grads, strict=True) if g is None or not bool(torch.isfinite(g).all())]
     assert not unused, f"parameters without a finite gradient: {', '.join(unused)}"
 

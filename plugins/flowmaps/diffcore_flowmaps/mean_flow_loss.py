@@ -73,7 +73,9 @@ class MeanFlowLoss(dc.Loss):
         first, second = law(process, draw.fold(FIRST_TIME)), law(process, draw.fold(SECOND_TIME))
         t, s = torch.maximum(first, second), torch.minimum(first, second)
         shift = draw.fold(APART).shared_uniform()
-        places = [k for k, i in enumerate(draw.ids) if math.floor(shift + (i + 1) * self.ratio) > math.floor(shift + i * self.ratio)]
+        places = [
+            k for k, i in enumerate(draw.ids) if math.floor(shift + (i + 1) * self.ratio) > math.floor(shift + i * self.ratio)
+        ]
         apart = torch.tensor(places, dtype=torch.int64).to(t.device)
         return t, t.index_copy(0, apart, s[apart]), apart
 

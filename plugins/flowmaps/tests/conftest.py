@@ -78,6 +78,11 @@ def process(request: pytest.FixtureRequest) -> dc.AffineProcess:
 
 
 @pytest.fixture(scope="session")
+def early_stop():
+    return EarlyStop
+
+
+@pytest.fixture(scope="session")
 def exact():
     return ExactMap
 

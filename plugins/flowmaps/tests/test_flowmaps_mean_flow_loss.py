@@ -12,7 +12,7 @@ from scipy import stats
 from torch import nn
 
 import diffcore as dc
-from diffcore.testing import Mixture, ReferenceFlow
+from diffcore.testing import Mixture, ReferenceFlow, ReferenceVP
 
 PLAIN = {"power": 0.0, "drop": 0.0}
 POINTS = torch.tensor([[0.7, -1.2], [-0.4, 0.3], [1.5, 0.9]], dtype=torch.float64)  # two classes, and the null value
@@ -62,15 +62,17 @@ WRONG = {
 
 
 @pytest.mark.parametrize("error", list(WRONG))
-def test_a_wrong_tangent_is_seen(process, points, monkeypatch, error):
+def test_a_wrong_tangent_is_seen(points, early_stop, monkeypatch, error):
+    """On a curved path: along a straight one h is constant, and the sign of its derivative is of no consequence."""
+    process = early_stop(inner=ReferenceVP())
     monkeypatch.setattr(torch.func, "jvp", WRONG[error](torch.func.jvp))
     model, x0, label = scene(process, points, 0.7)
-    assert float(MeanFlowLoss(ratio=1.0, **PLAIN)(model, x0, many(64), label=label).mean()) > 1e-4
+    assert float(MeanFlowLoss(ratio=1.0, **PLAIN)(model, x0, many(64), label=label).mean()) > 1e-3
 
 
 def test_identity_holds_on_gaussian_data(process, exact, gauss):
     """11.20: h = v - (t - s)((d_x h) v + d_t h) with the marginal velocity, to 1e-9."""
-    n, draw = 200, many(200)
+    draw = many(200)
     model = dc.Denoiser(exact(gauss, process), "velocity", process)
     u = draw.uniform((2,)).sort(1).values
     s, t = (process.min_time + u * (process.T - process.min_time)).unbind(1)
@@ -78,7 +80,6 @@ def test_identity_holds_on_gaussian_data(process, exact, gauss):
     v = gauss.velocity(x, at)
     right = v - (t - s)[:, None] * derivative(model, x, at, dc.Instant(s), v, {})
     residual = model.network(x, at, dc.Instant(s)) - right
-    assert n == len(residual)
     assert float((residual / v.abs().max()).abs().max()) < 1e-9
 
 
@@ -98,8 +99,6 @@ def test_gradient_vanishes_at_the_exact_network(process, exact, gauss):
 
 class MLP(nn.Module):
     """A small perceptron of x, t and t - s."""
-
-    null_cond: dict[str, int] = {}  # noqa: RUF012
 
     def __init__(self, size=2, width=64, dtype=torch.float32):
         super().__init__()
@@ -195,8 +194,6 @@ def test_conditions_are_dropped_at_the_rate(points):
 class Attention(nn.Module):
     """One attention layer over the entries, whose fused kernels have no forward derivative."""
 
-    null_cond: dict[str, int] = {}  # noqa: RUF012
-
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
@@ -236,12 +233,19 @@ def test_refuses_what_it_cannot_train(process, points):
         MeanFlowLoss(guidance=2.0)(dc.Denoiser(MLP(), "velocity", process), x0, many(4))
 
 
+class Uniform(dc.TimeLaw):
+    """Uniform on [0, 1]."""
+
+    def __call__(self, process, draw):
+        return draw.uniform()
+
+
 def test_training_learns_to_jump():
     """One jump of a network trained for seconds is far closer to the data than one Euler step of its own velocity."""
-    data, process = Mixture([0.5, 0.5], [[-1.0], [1.0]], [0.15, 0.15]), ReferenceFlow()
+    data, process, n = Mixture([0.5, 0.5], [[-1.0], [1.0]], [0.15, 0.15]), ReferenceFlow(), 512
     net = MLP(1)
-    model, loss, n = dc.Denoiser(net, "velocity", process), MeanFlowLoss(ratio=0.5), 256
-    adam = torch.optim.Adam(net.parameters(), 3e-3)
+    model, adam = dc.Denoiser(net, "velocity", process), torch.optim.Adam(net.parameters(), 1e-2)
+    loss = MeanFlowLoss(ratio=0.75, time_law=Uniform(), power=0.0)
     noise = dc.Draw(1, range(4000), block=1000).normal((1,))
     truth = data.sample(4000, dc.Draw(2, range(4000), block=1000))
 
@@ -253,15 +257,13 @@ def test_training_learns_to_jump():
         return distance(MeanFlow().map(model, noise, 1.0, 0.0))
 
     before = jump()
-    for step in range(1200):
+    for step in range(500):
         draw = dc.Draw(0, range(n), index=step, block=n)
-        value = loss(model, data.sample(n, draw.fold(77)).float(), draw).mean()
         adam.zero_grad()
-        value.backward()
+        loss(model, data.sample(n, draw.fold(77)).float(), draw).mean().backward()
+        adam.param_groups[0]["lr"] = 1e-2 * (1 - step / 500)
         adam.step()
     with torch.no_grad():
         euler = distance(noise - model(noise, 1.0).velocity)
-    after = jump()
-    print(before, euler, after)
-    assert after < 0.35 * euler
-    assert after < 0.35 * before
+    assert jump() < 0.4 * euler
+    assert jump() < 0.6 * before

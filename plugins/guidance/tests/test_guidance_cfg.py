@@ -22,17 +22,16 @@ def largest(x, y):
 
 
 @dc.component
-class Fast(dc.Solver):
-    """Heun on the velocity, enough for an exact terminal variance."""
+class Midpoint(dc.Solver):
+    """The midpoint rule on the velocity: two evaluations a step, none at its end."""
 
     def plan(self, process, grid):
         t, s = process.pairs(grid)
-        return dc.Plan(t=t, s=s, h=s.t - t.t)
+        return dc.Plan(t=t, m=process.coeffs((t.t + s.t) / 2), h=s.t - t.t)
 
     def step(self, field, x, row, carry, z):
-        k = field.velocity(x, row.t)
-        m = field.velocity(dc.lincomb((1, x), (row.h, k)), row.s)
-        return dc.lincomb((1, x), (row.h / 2, k), (row.h / 2, m)), None
+        middle = dc.lincomb((1, x), (row.h / 2, field.velocity(x, row.t)))
+        return dc.lincomb((1, x), (row.h, field.velocity(middle, row.m))), None
 
 
 @pytest.mark.parametrize("prediction", ["x0", "eps", "v", "velocity", "edm"])
@@ -73,14 +72,14 @@ def test_terminal_variance_of_two_gaussians_under_ve():
     denoiser = dc.Denoiser(net, "x0", VE, null={"label": 1})
     field = dc.Field(VE, denoiser, [CFG(weight=w)], cond={"label": torch.zeros(2, dtype=torch.long)})
     x = torch.tensor([[1.0 + top], [1.0 - 2 * top]], dtype=torch.float64)
-    nodes = torch.linspace(math.sqrt(top), 0.0, 2001, dtype=torch.float64) ** 2
-    got = dc.sample(field, Fast(), x, grid=nodes).x
+    nodes = torch.linspace(math.sqrt(top), 0.0, 601, dtype=torch.float64) ** 2
+    got = dc.sample(field, Midpoint(), x, grid=nodes).x
 
     def root(v):
         return v / (v + top**2)
 
     factor = root(given) ** w * root(free) ** (1 - w)
-    assert torch.allclose(((got - 1) / (x - 1)) ** 2, torch.tensor(factor, dtype=torch.float64), rtol=2e-5)
+    assert torch.allclose(((got - 1) / (x - 1)) ** 2, torch.tensor(factor, dtype=torch.float64), rtol=3e-4)
     assert abs(given**w * free ** (1 - w) - 0.0278) < 1e-4
     assert abs(factor * top**2 - 0.0278) < 1e-3
 
@@ -88,7 +87,7 @@ def test_terminal_variance_of_two_gaussians_under_ve():
 def test_one_call_on_twice_the_batch():
     net = LABELLED.net(VP)
     field = dc.Field(VP, dc.Denoiser(net, "x0", VP), [CFG(weight=3.0)], cond={"label": LABEL})
-    result = dc.sample(field, Fast(), X, grid=[0.8, 0.5, 0.2])
+    result = dc.sample(field, Midpoint(), X, grid=[0.8, 0.5, 0.2])
     assert (result.calls, result.nfe) == (4, 8)
     assert len(net.seen) == 4
 
