@@ -16,6 +16,7 @@ Sources: Lai et al. 2025 (arXiv 2510.21890) chapter 6; Salimans and Ho 2022 (220
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 
 from diffcore.errors import NumericsError
-from diffcore.tree import Scalar, State, lincomb, tree_map
+from diffcore.tree import Scalar, State, expand, lincomb, tree_map
 
 
 class Coeffs(NamedTuple):
@@ -45,7 +46,7 @@ class Coeffs(NamedTuple):
     @property
     def lam(self) -> Any:
         """log(alpha / sigma), half the log signal-to-noise ratio; +inf where sigma = 0, -inf where alpha = 0."""
-        return torch.log(torch.as_tensor(self.alpha)) - torch.log(torch.as_tensor(self.sigma))
+        return _log(self.alpha) - _log(self.sigma)
 
     @property
     def log_snr(self) -> Any:
@@ -54,8 +55,8 @@ class Coeffs(NamedTuple):
 
     @property
     def dlam(self) -> Any:
-        """d lam / dt = alpha'/alpha - sigma'/sigma."""
-        return self.dalpha / self.alpha - self.dsigma / self.sigma
+        """d lam / dt = alpha'/alpha - sigma'/sigma; -inf where sigma = 0 or alpha = 0."""
+        return _over(self.dalpha, self.alpha) - _over(self.dsigma, self.sigma)
 
     def map(self, fn: Callable[[Any], Any]) -> Coeffs:
         """Apply `fn` to every entry that is a tensor."""
@@ -64,6 +65,14 @@ class Coeffs(NamedTuple):
     def at(self, index: Any) -> Coeffs:
         """The coefficients at some of the times: `c.at(slice(1, None))`."""
         return self.map(lambda v: v[index])
+
+
+def _log(x: Any) -> Any:
+    return torch.log(x) if isinstance(x, Tensor) else math.log(x) if x > 0 else -math.inf
+
+
+def _over(a: Any, b: Any) -> Any:
+    return a / b if isinstance(b, Tensor) or b != 0 else math.copysign(math.inf, a)
 
 
 Row = tuple[Scalar, Scalar]
@@ -100,19 +109,19 @@ def convert(c: Coeffs, have: Row, want: Row) -> Row:
     Raises `NumericsError` where `have` and x_t do not determine (x_0, eps): alpha q = sigma p.
     """
     (p, q), (P, Q) = have, want
-    det = c.alpha * q - c.sigma * p
-    if not isinstance(det, Tensor) and det == 0:
+    det, a, b = c.alpha * q - c.sigma * p, P * q - Q * p, Q * c.alpha - P * c.sigma
+    if not isinstance(det, Tensor) and (det == 0 or not math.isfinite(det + a + b)):
         raise NumericsError(
-            f"the prediction does not determine x_0 and eps at t = {c.t}, where alpha = {c.alpha} and sigma = {c.sigma}; "
-            f"use prediction 'v' or 'velocity', or end the grid before this time"
+            f"what is asked cannot be read from the prediction at t = {c.t}, where alpha = {c.alpha:.6g}, sigma = {c.sigma:.6g}, "
+            f"alpha' = {c.dalpha:.6g} and sigma' = {c.dsigma:.6g}; use another prediction, or keep the grid off this time"
         )
-    return (P * q - Q * p) / det, (Q * c.alpha - P * c.sigma) / det
+    return a / det, b / det
 
 
 def combine(name: str, c: Coeffs, x0: State, eps: State, sigma_data: float = 0.5) -> State:
     """The target of this name from x_0 and eps: `p x_0 + q eps` (velocity of a shifted path adds dshift)."""
     p, q = row(name, c, sigma_data)
-    return _add(lincomb((p, x0), (q, eps)), c.dshift if name == "velocity" else 0.0)
+    return shifted(lincomb((p, x0), (q, eps)), c.dshift if name == "velocity" else 0.0)
 
 
 class Posterior:
@@ -133,9 +142,9 @@ class Posterior:
             return self.value
         c = self.at
         a, b = convert(c, row(self.name, c, self.sigma_data), row(name, c, self.sigma_data))
-        x = _add(self.x, c.shift, -1.0)
-        value = _add(self.value, c.dshift if self.name == "velocity" else 0.0, -1.0)
-        return _add(lincomb((a, x), (b, value)), c.dshift if name == "velocity" else 0.0)
+        x = shifted(self.x, c.shift, -1.0)
+        value = shifted(self.value, c.dshift if self.name == "velocity" else 0.0, -1.0)
+        return shifted(lincomb((a, x), (b, value)), c.dshift if name == "velocity" else 0.0)
 
     def replace(self, name: str, value: State) -> Posterior:
         """The same x_t with another expectation: what guidance returns."""
@@ -162,11 +171,10 @@ class Posterior:
         return self.read("score")
 
 
-def _add(x: State, shift: Any, sign: float = 1.0) -> State:
-    if not isinstance(shift, Tensor) and isinstance(shift, (int, float)) and shift == 0:
-        return x
-    return (
-        tree_map(lambda a, b: a + sign * b, x, shift)
-        if not isinstance(shift, (int, float))
-        else tree_map(lambda a: a + sign * shift, x)
-    )
+def shifted(x: State, shift: Any, sign: float = 1.0) -> State:
+    """x + sign * shift; the shift is a number, a tensor that `expand` lifts, or a tree like x."""
+    if isinstance(shift, (int, float)):
+        return x if shift == 0 else tree_map(lambda a: a + sign * shift, x)
+    if isinstance(shift, Tensor):
+        return tree_map(lambda a: a + sign * expand(shift, a), x)
+    return tree_map(lambda a, b: a + sign * b, x, shift)

@@ -9,11 +9,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from diffcore.affine import Coeffs, Posterior, combine
+from diffcore.affine import Coeffs, Posterior, combine, row, shifted
 from diffcore.component import Base
 from diffcore.errors import DataError, IncompatibleError
 from diffcore.noise import Draw
-from diffcore.tree import State, leaves, lincomb, tree_map
+from diffcore.tree import State, leaves, lincomb
 
 
 class Instant(NamedTuple):
@@ -161,9 +161,7 @@ class AffineProcess(Process):
         dtype = leaves(x0)[0].dtype
         at = self.coeffs(t.double()).map(lambda v: v.to(dtype))
         eps = self.noise(x0, draw)
-        xt = lincomb((at.alpha, x0), (at.sigma, eps))
-        if isinstance(at.shift, Tensor):
-            xt = tree_map(lambda a: a + at.shift, xt)
+        xt = shifted(lincomb((at.alpha, x0), (at.sigma, eps)), at.shift)
         return Corruption(xt, at, x0, eps)
 
     def posterior(self, x: State, out: State, at: Coeffs, prediction: str, sigma_data: float) -> Posterior:
@@ -180,8 +178,8 @@ class AffineProcess(Process):
         With r = (alpha_t sigma_s / (alpha_s sigma_t))^2: mean = (alpha_t/alpha_s)(sigma_s/sigma_t)^2 x_t
         + alpha_s (1 - r) x_0, var = sigma_s^2 (1 - r).
         """
-        kept = (s.sigma / t.sigma) ** 2 * t.alpha / s.alpha
         fresh = _one_minus_r(t, s)
+        kept = _kept(t, s)
         return lincomb((kept, x), (s.alpha * fresh, posterior.mean), (s.sigma * fresh**0.5, z))
 
     def reverse_noise(self, t: Coeffs, s: Coeffs) -> Tensor:
@@ -206,8 +204,6 @@ class AffineProcess(Process):
     def check_prediction(self, prediction: str, sigma_data: float) -> None:
         """Also refuses a prediction that leaves x_0 undetermined at t = T (zero terminal SNR with eps or score)."""
         super().check_prediction(prediction, sigma_data)
-        from diffcore.affine import row
-
         c = Coeffs(*(float(v) if isinstance(v, Tensor) else v for v in self.coeffs(torch.tensor(self.T, dtype=torch.float64))))
         p, q = row(prediction, c, sigma_data)
         det, size = abs(c.alpha * q - c.sigma * p), (c.alpha**2 + c.sigma**2) ** 0.5 * (p**2 + q**2) ** 0.5
@@ -218,9 +214,16 @@ class AffineProcess(Process):
             )
 
 
+def _kept(t: Coeffs, s: Coeffs) -> Any:
+    """The weight of x_t in the reverse kernel; 1 where time stands still, whatever the ends of the schedule do there."""
+    kept = (s.sigma / t.sigma) ** 2 * t.alpha / s.alpha
+    return torch.where(t.t == s.t, 1.0, kept) if isinstance(kept, Tensor) else kept
+
+
 def _one_minus_r(t: Coeffs, s: Coeffs) -> Any:
+    """The share of the reverse kernel that is new; 0 where time stands still."""
     r = (t.alpha * s.sigma / (s.alpha * t.sigma)) ** 2
-    return (1 - r).clamp_min(0.0) if isinstance(r, Tensor) else max(1 - r, 0.0)
+    return torch.where(t.t == s.t, 0.0, (1 - r).clamp_min(0.0)) if isinstance(r, Tensor) else max(1 - r, 0.0)
 
 
 def check_state(x: State, name: str = "x") -> None:

@@ -66,7 +66,8 @@ class Plan:
         if reuse:
             pair = (tree_map(torch.empty_like, x), tree_map(torch.empty_like, x))
             self.entries["out"] = tuple(pair[i % 2] for i in range(self.steps))
-        columns = [self._column(v, field, x, tensors) for v in self.entries.values()]
+        entries = self.entries if self.stochastic else {**self.entries, "noise": (0.0,) * self.steps}
+        columns = [self._column(v, field, x, tensors) for v in entries.values()]
         return [self.row_type(*values) for values in zip(*columns, strict=True)]
 
     def draws(self, index: int) -> bool:

@@ -61,7 +61,7 @@ class _Files:
         self.done: dict[str, Node] = {}
 
     def load(self, name: str, chain: tuple[str, ...], mark: Mark | None) -> Node:
-        real = os.path.realpath(name)
+        real = os.path.abspath(name)
         if real in chain:
             cycle = " -> ".join(os.path.basename(file) for file in (*chain[chain.index(real) :], real))
             self.faults.stop(mark, "extends", f"the files extend each other: {cycle}")

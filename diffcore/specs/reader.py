@@ -39,7 +39,7 @@ _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _MERGE = object()
-_TOO_DEEP = re.compile(r"(?:[\[{]\s*){%d}" % (MAX_DEPTH + 1))  # the scanner looks far ahead there, at quadratic cost
+_TOO_DEEP = re.compile(rf"(?:[\[{{]\s*){{{MAX_DEPTH + 1}}}")  # the scanner looks far ahead there, at quadratic cost
 
 _HINTS = {
     "mapping values are not allowed": "a ':' cannot stand here: check the indentation, or put the text in quotes",

@@ -22,10 +22,26 @@ if TYPE_CHECKING:
 FORMAT = 1
 """The version of the spec format, the value of the key `diffcore`."""
 
-_PLAIN = ("diffcore", "name", "seed", "init", "prediction", "sigma_data", "sampling", "evaluation")
-_MANDATORY = ("data", "process", "network", "loss", "solver")
-_OPTIONAL = ("trainer", "flow_map")
-_LISTS = {"guidance": "guidance", "metrics": "metric"}
+_SECTIONS = {
+    "diffcore": "",
+    "name": "",
+    "seed": "",
+    "init": "",
+    "data": "data!",
+    "process": "process!",
+    "network": "network!",
+    "prediction": "",
+    "sigma_data": "",
+    "loss": "loss!",
+    "trainer": "trainer?",
+    "flow_map": "flow_map?",
+    "guidance": "guidance*",
+    "solver": "solver!",
+    "sampling": "",
+    "metrics": "metric*",
+    "evaluation": "",
+}
+"""The fields of `Spec`, known without importing it: the kind of component, and whether it is mandatory, optional or a list."""
 
 
 def load_spec(source: SpecSource, registry: Registry, overrides: Sequence[str] = ()) -> Spec:
@@ -56,9 +72,8 @@ def _check_format(tree: Node, may_lack: bool, faults: Faults) -> None:
 
 def _named(tree: Node) -> list[tuple[str, Node]]:
     """The components of the top level, with their kinds."""
-    single = [(name, tree.children[name]) for name in (*_MANDATORY, *_OPTIONAL) if name in tree.children]
-    lists = [(kind, tree.children[name]) for name, kind in _LISTS.items() if name in tree.children]
-    return single + [(kind, item) for kind, node in lists for item in node.children.values()]
+    found = [(kind, tree.children[name]) for name, kind in _SECTIONS.items() if kind and name in tree.children]
+    return [(kind[:-1], item) for kind, node in found for item in (node.children.values() if kind[-1] == "*" else [node])]
 
 
 def _is_known(registry: Registry, kind: str, node: Node) -> bool:
@@ -71,11 +86,11 @@ def _is_known(registry: Registry, kind: str, node: Node) -> bool:
 @cache
 def _outline() -> type:
     """`Spec` with bases that nothing derives from: enough to find wrong sections and unknown components without importing any."""
-    base: dict[str, Any] = {kind: type(kind, (Base,), {"kind": kind}) for kind in (*_MANDATORY, *_OPTIONAL, *_LISTS.values())}
-    fields = {
-        **{name: attrs.field(default=None, type=object) for name in _PLAIN},
-        **{name: attrs.field(type=base[name]) for name in _MANDATORY},
-        **{name: attrs.field(default=None, type=base[name]) for name in _OPTIONAL},
-        **{name: attrs.field(default=(), type=tuple[base[kind], ...]) for name, kind in _LISTS.items()},
-    }
-    return attrs.make_class("Spec", fields, kw_only=True)
+    return attrs.make_class("Spec", {name: _stand_in(kind[:-1], kind[-1:]) for name, kind in _SECTIONS.items()}, kw_only=True)
+
+
+def _stand_in(kind: str, how: str) -> Any:
+    base: Any = type(kind, (Base,), {"kind": kind})
+    if how == "!":
+        return attrs.field(type=base)
+    return attrs.field(default=None, type={"": object, "?": base, "*": tuple[base, ...]}[how])

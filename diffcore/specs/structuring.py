@@ -112,9 +112,11 @@ class Structurer:
             return self.text(node, path)
         if wanted is not float:
             return node.value
-        if math.isnan(node.value) or (isinstance(node.value, int) and node.value.bit_length() > 1023):
-            return self.mismatch(wanted, node, path)
-        return float(node.value)
+        try:
+            number = float(node.value)
+        except OverflowError:
+            number = math.nan
+        return self.mismatch(wanted, node, path) if math.isnan(number) else number
 
     def text(self, node: Node, path: str) -> Any:
         """A text with its `${env:NAME}` and `${env:NAME:-default}` filled in; `$${` stands for `${` itself."""
@@ -168,7 +170,7 @@ class Structurer:
         except (SpecError, PluginError) as error:
             return self.fault(named, path_of_type, str(error))
         if not issubclass(cls, base):
-            return self.fault(named, path_of_type, f"the {kind} '{entry.id}' is not a {base.__name__}, which this field needs")
+            return self.fault(named, path_of_type, f"the {kind} '{entry.id}' is no {base.__name__}, which this field needs")
         return self.record(cls, node, path, entry)
 
     def _needs_type(self, kind: str, node: Node) -> str:
@@ -176,7 +178,7 @@ class Structurer:
         installed = f"installed: {', '.join(ids) or 'none'}"
         if isinstance(node.value, dict):
             return f"'type' is missing: it says which {kind} this is; {installed}"
-        example = node.value if node.value in ids else "..."
+        example = node.value if node.value in ids else (ids or ["..."])[0]
         return f"expected a map with 'type', such as {{type: {example}}}; got {node.describe()}; {installed}"
 
     def record(self, cls: type, node: Node, path: str, entry: Entry | None = None) -> Any:

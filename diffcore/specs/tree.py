@@ -67,7 +67,7 @@ class Node:
             return f"a list of {len(cast(list[Any], value))}"
         if isinstance(value, dict):
             return f"a map with {shorten(', '.join(map(str, cast(dict[str, Any], value)))) or 'no keys'}"
-        return f"a {type(value).__name__}"
+        return f"a value of the class {type(value).__name__}"
 
 
 def shorten(text: str, width: int = 50) -> str:

@@ -124,7 +124,7 @@ def _same_leaf(a: Tensor, b: Tensor, tolerance: float) -> bool:
 
 def worst(a: State, b: State) -> float:
     """The largest absolute difference, as a number for messages."""
-    return max(float((x.double() - y.double()).abs().max()) for x, y in zip(leaves(a), leaves(b), strict=True))
+    return max(float((x.detach().double() - y.detach().double()).abs().max()) for x, y in zip(leaves(a), leaves(b), strict=True))
 
 
 def copied(x: State) -> State:

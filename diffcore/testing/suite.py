@@ -113,7 +113,8 @@ class Case:
         except SkipError as reason:
             return "skipped", str(reason)
         except AssertionError as error:
-            return "failed", str(error) or traceback.format_exc(limit=-1).strip()
+            said = str(error).partition("\nassert ")[0]  # pytest's rewriting appends the expression
+            return "failed", said or traceback.format_exc(limit=-1).strip()
         except DiffcoreError as error:
             return "failed", f"{type(error).__name__}: {error}"
         except Exception as error:

@@ -75,7 +75,7 @@ class Fragile(dc.Guidance):
     def __attrs_post_init__(self) -> None:
         if self.w < 0:
             raise dc.SpecError("w and nothing else must be positive")
-        1 / self.w  # noqa: B018
+        1 / self.w
 
 
 @dc.component

@@ -36,7 +36,26 @@ def plain(node: Node):
         ("~", None),
         ("", None),
         ("NULL", None),
-        *[(text, text) for text in ("on", "no", "Yes", "y", "tRUE", "nULL", "12:30", "1_000", "0b1", "2024-01-01", "e3", ".", "1e", "inf", "nan")],
+        *[
+            (text, text)
+            for text in (
+                "on",
+                "no",
+                "Yes",
+                "y",
+                "tRUE",
+                "nULL",
+                "12:30",
+                "1_000",
+                "0b1",
+                "2024-01-01",
+                "e3",
+                ".",
+                "1e",
+                "inf",
+                "nan",
+            )
+        ],
     ],
 )
 def test_core_schema(text, value):

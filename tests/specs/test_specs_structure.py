@@ -1,4 +1,5 @@
 """Strict structuring: what a field takes, every fault at its place, and what the message says."""
+# ruff: noqa: E501  messages stand in one piece
 
 from __future__ import annotations
 
@@ -29,8 +30,8 @@ SOLVERS = "installed: euler, heun"
         ("{type: huen}", f"s.yaml:1:8: solver.type: no solver 'huen'; did you mean 'heun'? {SOLVERS}"),
         ("{steps: 3}", f"s.yaml:1:1: solver: 'type' is missing: it says which solver this is; {SOLVERS}"),
         ("heun", f"s.yaml:1:1: solver: expected a map with 'type', such as {{type: heun}}; got the text 'heun'; {SOLVERS}"),
-        ("", f"s.yaml:1:1: solver: expected a map with 'type', such as {{type: ...}}; got null; {SOLVERS}"),
-        ("[heun]", f"s.yaml:1:1: solver: expected a map with 'type', such as {{type: ...}}; got a list of 1; {SOLVERS}"),
+        ("", f"s.yaml:1:1: solver: expected a map with 'type', such as {{type: euler}}; got null; {SOLVERS}"),
+        ("[heun]", f"s.yaml:1:1: solver: expected a map with 'type', such as {{type: euler}}; got a list of 1; {SOLVERS}"),
         ("{type: karras}", f"s.yaml:1:8: solver.type: no solver 'karras'; 'karras' is a grid; {SOLVERS}"),
         ("{type: [heun]}", "s.yaml:1:8: solver.type: expected the id of a solver; got a list of 1"),
         ("{type: heun, steps: -1}", "s.yaml:1:21: solver.steps: must be >= 1; got -1"),
@@ -68,7 +69,7 @@ def test_one_fault(registry, text, message):
         ("name", "${HOME}", "after '${' only env:NAME} or env:NAME:-default} can follow; write $${ for the characters themselves"),
         ("maybe", "x", "expected a number or null; got the text 'x'"),
         ("maybe", -1, "must be >= 0; got -1.0"),
-        ("rate", 10**400, "expected a number; got an integer of 1329 bits"),
+        pytest.param("rate", 10**400, "expected a number; got an integer of 1329 bits", id="huge"),
         ("mode", "fsat", "expected one of 'fast', 'slow', 2; got the text 'fsat'; did you mean 'fast'?"),
         ("mode", 2.0, "expected one of 'fast', 'slow', 2; got 2.0"),
         ("order", 4, "must be one of 1, 2, 3; got 4"),
@@ -77,9 +78,9 @@ def test_one_fault(registry, text, message):
         ("pair", [1.0], "expected a list of 2: a number, text; got a list of 1"),
         ("table", [1], "expected a map; got a list of 1"),
         ("window", 3, "expected a map with lo, hi or null; got 3"),
-        ("label", 1.5, "expected an integer or text; got 1.5; write 1" if False else "expected an integer or text; got 1.5; put it in quotes"),
-        ("grid", None, "expected a map with 'type', such as {type: ...}; got null; installed: custom, karras"),
-        ("grid", object(), "expected a map with 'type', such as {type: ...}; got a object; installed: custom, karras"),
+        ("label", 1.5, "expected an integer or text; got 1.5; put it in quotes"),
+        ("grid", None, "expected a map with 'type', such as {type: custom}; got null; installed: custom, karras"),
+        ("grid", object(), "expected a map with 'type', such as {type: custom}; got a value of the class object; installed: custom, karras"),
     ],
 )  # fmt: skip
 def test_one_fault_of_each_kind_of_field(registry, field, value, message):
@@ -137,7 +138,13 @@ def test_good_values_keep_their_types(registry, toys):
         window=toys.Window(lo=-1.0, hi=1.0), windows=(toys.Window(lo=0.0, hi=2.5),), grid=toys.Custom(times=(1.0, 0.5)),
         grids=(toys.Karras(),), label="x", deep={"k": ((1.0, 2.0), ())},
     )  # fmt: skip
-    assert [type(v) for v in (made.rate, made.count, made.window.lo, made.grid.times[0], made.label)] == [float, int, float, float, str]
+    assert [type(v) for v in (made.rate, made.count, made.window.lo, made.grid.times[0], made.label)] == [
+        float,
+        int,
+        float,
+        float,
+        str,
+    ]
     assert structure(registry, "metric", {"type": "everything", "count": 1, "label": 5}).label == 5
 
 
@@ -147,14 +154,14 @@ def test_python_values_and_finished_components_are_taken(registry, toys):
     assert made.grid is grid
     assert made.seeds == (1, 2)
     assert messages(registry, "solver", type="heun", grid=toys.Heun()) == [
-        "solver.grid: expected a map with 'type' (a grid) or null; got a Heun"
+        "solver.grid: expected a map with 'type' (a grid) or null; got a value of the class Heun"
     ]
 
 
 def test_a_component_of_a_narrower_base(registry, toys):
     assert structure(registry, "guidance", {"type": "needs-affine", "process": {"type": "square"}}).process == toys.Square()
     assert messages(registry, "guidance", type="needs-affine", process={"type": "jump"}) == [
-        "guidance.process.type: the process 'jump' is not a AffineProcess, which this field needs"
+        "guidance.process.type: the process 'jump' is no AffineProcess, which this field needs"
     ]
 
 
@@ -196,7 +203,9 @@ def test_a_spec_error_of_the_class_stands_at_its_map(registry):
 def test_an_exception_of_the_plugin_passes_through_with_a_note(registry):
     with pytest.raises(ZeroDivisionError, match="float division by zero") as caught:
         structure(registry, "guidance", parse("type: nest\ninner: {type: fragile, w: 0}\n", "s.yaml"))
-    assert caught.value.__notes__ == ["raised while making the guidance 'fragile' of local 0, 'guidance.inner' of the spec at s.yaml:2:8"]
+    assert caught.value.__notes__ == [
+        "raised while making the guidance 'fragile' of local 0, 'guidance.inner' of the spec at s.yaml:2:8"
+    ]
 
 
 def test_an_exception_of_the_plugin_does_not_hide_the_faults(registry):

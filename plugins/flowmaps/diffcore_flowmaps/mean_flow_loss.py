@@ -29,7 +29,8 @@ class MeanFlowLoss(dc.Loss):
 
     Both times are drawn from the time law and put in order. A fraction `ratio` of the batch, spread evenly over it, keeps
     them apart and has the derivative computed; the rest is flow matching, s = t. With E the squared error, summed over the
-    entries of a sample, the loss is E / sg(E + offset)^power.
+    entries of a sample, the loss is E / sg(E + offset)^power. That weight falls with the sample's own error, so the minimiser
+    is the posterior expectation only where E varies little around it, as for images; for a few entries take power 0.
 
     guidance w: v becomes w v + (1 - w) h(x_t, t, t; no condition) in the samples that keep their conditions, so that the
     network learns the guided field itself and is sampled without further guidance.
@@ -39,6 +40,7 @@ class MeanFlowLoss(dc.Loss):
 
     source: ClassVar[str] = "Geng et al. 2025, arXiv 2505.13447"
     requires: ClassVar[frozenset[str]] = frozenset({"affine", "velocity", "flat"})
+    predictions: ClassVar[tuple[str, ...]] = ("velocity",)
     second_time: ClassVar[bool] = True
 
     ratio: float = dc.field(default=0.25, ge=0, le=1, doc="fraction of samples with s < t; the rest is flow matching")
@@ -72,12 +74,13 @@ class MeanFlowLoss(dc.Loss):
         law = self.time_law or _published
         first, second = law(process, draw.fold(FIRST_TIME)), law(process, draw.fold(SECOND_TIME))
         t, s = torch.maximum(first, second), torch.minimum(first, second)
-        shift = draw.fold(APART).shared_uniform()
-        places = [
-            k for k, i in enumerate(draw.ids) if math.floor(shift + (i + 1) * self.ratio) > math.floor(shift + i * self.ratio)
-        ]
-        apart = torch.tensor(places, dtype=torch.int64).to(t.device)
+        apart = torch.tensor(self._places(draw.fold(APART)), dtype=torch.int64).to(t.device)
         return t, t.index_copy(0, apart, s[apart]), apart
+
+    def _places(self, draw: dc.Draw) -> list[int]:
+        """The rows whose sample i has an integer in (u + i ratio, u + (i + 1) ratio]; u is shared by the whole batch."""
+        u = draw.shared_uniform()
+        return [k for k, i in enumerate(draw.ids) if math.floor(u + (i + 1) * self.ratio) > math.floor(u + i * self.ratio)]
 
     def _checked(self, model: dc.Denoiser, cond: Cond) -> dict[str, Tensor]:
         """The null value of every condition that has one, shaped like the condition."""
@@ -86,7 +89,8 @@ class MeanFlowLoss(dc.Loss):
         null = {k: torch.as_tensor(model.null[k]).to(v).expand_as(v) for k, v in cond.items() if k in model.null}
         if self.guidance != 1 and not null:
             raise dc.IncompatibleError(
-                f"loss mean-flow with guidance {self.guidance:g} needs data with a condition, and a network with a null value for it"
+                f"loss mean-flow with guidance {self.guidance:g} needs data with a condition and a network with a null value for "
+                f"it; set guidance: 1 for data without"
             )
         return null
 

@@ -57,8 +57,22 @@ class SelfAttention(nn.Module):
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation in up to 8 groups."""
-    return nn.GroupNorm(math.gcd(channels, 8), channels)
+    """Group normalisation in up to 8 groups of 4 channels or more (one channel alone would lose its scale)."""
+    return nn.GroupNorm(math.gcd(8, max(1, channels // 4), channels), channels)
+
+
+class PixelAttention(nn.Module):
+    """x + attention(norm(x)) over the pixels of a feature map."""
+
+    def __init__(self, channels: int, head_width: int) -> None:
+        super().__init__()
+        self.norm, self.attention = group_norm(channels), SelfAttention(channels, head_width)
+        zeroed(self.attention.out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of the shape of x, (B, C, H, W)."""
+        tokens = self.attention(self.norm(x).flatten(2).transpose(1, 2))
+        return x + tokens.transpose(1, 2).unflatten(2, x.shape[2:])
 
 
 def image_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:

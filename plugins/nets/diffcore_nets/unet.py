@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -12,21 +13,7 @@ from torch.nn.functional import silu
 import diffcore as dc
 
 from .embedding import Conditioning
-from .layers import SelfAttention, group_norm, image_shape, modulate, pad_to, zeroed
-
-
-class PixelAttention(nn.Module):
-    """x + attention(norm(x)) over the pixels of a feature map."""
-
-    def __init__(self, channels: int, head_width: int) -> None:
-        super().__init__()
-        self.norm, self.attention = group_norm(channels), SelfAttention(channels, head_width)
-        zeroed(self.attention.out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Of the shape of x, (B, C, H, W)."""
-        tokens = self.attention(self.norm(x).flatten(2).transpose(1, 2))
-        return x + tokens.transpose(1, 2).unflatten(2, x.shape[2:])
+from .layers import PixelAttention, group_norm, image_shape, modulate, pad_to, zeroed
 
 
 class ResBlock(nn.Module):
@@ -90,9 +77,8 @@ class UNetModule(nn.Module):
             head = spec.head_width if level in spec.attention else None
             return [ResBlock(wider * widths[level], widths[level], emb, head) for _ in range(spec.blocks)]
 
-        coarser = range(1, len(widths))
-        shrinks = [nn.Identity(), *(_shrink(widths[i - 1], widths[i]) for i in coarser)]
-        grows = [nn.Identity(), *(_grow(widths[i], widths[i - 1]) for i in coarser)]
+        shrinks = [nn.Identity(), *(_shrink(w, coarser) for w, coarser in pairwise(widths))]
+        grows = [nn.Identity(), *(_grow(coarser, w) for w, coarser in pairwise(widths))]
         self.embed = Conditioning(emb, cond, spec.second_time)
         self.stem = nn.Sequential(nn.PixelUnshuffle(factor), nn.Conv2d(inputs, widths[0], 3, padding=1))
         self.down = nn.ModuleList(Down(shrink, blocks(i)) for i, shrink in enumerate(shrinks))
@@ -126,10 +112,10 @@ def _grow(inputs: int, outputs: int) -> nn.Module:
 class UNet(dc.Network):
     """A U-Net for images (channels, height, width) of any size.
 
-    Level i has `width * multipliers[i]` channels at 1 / (unshuffle 2^i) of the resolution. The time and class embedding
-    scales and shifts the second normalisation of every residual block; the coarsest feature map passes through
-    self-attention. The output layer starts at zero, so the untrained network is 0 everywhere. Images whose sides do not divide
-    by unshuffle 2^(levels - 1) are zero-padded inside. Raises `IncompatibleError` for events that are not images.
+    Level i has `width * multipliers[i]` channels at 1 / (unshuffle 2^i) of the resolution; sides that do not divide by the
+    coarsest are zero-padded inside. The time and class embedding scales and shifts the second normalisation of every residual
+    block; the coarsest feature map passes through self-attention. The output layer starts at zero, so the untrained network
+    is 0 everywhere. Raises `IncompatibleError` for events that are not images.
     """
 
     source: ClassVar[str] = "Ronneberger et al. 2015 (arXiv 1505.04597); Dhariwal and Nichol 2021 (arXiv 2105.05233)"
@@ -141,6 +127,13 @@ class UNet(dc.Network):
     attention: tuple[int, ...] = dc.field(default=(), ge=0, doc="levels with self-attention after each block (0 is finest)")
     head_width: int = dc.field(default=32, ge=4, doc="channels per attention head, about: the heads divide the channels")
     second_time: bool = dc.field(default=False, doc="also embed s: the network of a flow map")
+
+    def __attrs_post_init__(self) -> None:
+        levels = len(self.multipliers)
+        if not levels or any(level >= levels for level in self.attention):
+            raise dc.SpecError(
+                f"UNet needs 'multipliers', and 'attention' levels of 0 to {levels - 1}; got {list(self.attention)}"
+            )
 
     @property
     def takes_second_time(self) -> bool:

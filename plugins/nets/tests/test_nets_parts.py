@@ -8,9 +8,9 @@ import pytest
 import torch
 from diffcore_nets.dit import DiT, positions
 from diffcore_nets.embedding import Conditioning, fourier
-from diffcore_nets.layers import SelfAttention
+from diffcore_nets.layers import PixelAttention, SelfAttention
 from diffcore_nets.mlp import MLP
-from diffcore_nets.unet import PixelAttention, UNet
+from diffcore_nets.unet import UNet
 from torch import nn
 from torch.nn.functional import pad
 
@@ -127,3 +127,9 @@ def test_events_that_are_not_images_are_refused(network: dc.Network) -> None:
 def test_dit_width_must_split_into_four() -> None:
     with pytest.raises(dc.SpecError, match="multiple of 4"):
         DiT(width=10)
+
+
+@pytest.mark.parametrize("fields", [{"multipliers": ()}, {"attention": (2,)}], ids=["no levels", "attention below the coarsest"])
+def test_unet_levels_must_exist(fields: dict[str, tuple[int, ...]]) -> None:
+    with pytest.raises(dc.SpecError, match="UNet needs 'multipliers'"):
+        UNet(**fields)

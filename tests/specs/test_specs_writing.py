@@ -1,0 +1,126 @@
+"""Components to plain values and YAML, and back to equal ones; random specs are read or refused, never anything else."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import diffcore as dc
+from diffcore.specs import dump, load_spec, parse, roundtrip, structure, unstructure
+
+SETTINGS = settings(max_examples=150, deadline=2000, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(
+    ["on", "1e-3", "~", "null", "2024-01-01", "12:30", "<<", "=", "- a", "a: b", "#x", "${env:HOME}", "$${", "", " ", "\n", "\u2028", "\x85", "\ufeff"]
+)  # fmt: skip
+FLOATS = st.floats(allow_nan=False)
+
+
+def instances(toys):
+    window = st.builds(toys.Window, lo=FLOATS, hi=FLOATS.filter(lambda x: x > 0))
+    grid = st.builds(toys.Karras, rho=FLOATS.filter(lambda x: x > 0)) | st.builds(
+        toys.Custom, times=st.lists(FLOATS.map(abs), max_size=4).map(tuple)
+    )
+    return st.builds(
+        toys.Everything,
+        count=st.integers(min_value=1),
+        flag=st.booleans(),
+        rate=FLOATS,
+        name=TEXTS,
+        maybe=st.none() | FLOATS.map(abs),
+        mode=st.sampled_from(["fast", "slow", 2]),
+        order=st.integers(1, 3),
+        seeds=st.lists(st.integers(), max_size=4).map(tuple),
+        pair=st.tuples(FLOATS, TEXTS),
+        table=st.dictionaries(TEXTS, st.integers(), max_size=3),
+        window=st.none() | window,
+        windows=st.lists(window, max_size=2).map(tuple),
+        default_window=window,
+        grid=grid,
+        grids=st.lists(grid, max_size=2).map(tuple),
+        label=st.integers() | TEXTS,
+        deep=st.dictionaries(TEXTS, st.lists(st.lists(FLOATS, max_size=2).map(tuple), max_size=2).map(tuple), max_size=2),
+    )
+
+
+@SETTINGS
+@given(data=st.data())
+def test_everything_comes_back(registry, toys, data):
+    made = data.draw(instances(toys))
+    assert structure(registry, "metric", unstructure(registry, made)) == made
+    assert roundtrip(registry, made) == made
+    assert repr(roundtrip(registry, made)) == repr(made), "1 is not 1.0, -0.0 is not 0.0"
+
+
+def test_nothing_is_dropped_and_the_type_is_first(registry, toys):
+    plain = unstructure(registry, toys.Heun(steps=4, grid=toys.Karras(rho=2.0)))
+    assert plain == {"type": "heun", "steps": 4, "grid": {"type": "karras", "rho": 2.0}, "churn": 0.0, "final": True}
+    assert list(plain) == ["type", "steps", "grid", "churn", "final"]
+    assert dump(registry, toys.Custom(times=(1.0, 0.5))) == "type: custom\ntimes: [1.0, 0.5]\n"
+
+
+def test_a_class_that_is_not_registered(toys):
+    with pytest.raises(dc.UnknownComponentError, match="is not a registered component"):
+        unstructure(dc.Registry(), toys.Karras())
+
+
+# Random texts and random changes of a good tree.
+
+PIECES = ["a", "type", "heun", "karras", "steps", ": ", ":", "\n", "\n  ", "\n- ", "- ", "[", "]", "{", "}", ", ", "&a ", "*a", "<<", "!", "!!int ",
+          "'", '"', "|", ">", "#", "%YAML 1.2\n", "---\n", "...\n", "\t", "?", "1", "-1", "1e9", ".nan", "~", "true", "\\", "\0", "é", "\U0001f600", "${env:X}"]  # fmt: skip
+
+
+def read_or_refuse(call):
+    try:
+        return call()
+    except dc.SpecError as error:
+        assert str(error)
+        json.dumps([fault.as_dict() for fault in getattr(error, "faults", ())])
+        return None
+
+
+@settings(SETTINGS, max_examples=400)
+@given(text=st.lists(st.sampled_from(PIECES), max_size=40).map("".join) | st.text(max_size=60))
+def test_any_text_is_read_or_refused(registry, text):
+    for kind in ("solver", "metric"):
+        read_or_refuse(lambda: structure(registry, kind, parse(text)))
+    read_or_refuse(lambda: structure(registry, "solver", parse(f"type: heun\n{text}\n")))
+    read_or_refuse(lambda: load_spec(f"diffcore: 1\n{text}\n", registry))
+    read_or_refuse(lambda: load_spec({"solver": {"type": "heun"}}, registry, [text, f"solver.{text}", f"solver.steps={text}"]))
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS | st.sampled_from(["heun", "karras", "everything", "nest"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["type", "steps", "grid", "rho", "count", "window", "lo", "inner"]) | TEXTS, inner, max_size=4
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(SETTINGS, max_examples=300)
+@given(data=st.data(), name=st.sampled_from(["count", "rate", "name", "maybe", "mode", "seeds", "pair", "table", "window", "windows", "grid",
+                                             "grids", "label", "deep", "default_window", "order", "flag", "other"]))  # fmt: skip
+def test_any_value_of_any_field_is_taken_as_it_is_or_refused(registry, data, name):
+    value = data.draw(PLAIN)
+    made = read_or_refuse(lambda: structure(registry, "metric", {"type": "everything", "count": 1, name: value}))
+    if made is not None:
+        again = unstructure(registry, made)[name]
+        assert unstructure(registry, getattr(made, name)) == again
+        if not isinstance(value, (dict, list, str)):
+            assert again == value
+            assert isinstance(again, bool) == isinstance(value, bool)
+            assert isinstance(again, str) == isinstance(value, str)
+
+
+@SETTINGS
+@given(value=PLAIN)
+def test_any_mapping_is_a_component_or_refused(registry, value):
+    for kind in dc.registry.ALL_KINDS:
+        read_or_refuse(lambda: structure(registry, kind, value if isinstance(value, dict) else {"type": value}))

@@ -1,0 +1,244 @@
+"""`check`, `explain`, `schema`, `run`, `train`, `sample`, `evaluate`, `compare` on a spec that runs in a second."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from safetensors.torch import load_file
+
+from diffcore.cli import main
+
+SPEC = """\
+diffcore: 1
+name: tiny
+data: {type: two-moons}
+process: {type: flow}
+network: {type: mlp}
+loss: {type: denoising}
+trainer: {type: standard, steps: 3, batch: 32}
+solver: {type: heun, steps: 4}
+sampling: {n: 16, batch: 16}
+metrics: [{type: sliced-wasserstein}]
+evaluation: {n: 32, batch: 32, solvers: [{type: euler}], calls: [2, 4]}
+"""
+BAD = """\
+diffcore: 1
+data: {type: two-mons}
+process: {type: flow, speed: 3}
+network: {type: mlp}
+loss: {type: denoising}
+solver:
+  type: heun
+  steps: -1
+"""
+
+
+def call(*arguments: object, code: int = 0) -> Result:
+    shown = CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
+    assert shown.exit_code == code, shown.output
+    return shown
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the spec, and with a run of it."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "spec.yaml").write_text(SPEC)
+    shown = call("run", folder / "spec.yaml", "--out", folder / "run")
+    (folder / "said").write_text(shown.stdout)
+    return folder
+
+
+def test_check_says_that_a_sound_spec_is_sound(place: Path):
+    assert call("check", place / "spec.yaml").stdout == f"{place / 'spec.yaml'} is sound\n"
+    assert json.loads(call("check", place / "spec.yaml", "--json").stdout) == {"ok": True, "faults": []}
+
+
+def test_check_names_every_fault_at_its_place(tmp_path: Path):
+    spec = tmp_path / "bad.yaml"
+    spec.write_text(BAD)
+    said = call("check", spec, code=2)
+    assert said.stdout == ""
+    for place, message in [
+        ("2:14", "did you mean 'two-moons'?"),
+        ("3:23", "unknown field of process 'flow'"),
+        ("8:10", "must be >= 1; got -1"),
+    ]:
+        (line,) = [line for line in said.stderr.splitlines() if line.startswith(f"{spec}:{place}: ")]
+        assert message in line
+    assert "3 faults" in said.stderr
+
+
+def test_check_gives_the_same_faults_as_json(tmp_path: Path):
+    spec = tmp_path / "bad.yaml"
+    spec.write_text(BAD)
+    told = json.loads(call("check", spec, "--json", code=2).stdout)
+    assert not told["ok"]
+    assert [(f["line"], f["column"], f["path"]) for f in told["faults"]] == [
+        (2, 14, "data.type"),
+        (3, 23, "process.speed"),
+        (8, 10, "solver.steps"),
+    ]
+
+
+def test_check_finds_parts_that_do_not_fit(place: Path):
+    shown = call("check", place / "spec.yaml", "--set", "prediction=eps", code=2)
+    assert "'eps'" in shown.stderr
+    told = json.loads(call("check", place / "spec.yaml", "--set", "prediction=eps", "--json", code=2).stdout)
+    assert [f["file"] for f in told["faults"]] == [str(place / "spec.yaml")]
+
+
+def test_explain_shows_the_final_grid_in_closed_form(place: Path):
+    told = json.loads(call("explain", place / "spec.yaml", "--set", "solver.steps=5", "--json").stdout)
+    assert (told["process"], told["solver"], told["steps"]) == ("flow", "heun", 5)
+    assert told["calls"] == 2 * 5 - 1, "Heun's last step to t = 0 is Euler's"
+    times = [row["t"] for row in told["grid"]]
+    assert times[0] == 1
+    assert times[-1] == 0
+    assert times == sorted(times, reverse=True)
+    for row in told["grid"]:
+        assert row["alpha"] == pytest.approx(1 - row["t"], abs=1e-12)
+        assert row["sigma"] == pytest.approx(row["t"], abs=1e-12)
+        inside = 0 < row["t"] < 1
+        assert row["lam"] == (pytest.approx(math.log((1 - row["t"]) / row["t"])) if inside else None)
+
+
+def test_explain_as_a_table_has_a_line_per_node(place: Path):
+    lines = call("explain", place / "spec.yaml").stdout.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.split() == ["STEP", "T", "ALPHA", "SIGMA", "LAM"])
+    assert [line.split()[0] for line in lines[start + 1 :]] == ["0", "1", "2", "3", "4"]
+
+
+def test_explain_says_where_every_value_is_from(place: Path):
+    spec = place / "spec.yaml"
+    told = json.loads(call("explain", spec, "--set", "solver.steps=5", "--origin", "--json").stdout)
+    where = {v["path"]: (v["value"], v["origin"]) for v in told["origin"]}
+    assert where["name"] == ("tiny", f"{spec}:2:7")
+    assert where["solver.steps"] == (5, "--set solver.steps=5")
+    assert where["seed"] == (0, "default")
+    assert "solver.steps" in call("explain", spec, "--origin").stdout
+
+
+def test_schema_is_valid_and_takes_the_spec(place: Path):
+    schema = json.loads(call("schema").stdout)
+    jsonschema.Draft7Validator.check_schema(schema)
+    from diffcore.registry import Registry
+    from diffcore.specs import load_spec, unstructure
+
+    registry = Registry.load()
+    jsonschema.validate(unstructure(registry, load_spec(place / "spec.yaml", registry)), schema)
+    grids = json.loads(call("schema", "--kind", "grids").stdout)
+    jsonschema.validate({"type": "karras"}, grids)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"type": "heun"}, grids)
+
+
+def test_run_prints_its_table_and_where_the_report_is(place: Path):
+    said = (place / "said").read_text()
+    rows = json.loads((place / "run" / "evaluation.json").read_text())
+    assert [line.split()[:3] for line in said.splitlines()[1 : 1 + len(rows)]] == [
+        [r["solver"], str(r["steps"]), str(r["calls"])] for r in rows
+    ]
+    assert [(r["solver"], r["calls"]) for r in rows] == [("heun", 7), ("euler", 2), ("euler", 4)]
+    assert f"report: {place / 'run' / 'report.html'}" in said
+
+
+def test_sample_needs_nothing_but_the_run(place: Path):
+    call("sample", place / "run", "-n", 5, "--out", place / "a.npz")
+    call("sample", place / "run", "-n", 3, "--out", place / "b.safetensors")
+    call("sample", place / "run", "-n", 3, "--seed", 1, "--out", place / "c.npz")
+    five, three, other = np.load(place / "a.npz")["x"], load_file(place / "b.safetensors")["x"].numpy(), np.load(place / "c.npz")["x"]
+    assert five.shape == (5, 2)
+    np.testing.assert_allclose(five[:3], three, rtol=0, atol=1e-5)  # sample i does not depend on how many there are
+    assert np.abs(three - other).max() > 0.01
+
+
+def test_sample_takes_the_spec_s_number_and_a_default_place(place: Path):
+    shown = call("sample", place / "run", "--seed", 9)
+    (made,) = (place / "run" / "samples").glob("seed-9.*")
+    assert shown.stdout.startswith("16 samples of shape (2,), 7 network calls")
+    assert str(made) in shown.stdout
+
+
+def test_sample_takes_another_solver(place: Path):
+    shown = call("sample", place / "run", "-n", 2, "--set", "solver.type=euler", "--set", "solver.steps=3", "--out", place / "d.npz")
+    assert "3 network calls" in shown.stdout
+
+
+def test_sample_refuses_a_condition_that_the_data_lacks(place: Path):
+    shown = call("sample", place / "run", "--cond", "label=3", "--out", place / "e.npz", code=2)
+    assert "no condition 'label'" in shown.stderr
+    assert not (place / "e.npz").exists()
+
+
+def test_sample_from_damaged_weights_is_one_message(place: Path, tmp_path: Path):
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes((place / "run" / "weights.safetensors").read_bytes()[:-10])
+    shown = call("sample", weights, code=2)
+    assert str(weights) in shown.stderr
+    assert "damaged" in shown.stderr
+
+
+def test_evaluate_gives_the_table_of_the_run(place: Path):
+    def values(rows: list[dict[str, Any]]) -> list[Any]:
+        return [(r["solver"], r["calls"], r["metrics"]["SW2"]["value"]) for r in rows]
+
+    before = json.loads((place / "run" / "evaluation.json").read_text())
+    told = json.loads(call("evaluate", place / "run", "--json").stdout)
+    assert [v[:2] for v in values(told)] == [v[:2] for v in values(before)]
+    assert [v[2] for v in values(told)] == pytest.approx([v[2] for v in values(before)])
+
+
+def test_compare_puts_runs_side_by_side(place: Path):
+    call("train", place / "spec.yaml", "--out", place / "other", "--set", "trainer.steps=1")
+    call("evaluate", place / "other")
+    told = json.loads(call("compare", place / "run", place / "other", "--json").stdout)
+    assert [row["run"] for row in told] == ["run"] * 3 + ["other"] * 3
+    shown = call("compare", place / "run", place / "other", "--out", place / "both.html").stdout
+    assert [line.split()[0] for line in shown.splitlines()[1:7]] == ["run"] * 3 + ["other"] * 3
+    assert "<html" in (place / "both.html").read_text()
+
+
+def test_compare_with_a_run_that_was_not_measured_says_what_to_do(place: Path):
+    call("train", place / "spec.yaml", "--out", place / "bare", "--set", "trainer.steps=1")
+    assert f"diffcore evaluate {place / 'bare'}" in call("compare", place / "bare", code=2).stderr
+
+
+def test_a_run_that_diverges_is_exit_code_1(place: Path):
+    extra = ["--set", "trainer.lr=1e30", "--set", "trainer.warmup=0", "--set", "trainer.clip=null"]
+    shown = call("train", place / "spec.yaml", "--out", place / "nan", "--set", "trainer.steps=20", *extra, code=1)
+    assert "step" in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+def test_control_c_leaves_a_checkpoint_and_says_how_to_resume(place: Path, tmp_path: Path):
+    out, steps = tmp_path / "run", 500
+    command = ["train", str(place / "spec.yaml"), "--set", f"trainer.steps={steps}", "--set", "trainer.log_every=1", "--out", str(out)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([sys.executable, "-m", "diffcore", *command], stderr=subprocess.PIPE, text=True, env=env) as running:
+        while not (out / "metrics.jsonl").exists() and running.poll() is None:
+            time.sleep(0.005)
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=120)
+    assert running.returncode == 130, said
+    assert f"interrupted; resume with: {shlex.join(['diffcore', *command])}" in said
+    assert "Traceback" not in said
+    (saved,) = (out / "checkpoints").glob("step-*.safetensors")
+    done = int(saved.stem.removeprefix("step-"))
+    assert 0 < done < steps
+    call(*command)
+    logged = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert logged == list(range(1, steps + 1))

@@ -1,0 +1,923 @@
+"""A check that has never failed proves nothing: each check of the kit against a component with one planted error."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+import diffcore as dc
+from diffcore.testing.suite import cases
+
+DOUBLE = torch.float64
+HISTORY: list[torch.Tensor] = []
+
+
+# --- solvers ---------------------------------------------------------------------------------------------------------
+@dc.component
+class Multistep(dc.Solver):
+    """x_s = (sigma_s/sigma_t) x + gain ((1 + r/2) m_i - (r/2) m_(i-1)), r the ratio of steps in lam (Lu et al. 2022)."""
+
+    source: ClassVar[str] = "arXiv 2211.01095"
+    requires: ClassVar[frozenset[str]] = frozenset({"affine"})
+    order: ClassVar[int | None] = 2
+
+    def plan(self, process, grid):
+        t, s = process.pairs(grid)
+        h, keep = s.lam - t.lam, s.sigma / t.sigma
+        half = torch.cat([torch.zeros_like(h[:1]), h[1:] / h[:-1]]) / 2
+        half = torch.where(half.isfinite(), half, 0.0)
+        return self.rows(t, s, keep, s.alpha - t.alpha * keep, half)
+
+    def rows(self, t, s, keep, gain, half):
+        return dc.Plan(t=t, keep=keep, now=gain * (1 + half), before=-gain * half)
+
+    def init(self, x):
+        return torch.zeros_like(x)
+
+    def step(self, field, x, row, carry, z):
+        m = field.posterior(x, row.t).mean
+        return dc.lincomb((row.keep, x), (row.now, m), (row.before, carry)), m
+
+
+@dc.component
+class SwappedIndex(Multistep):
+    """t and s exchanged in the gain = alpha_s - alpha_t keep."""
+
+    def rows(self, t, s, keep, gain, half):
+        return super().rows(t, s, keep, t.alpha - s.alpha * keep, half)
+
+
+@dc.component
+class WrongSign(Multistep):
+    """The history with the sign of + r/2."""
+
+    def rows(self, t, s, keep, gain, half):
+        return dc.Plan(t=t, keep=keep, now=gain * (1 - half), before=gain * half)
+
+
+@dc.component
+class LostCarry(Multistep):
+    """Never hands its history m_(i-1) on: = first order."""
+
+    def step(self, field, x, row, carry, z):
+        m = field.posterior(x, row.t).mean
+        return dc.lincomb((row.keep, x), (row.now + row.before, m)), m
+
+
+@dc.component
+class StaleHistory(Multistep):
+    """Keeps m_(i-1) in a global = shared by all runs."""
+
+    def step(self, field, x, row, carry, z):
+        m = field.posterior(x, row.t).mean
+        before = HISTORY[-1] if HISTORY and HISTORY[-1].shape == m.shape else torch.zeros_like(m)
+        HISTORY[:] = [m]
+        return dc.lincomb((row.keep, x), (row.now, m), (row.before, before)), m
+
+
+@dc.component
+class GlobalNoise(Multistep):
+    """Adds 1e-9 randn of the global generator."""
+
+    def step(self, field, x, row, carry, z):
+        x, carry = super().step(field, x, row, carry, z)
+        return x + 1e-9 * torch.randn(x.shape).to(x), carry
+
+
+@dc.component
+class MutatesInput(Multistep):
+    """x *= keep, in place."""
+
+    def step(self, field, x, row, carry, z):
+        m = field.posterior(x, row.t).mean
+        x.mul_(row.keep)
+        return dc.lincomb((1, x), (row.now, m), (row.before, carry)), m
+
+
+@dc.component
+class MutatesCarry(Multistep):
+    """carry = m, in place."""
+
+    def step(self, field, x, row, carry, z):
+        m = field.posterior(x, row.t).mean
+        x = dc.lincomb((row.keep, x), (row.now, m), (row.before, carry))
+        return x, carry.copy_(m)
+
+
+@dc.component
+class BoastsOfOrder(Multistep):
+    """order = 3, which it is not."""
+
+    order: ClassVar[int | None] = 3
+
+
+@dc.component
+class HidesEvaluations(Multistep):
+    """m = (m + m) / 2: two evaluations, one declared."""
+
+    def step(self, field, x, row, carry, z):
+        field.posterior(x, row.t)
+        return super().step(field, x, row, carry, z)
+
+
+@dc.component
+class OwnTimes(Multistep):
+    """Evaluates at 0.99 t, which is in no plan."""
+
+    def step(self, field, x, row, carry, z):
+        m = field.posterior(x, 0.99 * float(row.t.t)).mean
+        return dc.lincomb((row.keep, x), (row.now, m), (row.before, carry)), m
+
+
+@dc.component
+class LooksAtValues(Multistep):
+    """if |m| > 100 then clip = a branch on a tensor."""
+
+    def step(self, field, x, row, carry, z):
+        m = field.posterior(x, row.t).mean
+        m = m.clamp(-100, 100) if float(m.abs().max()) > 100 else m
+        return dc.lincomb((row.keep, x), (row.now, m), (row.before, carry)), m
+
+
+@dc.component
+class SinglePlan(Multistep):
+    """keep in float32 = 1e-7 of error."""
+
+    def rows(self, t, s, keep, gain, half):
+        return super().rows(t, s, keep.float(), gain, half)
+
+
+@dc.component
+class CouplesBatch(Multistep):
+    """m - mean of m over the batch * 1e-3."""
+
+    def step(self, field, x, row, carry, z):
+        m = field.posterior(x, row.t).mean
+        return dc.lincomb((row.keep, x), (row.now, m - 1e-3 * m.mean(0)), (row.before, carry)), m
+
+
+@dc.component
+class ReusesTooEarly(Multistep):
+    """Writes to `out` and keeps x -> the carry is overwritten two steps later."""
+
+    def init(self, x):
+        return torch.zeros_like(x), torch.zeros_like(x), torch.zeros_like(x)
+
+    def step(self, field, x, row, carry, z):
+        m = field.posterior(x, row.t).mean
+        oldest = carry[2]
+        return dc.lincomb((row.keep, x), (row.now + row.before, m), (1e-3, oldest), out=row.out), (x, *carry[:2])
+
+
+@dc.component
+class ForgetsLastStep(Multistep):
+    """The last step with h = inf: = NaN."""
+
+    def plan(self, process, grid):
+        t, s = process.pairs(grid)
+        h = s.lam - t.lam
+        return dc.Plan(t=t, keep=s.sigma / t.sigma, now=s.alpha - t.alpha * s.sigma / t.sigma, before=0 * h)
+
+
+@dc.component
+class ChangesType(Multistep):
+    """x = x.double()."""
+
+    def step(self, field, x, row, carry, z):
+        x, carry = super().step(field, x, row, carry, z)
+        return x.double(), carry
+
+
+@dc.component
+class SkipsTime(Multistep):
+    """Moves entries at rest: keep = keep + 1e-3 (1 - keep) + 1e-4."""
+
+    def rows(self, t, s, keep, gain, half):
+        return super().rows(t, s, keep - 1e-4 * (keep.ndim > 1), gain, half)
+
+
+@dc.component
+class NeedsMore(Multistep):
+    """requires = {"affine"}, but claims nothing."""
+
+    requires: ClassVar[frozenset[str]] = frozenset({"affine"})
+
+    def plan(self, process, grid):
+        return super().plan(process, grid)
+
+
+@dc.component
+class Ancestral(dc.Solver):
+    """N(kept x_t + fresh x*, sigma_s^2 (1 - r)), r = (alpha_t sigma_s / alpha_s sigma_t)^2 (Ho et al. 2020)."""
+
+    requires: ClassVar[frozenset[str]] = frozenset({"affine"})
+    additive_noise: ClassVar[bool] = True
+
+    def plan(self, process, grid):
+        t, s = process.pairs(grid)
+        fresh = 1 - (t.alpha * s.sigma / (s.alpha * t.sigma)) ** 2
+        keep = (s.sigma / t.sigma) ** 2 * t.alpha / s.alpha
+        return dc.Plan(t=t, keep=keep, gain=s.alpha * fresh, noise=self.weight(t, s, fresh))
+
+    def weight(self, t, s, fresh):
+        return s.sigma * fresh**0.5
+
+    def step(self, field, x, row, carry, z):
+        m = field.posterior(x, row.t).mean
+        x = dc.lincomb((row.keep, x), (row.gain, m))
+        return (x if z is None else dc.lincomb((1, x), (row.noise, z))), None
+
+
+@dc.component
+class VarianceAsNoise(Ancestral):
+    """noise = sigma_s (1 - r): variance for deviation."""
+
+    def weight(self, t, s, fresh):
+        return s.sigma * fresh
+
+
+@dc.component
+class NoiseAtTheEnd(Ancestral):
+    """noise = that of t at the last step."""
+
+    def weight(self, t, s, fresh):
+        return torch.where(s.sigma > 0, s.sigma, 0.5) * fresh**0.5
+
+
+@dc.component
+class UndeclaredNoise(Ancestral):
+    """Adds 2 noise z, declares noise z."""
+
+    def step(self, field, x, row, carry, z):
+        x, carry = super().step(field, x, row, carry, z)
+        return (x if z is None else x + row.noise * z), carry
+
+
+SOLVERS = [
+    (SwappedIndex, "order", "does not converge|order"),
+    (SwappedIndex, "from_the_middle", "errors by steps"),
+    (WrongSign, "order", "has order|does not converge"),
+    (LostCarry, "order", "order 1.0"),
+    (StaleHistory, "interleaved", "interleaved with another run"),
+    (StaleHistory, "pure_steps", "two results"),
+    (GlobalNoise, "no_global_noise", "global generator"),
+    (GlobalNoise, "deterministic", "two runs with one seed"),
+    (MutatesInput, "start_untouched", "changed in place"),
+    (MutatesInput, "pure_steps", "changed in place"),
+    (MutatesCarry, "pure_steps", "changed in place"),
+    (BoastsOfOrder, "order", "declared is 3"),
+    (HidesEvaluations, "declared_evaluations", "calls per step"),
+    (OwnTimes, "planned_times", "was called at t"),
+    (LooksAtValues, "rows_as_tensors", "value of a tensor"),
+    (SinglePlan, "planned_in_double", "float32"),
+    (CouplesBatch, "batch_partition", "batch of 64"),
+    (ReusesTooEarly, "start_untouched", "reuses buffers"),
+    (ForgetsLastStep, "any_length", "NaN or Inf"),
+    (ChangesType, "precision", "came back as"),
+    (SkipsTime, "time_per_pixel", "entries at rest moved"),
+    (VarianceAsNoise, "marginals", "relative errors of mean and variance"),
+    (NoiseAtTheEnd, "lands_on_data", "away from the only data point"),
+    (UndeclaredNoise, "noise_weight", "not row.noise"),
+    (UndeclaredNoise, "marginals", "relative errors of mean and variance"),
+]
+
+
+# --- processes -------------------------------------------------------------------------------------------------------
+@dc.component
+class Line(dc.AffineProcess):
+    """alpha = 1 - t, sigma = t (Liu et al. 2022)."""
+
+    def coeffs(self, t):
+        one = torch.ones_like(t)
+        return dc.Coeffs(t, 1 - t, t, -one, one)
+
+
+@dc.component
+class WrongSlope(Line):
+    """sigma' = 1 + t."""
+
+    def coeffs(self, t):
+        return super().coeffs(t)._replace(dsigma=1 + t)
+
+
+@dc.component
+class RisingSignal(Line):
+    """alpha = 1 - t + t^2: lam rises near T = no process."""
+
+    def coeffs(self, t):
+        return super().coeffs(t)._replace(sigma=t * (1 - 0.9 * t), dsigma=1 - 1.8 * t, alpha=torch.ones_like(t), dalpha=0 * t)
+
+
+@dc.component
+class WrongInverse(Line):
+    """t_of_lam = 1 / (1 + exp(2 lam)): the full log-SNR."""
+
+    def t_of_lam(self, lam):
+        return torch.sigmoid(-2 * lam)
+
+
+@dc.component
+class VarianceForDeviation(Line):
+    """x_t = alpha x_0 + sigma^2 eps."""
+
+    def corrupt(self, x0, t, draw):
+        made = super().corrupt(x0, t, draw)
+        xt = dc.lincomb((made.at.alpha, x0), (made.at.sigma**2, made.eps))
+        return dc.Corruption(xt, made.at, x0, made.eps)
+
+
+@dc.component
+class WidePrior(Line):
+    """N(0, 1.5^2) = not sigma_T."""
+
+    def prior(self, shape, draw):
+        return 1.5 * super().prior(shape, draw)
+
+
+@dc.component
+class WrongReverse(Line):
+    """The reverse kernel with t and s exchanged in 1 - r = its variance."""
+
+    def reverse(self, x, t, s, posterior, z):
+        return super().reverse(x, t, s._replace(sigma=s.sigma * 1.01), posterior, z)
+
+
+@dc.component
+class LiftsFromTheRight(Line):
+    """t broadcast as torch does = from the right."""
+
+    def corrupt(self, x0, t, draw):
+        at, eps = self.coeffs(t.to(x0.dtype)), self.noise(x0, draw)
+        alpha, sigma = (at.alpha, at.sigma) if t.shape[-1] == x0.shape[-1] else (at.alpha[:, None], at.sigma[:, None])
+        return dc.Corruption(alpha * x0 + sigma * eps, at, x0, eps)
+
+
+@dc.component
+class GlobalCorruption(Line):
+    """eps = randn of the global generator."""
+
+    def noise(self, x, draw):
+        return torch.randn(x.shape, dtype=x.dtype)
+
+
+@dc.component
+class WrongVelocity(Line):
+    """v = sigma' eps = without the data."""
+
+    def velocity(self, x, at, posterior):
+        return posterior.eps
+
+
+@dc.component
+class DeafFeature(Line):
+    """embed_time = 0."""
+
+    def embed_time(self, t):
+        return torch.zeros_like(t)
+
+
+@dc.component
+class MutatesData(Line):
+    """x_0 *= alpha."""
+
+    def corrupt(self, x0, t, draw):
+        made = super().corrupt(x0, t, draw)
+        x0.mul_(0.5)
+        return made
+
+
+PROCESSES = [
+    (WrongSlope, "derivatives", "dsigma is not the derivative"),
+    (WrongSlope, "velocity_of_flow", "velocity at"),
+    (RisingSignal, "signal_falls", "does not fall"),
+    (WrongInverse, "inverse_of_lam", "t_of_lam"),
+    (VarianceForDeviation, "kernel_moments", "variance"),
+    (WidePrior, "prior_moments", "variance"),
+    (WrongReverse, "reverse_kernel", "Bayes|noise of the step"),
+    (LiftsFromTheRight, "times_per_entry", "from the left"),
+    (GlobalCorruption, "noise_is_an_argument", "global generator"),
+    (MutatesData, "noise_is_an_argument", "changed in place"),
+    (WrongVelocity, "velocity_of_flow", "velocity at"),
+    (WrongVelocity, "predictions_agree", "velocity read from"),
+    (DeafFeature, "time_feature", "one feature"),
+]
+
+
+# --- grids -----------------------------------------------------------------------------------------------------------
+@dc.component
+class Even(dc.Grid):
+    """t_i = start (1 - i / N)."""
+
+    def nodes(self, process, steps, start):
+        return torch.linspace(start, 0.0, steps + 1, dtype=DOUBLE)
+
+
+@dc.component
+class RepeatedNode(Even):
+    """t_N = t_(N-1)."""
+
+    def nodes(self, process, steps, start):
+        nodes = super().nodes(process, steps, start)
+        nodes[-1] = nodes[-2] if steps > 1 else 0.0
+        return nodes
+
+
+@dc.component
+class SingleNodes(Even):
+    """t_i in float32 = rounded."""
+
+    def nodes(self, process, steps, start):
+        return super().nodes(process, steps, start).float()
+
+
+@dc.component
+class IgnoresStart(Even):
+    """t_0 = T."""
+
+    def nodes(self, process, steps, start):
+        return super().nodes(process, steps, process.T)
+
+
+@dc.component
+class OneTooMany(Even):
+    """N + 2 nodes = one more step."""
+
+    def nodes(self, process, steps, start):
+        return super().nodes(process, steps + 1, start)
+
+
+@dc.component
+class MovingEnd(Even):
+    """t_N = 1 / (10 N)."""
+
+    def nodes(self, process, steps, start):
+        return torch.linspace(start, 0.1 * start / steps, steps + 1, dtype=DOUBLE)
+
+
+GRIDS = [
+    (RepeatedNode, "nodes", "not strictly falling"),
+    (SingleNodes, "nodes", "float32"),
+    (IgnoresStart, "nodes", "first node"),
+    (OneTooMany, "nodes", "nodes, must be"),
+    (MovingEnd, "same_end", "last node"),
+]
+
+
+# --- losses, time laws, weightings, couplings ------------------------------------------------------------------------
+@dc.component
+class Regression(dc.Loss):
+    """E |net(x_t, t) - target|^2 with t uniform (Ho et al. 2020)."""
+
+    requires: ClassVar[frozenset[str]] = frozenset({"affine"})
+
+    def __call__(self, model, x0, draw, **cond):
+        t = 0.05 * model.process.T + 0.9 * model.process.T * draw.uniform()
+        made = model.process.corrupt(x0, t, draw.fold(1))
+        return self.compare(model(made.xt, t, **cond).value, made, model)
+
+    def compare(self, out, made, model):
+        return ((out - made.target(model.prediction)) ** 2).mean(1)
+
+
+@dc.component
+class WrongTarget(Regression):
+    """target + 0.3 = another minimiser."""
+
+    def compare(self, out, made, model):
+        return ((out - made.target(model.prediction) - 0.3) ** 2).mean(1)
+
+
+@dc.component
+class AbsoluteError(Regression):
+    """E |net - target|: its minimiser is the median = not the mean."""
+
+    def compare(self, out, made, model):
+        return (out - made.target(model.prediction)).abs().mean(1)
+
+
+@dc.component
+class ReducesBatch(Regression):
+    """mean over all = one number."""
+
+    def compare(self, out, made, model):
+        return super().compare(out, made, model).mean()
+
+
+@dc.component
+class Detached(Regression):
+    """stop-gradient(net) = nothing to learn."""
+
+    def compare(self, out, made, model):
+        return super().compare(out.detach() + 0 * out, made, model)
+
+
+@dc.component
+class NoisyLoss(Regression):
+    """eps ~ the global generator, = not the draw."""
+
+    def compare(self, out, made, model):
+        return super().compare(out, made, model) * (1 + 0 * torch.rand(len(out)))
+
+
+@dc.component
+class CoupledLoss(Regression):
+    """|net - target|^2 - its mean over the batch."""
+
+    def compare(self, out, made, model):
+        each = super().compare(out, made, model)
+        return each - 0.5 * each.mean()
+
+
+@dc.component
+class UniformLaw(dc.TimeLaw):
+    """t = min_time + (T - min_time) u."""
+
+    def __call__(self, process, draw):
+        return process.min_time + (process.T - process.min_time) * draw.uniform()
+
+
+@dc.component
+class TooEarly(UniformLaw):
+    """t = u - 0.1: below min_time."""
+
+    def __call__(self, process, draw):
+        return super().__call__(process, draw) - 0.1
+
+
+@dc.component
+class SortedLaw(UniformLaw):
+    """t sorted = no law of a sample."""
+
+    def __call__(self, process, draw):
+        return super().__call__(process, draw).sort().values
+
+
+@dc.component
+class NegativeWeight(dc.Weighting):
+    """w = -1."""
+
+    def __call__(self, at, row):
+        return -torch.ones_like(at.alpha)
+
+
+@dc.component
+class NormalisedWeight(dc.Weighting):
+    """w / sum of w: = depends on the batch."""
+
+    def __call__(self, at, row):
+        weight = torch.as_tensor(at.alpha)
+        return weight / weight.sum()
+
+
+@dc.component
+class Shuffled(dc.Coupling):
+    """eps in another order = the same marginals."""
+
+    def pair(self, x0, eps, draw):
+        return x0, eps[draw.uniform().argsort()]
+
+
+@dc.component
+class Shrinks(Shuffled):
+    """eps / 2 = other noise."""
+
+    def pair(self, x0, eps, draw):
+        return x0, eps / 2
+
+
+OTHERS = [
+    (WrongTarget, "minimised_by_the_oracle", "s.e. off 0"),
+    (AbsoluteError, "minimised_by_the_oracle", "s.e. off 0"),
+    (ReducesBatch, "per_sample", "do not reduce"),
+    (Detached, "reaches_the_network", "gradient"),
+    (NoisyLoss, "noise_is_an_argument", "global generator"),
+    (CoupledLoss, "batch_partition", "alone differ"),
+    (TooEarly, "lawful", "outside"),
+    (SortedLaw, "lawful", "rest of its batch"),
+    (NegativeWeight, "positive", "weights"),
+    (NormalisedWeight, "positive", "other times"),
+    (Shrinks, "keeps_marginals", "variance of eps"),
+]
+
+
+# --- guidance, flow maps, networks, data, metrics --------------------------------------------------------------------
+@dc.component
+class Scale(dc.Guidance):
+    """E[x_0] <- w E[x_0]."""
+
+    neutral: ClassVar[dict[str, Any]] = {"weight": 1.0}
+    weight: float = dc.field(default=1.2, doc="factor of the mean")
+
+    def guide(self, denoiser, x, t, **cond):
+        found = denoiser(x, t, **cond)
+        return found.replace("x0", self.weight * found.mean)
+
+
+@dc.component
+class ScalesOutput(Scale):
+    """net <- w net, whatever it predicts."""
+
+    def guide(self, denoiser, x, t, **cond):
+        found = denoiser(x, t, **cond)
+        return found.replace(found.name, self.weight * found.value)
+
+
+@dc.component
+class NeverNeutral(Scale):
+    """w = 1 is not the identity: (w + 1)."""
+
+    def guide(self, denoiser, x, t, **cond):
+        found = denoiser(x, t, **cond)
+        return found.replace("x0", (self.weight + 1) * found.mean)
+
+
+@dc.component
+class ClipsInPlace(Scale):
+    """x clamped to [-1, 1], in place = the caller's."""
+
+    def guide(self, denoiser, x, t, **cond):
+        return super().guide(denoiser, x.clamp_(-1, 1), t, **cond)
+
+
+@dc.component
+class CentresBatch(Scale):
+    """mean - mean over the batch."""
+
+    def guide(self, denoiser, x, t, **cond):
+        found = denoiser(x, t, **cond)
+        return found.replace("x0", found.mean - found.mean.mean(0))
+
+
+@dc.component
+class SecretGradient(Scale):
+    """grad |x*|^2, with needs = {}."""
+
+    def guide(self, denoiser, x, t, **cond):
+        x = x.detach().requires_grad_()
+        found = denoiser(x, t, **cond)
+        grad = torch.autograd.grad((found.mean**2).sum(), x)[0]
+        return found.replace("x0", found.mean - grad)
+
+
+@dc.component
+class UncountedCalls(Scale):
+    """net called past the denoiser = free of charge."""
+
+    def guide(self, denoiser, x, t, **cond):
+        denoiser.base.net(x, torch.full((len(x),), 0.5, dtype=x.dtype))
+        return super().guide(denoiser, x, t, **cond)
+
+
+@dc.component
+class Average(dc.FlowMap):
+    """Psi = x + (s - t) u (Geng et al. 2025)."""
+
+    predictions: ClassVar[tuple[str, ...]] = ("velocity",)
+
+    def map(self, model, x, t, s, **cond):
+        t, s = model.point(t, x), model.point(s, x)
+        return x + dc.expand(s.t - t.t, x) * model.network(x, t, s, **cond)
+
+
+@dc.component
+class NotTheIdentity(Average):
+    """Psi = x + (s - t - 0.1) u."""
+
+    def map(self, model, x, t, s, **cond):
+        return super().map(model, x, t, s, **cond) - 0.1 * model(x, t).velocity
+
+
+@dc.component
+class TwiceTheJump(Average):
+    """Psi = x + 2 (s - t) u, = twice too far."""
+
+    def exact(self, oracle, process):
+        def net(x, t, s=None):
+            gap = dc.expand(s - t, x)
+            return (oracle.flow(process, x, t, s) - x) / torch.where(gap == 0, 1.0, gap)
+
+        return net
+
+    def map(self, model, x, t, s, **cond):
+        return 2 * super().map(model, x, t, s, **cond) - x
+
+
+class Layers(nn.Module):
+    """A perceptron of x, t and label, to be spoiled."""
+
+    def __init__(self, width, spoil):
+        super().__init__()
+        self.null_cond, self.spoil = ({"label": 4} if spoil == "null" else {"label": 3}), spoil
+        self.body, self.time, self.label = nn.Linear(width, width), nn.Linear(1, width), nn.Embedding(4, width)
+        self.norm = nn.BatchNorm1d(width, affine=False, track_running_stats=False)
+        self.spare = nn.Parameter(torch.zeros(1)) if spoil == "spare" else None
+
+    def forward(self, x, t, s=None, label=None):
+        h = self.body(x.flatten(1))
+        h = h if self.spoil == "time" else h + self.time(t[:, None])
+        h = h if label is None else h + self.label(label)
+        h = self.norm(h) if self.spoil == "batch" else h
+        return torch.tanh(h).reshape(x.shape)
+
+
+@dc.component
+class Perceptron(dc.Network):
+    """tanh(W x + b t + e_label) = net."""
+
+    spoil: str = dc.field(default="", doc="what is wrong")
+    event_shape: ClassVar[tuple[int, ...]] = (6,)
+
+    def build(self, shape, cond):
+        net = Layers(shape[0], self.spoil)
+        net.null_cond = net.null_cond if cond else {}
+        return net
+
+
+@dc.component
+class IgnoresTime(Perceptron):
+    """tanh(W x) = without t."""
+
+    spoil: str = dc.field(default="time", doc="what is wrong")
+
+
+@dc.component
+class NormalisesBatch(Perceptron):
+    """h / its deviation over the batch."""
+
+    spoil: str = dc.field(default="batch", doc="what is wrong")
+
+
+@dc.component
+class SpareParameter(Perceptron):
+    """A parameter that nothing reads = DDP hangs."""
+
+    spoil: str = dc.field(default="spare", doc="what is wrong")
+
+
+@dc.component
+class WrongNull(Perceptron):
+    """null = classes + 1."""
+
+    spoil: str = dc.field(default="null", doc="what is wrong")
+
+
+class Numbers:
+    """Uniform numbers by id, to be spoiled."""
+
+    shape, size, classes = (2,), 100, {}
+
+    def __init__(self, spoil):
+        self.spoil, self.count = spoil, 0
+
+    def batch(self, ids):
+        self.count += 1
+        draw = dc.Draw(self.count if self.spoil == "state" else 0, ids)
+        x = draw.uniform((2,), torch.float32)
+        return (x * 2 if self.spoil == "range" else x.double() if self.spoil == "dtype" else x), {}
+
+
+@dc.component
+class Square(dc.Data):
+    """Uniform on the unit square."""
+
+    spoil: str = dc.field(default="", doc="what is wrong")
+    range: dc.Range = dc.field(default=dc.Range(lo=0.0, hi=1.0), doc="raw values")
+
+    def open(self):
+        return Numbers(self.spoil)
+
+
+@dc.component
+class StatefulData(Square):
+    """Another sample at each reading."""
+
+    spoil: str = dc.field(default="state", doc="what is wrong")
+
+
+@dc.component
+class BeyondRange(Square):
+    """Values up to 2, declared up to 1."""
+
+    spoil: str = dc.field(default="range", doc="what is wrong")
+
+
+@dc.component
+class DoubleData(Square):
+    """float64."""
+
+    spoil: str = dc.field(default="dtype", doc="what is wrong")
+
+
+@dc.component
+class MeanDistance(dc.Metric):
+    """d = |mean(samples) - mean(reference)|."""
+
+    def measure(self, ev):
+        gap = float((ev.samples.mean() - ev.reference.mean()).abs())
+        return {"mean-distance": dc.Measured(value=gap, n=len(ev.samples), better="lower")}
+
+
+@dc.component
+class WrongWayRound(MeanDistance):
+    """better = higher, = wrong."""
+
+    def measure(self, ev):
+        value = super().measure(ev)["mean-distance"].value
+        return {"mean-distance": dc.Measured(value=value, n=len(ev.samples), better="higher")}
+
+
+@dc.component
+class RandomMetric(MeanDistance):
+    """|mean - mean| of a random subset = of the global generator."""
+
+    def measure(self, ev):
+        value = float(ev.samples[torch.randperm(len(ev.samples))[:5]].mean())
+        return {"mean-distance": dc.Measured(value=value, n=5, better="lower")}
+
+
+REST = [
+    (ScalesOutput, "same_for_every_prediction", "off that of 'x0'"),
+    (NeverNeutral, "neutral", "still changes the mean"),
+    (ClipsInPlace, "leaves_inputs_alone", "changed in place"),
+    (CentresBatch, "row_by_row", "alone differ"),
+    (SecretGradient, "honest_needs", "grad"),
+    (UncountedCalls, "counted_cost", "counted"),
+    (NotTheIdentity, "identity", "moves x"),
+    (TwiceTheJump, "semigroup", "off the exact flow"),
+    (IgnoresTime, "uses_every_input", "depend on t"),
+    (NormalisesBatch, "row_by_row", "changes by"),
+    (SpareParameter, "every_parameter_learns", "spare"),
+    (WrongNull, "null_condition", "null_cond"),
+    (StatefulData, "addressed_by_number", "other samples"),
+    (BeyondRange, "as_declared", "outside its declared range"),
+    (DoubleData, "as_declared", "float64"),
+    (WrongWayRound, "direction", "higher is better"),
+    (RandomMetric, "repeatable", "global generator"),
+]
+
+
+# --- every kind ------------------------------------------------------------------------------------------------------
+@dc.component
+class Undocumented(Even):
+    speed: float = 1.0
+
+
+@dc.component
+class NeedsAField(Even):
+    """t_i = start (1 - i / N)^power."""
+
+    power: float = dc.field(doc="exponent")
+
+
+@dc.component
+class WrongExample(Even):
+    """t_i = start (1 - i / N)."""
+
+    example: ClassVar[dict[str, Any]] = {"speed": 2.0}
+
+
+@dc.component
+class NotAValue(Even):
+    """t_i = start (1 - i / N)."""
+
+    token: Any = dc.field(factory=object, doc="a new object each time")
+
+
+GENERAL = [
+    (Undocumented, "documented", "no docstring"),
+    (NeedsAField, "example", "example"),
+    (WrongExample, "example", "do not exist"),
+    (NotAValue, "by_value", "not equal"),
+]
+
+
+def outcomes(cls: type, only: str = "") -> list[Any]:
+    registry = dc.Registry()
+    registry.add(cls)
+    return [c.run() for c in cases(registry, "local") if not only or c.name.endswith(f"-{only}")]
+
+
+PLANTED = [*SOLVERS, *PROCESSES, *GRIDS, *OTHERS, *REST, *GENERAL]
+
+
+@pytest.mark.parametrize(("broken", "check", "message"), PLANTED, ids=[f"{c.__name__}-{n}" for c, n, _ in PLANTED])
+def test_a_planted_error_fails_its_check(broken, check, message):
+    HISTORY.clear()
+    (outcome,) = outcomes(broken, check)
+    assert outcome.status == "failed", outcome
+    assert re.search(message, outcome.message), outcome.message
+
+
+SOUND = [Multistep, Ancestral, Line, Even, Regression, UniformLaw, Shuffled, Scale, Average, Perceptron, Square, MeanDistance]
+
+
+@pytest.mark.parametrize("sound", SOUND, ids=lambda c: c.__name__)
+def test_the_sound_version_passes_everything(sound):
+    found = outcomes(sound)
+    bad = [o.line() for o in found if o.status == "failed"]
+    assert not bad
+    assert sum(o.status == "passed" for o in found) >= 6
