@@ -12,7 +12,7 @@ import attrs
 
 from diffcore.errors import PluginError
 from diffcore.pictures import WAIT, new_figure, png
-from diffcore.runs import read_metrics, read_rows
+from diffcore.record import read_metrics, read_rows
 
 
 @attrs.frozen

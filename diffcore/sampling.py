@@ -153,6 +153,10 @@ def _finite(x: State) -> bool:
     return all(bool(leaf.sum().isfinite()) or bool(leaf.isfinite().all()) for leaf in floating)
 
 
+def _time(t: Any) -> str:
+    return f"{t:.6g}" if isinstance(t, float) else f"{float(t.min()):.6g} to {float(t.max()):.6g}"
+
+
 def _blame(field: Field, solver: Solver, x: State, nodes: Tensor, draw: Draw) -> None:
     """Run again, looking at every frame, to name the first step that is not finite."""
     if not _finite(x):
@@ -161,5 +165,7 @@ def _blame(field: Field, solver: Solver, x: State, nodes: Tensor, draw: Draw) ->
     with torch.no_grad():
         for frame in solver.loop(field, x, nodes, draw):
             if not _finite(frame.x):
-                raise NumericsError(f"NaN or Inf in the samples after step {frame.step} (to t = {frame.t:.6g}) of solver {name}")
+                raise NumericsError(
+                    f"NaN or Inf in the samples after step {frame.step} (to t = {_time(frame.t)}) of solver {name}"
+                )
     raise NumericsError(f"NaN or Inf in the samples of solver {name}")

@@ -275,7 +275,7 @@ SOLVERS = [
     (LooksAtValues, "rows_as_tensors", "value of a tensor"),
     (SinglePlan, "planned_in_double", "float32"),
     (CouplesBatch, "batch_partition", "batch of 64"),
-    (ReusesTooEarly, "start_untouched", "reuses buffers"),
+    (ReusesTooEarly, "start_untouched", "reused buffers"),
     (ForgetsLastStep, "any_length", "NaN or Inf"),
     (ChangesType, "precision", "came back as"),
     (SkipsTime, "time_per_pixel", "entries at rest moved"),

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import diffcore as dc
-from diffcore import checkpoint, runs
+from diffcore import checkpoint, record, runs
 
 SPEC = {
     "diffcore": 1,
@@ -98,7 +98,7 @@ def test_a_killed_run_resumes_to_the_same_bits(after, spec_file, tmp_path, unint
     assert_bit_equal(tensors(out / "weights.safetensors"), tensors(uninterrupted / "weights.safetensors"))
     newest = "checkpoints/step-00000300.safetensors"
     assert_bit_equal(tensors(out / newest), tensors(uninterrupted / newest))
-    assert runs.read_metrics(out / "metrics.jsonl") == runs.read_metrics(uninterrupted / "metrics.jsonl")
+    assert record.read_metrics(out / "metrics.jsonl") == record.read_metrics(uninterrupted / "metrics.jsonl")
     again = [runs.sample_run(folder, n=8, seed=3)[0].x for folder in (out, uninterrupted)]
     assert torch.equal(*again)
 
