@@ -18,12 +18,14 @@ from diffcore.tree import State
 class Loss(Base):
     """An objective. Returns one value per sample; the trainer reduces.
 
-    `requires`: capabilities of the process. `second_time`: whether the network must take a second time.
+    `requires`: capabilities of the process. `second_time`: whether the network must take a second time. `predictions`: what
+    the network must predict, where the loss is tied to it.
     """
 
     kind: ClassVar[str] = "loss"
     requires: ClassVar[frozenset[str]] = frozenset()
     second_time: ClassVar[bool] = False
+    predictions: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, model: Denoiser, x0: State, draw: Draw, **cond: Any) -> Tensor | Mapping[str, Tensor]:
         """Per-sample losses [B] at data x0, with all randomness from `draw`; a mapping player -> [B] where several learn."""

@@ -11,11 +11,10 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from diffcore import distributed
-from diffcore.checkpoint import checkpoints, latest, load, prune, save
+from diffcore import checkpoint, distributed, weights
 from diffcore.data import Loader, Source
 from diffcore.errors import CheckpointError, IncompatibleError, SpecError
-from diffcore.fields import Denoiser, Field, count_parameters
+from diffcore.fields import Denoiser, Field
 from diffcore.metric import Evaluation, Measured
 from diffcore.noise import Draw, mix
 from diffcore.process import Process
@@ -89,7 +88,8 @@ class Pipeline:
         )
         self._check()
         if spec.init is not None:
-            self.load_weights(Path(spec.init))
+            file = weights.find(Path(spec.init), "init")
+            weights.take(file, checkpoint.load(file)[0], self.parts)
 
     def _network(self) -> nn.Module:
         if (self.spec.loss.second_time or self.spec.flow_map is not None) and not self.spec.network.takes_second_time:
@@ -105,11 +105,11 @@ class Pipeline:
         spec, field = self.spec, self.field()
         for part in (spec.solver, spec.loss, *spec.evaluation.solvers):
             field.check(part)
-        if spec.flow_map is not None and spec.flow_map.predictions and spec.prediction not in spec.flow_map.predictions:
-            raise IncompatibleError(
-                f"flow map {type(spec.flow_map).__name__} needs prediction {' or '.join(spec.flow_map.predictions)}, "
-                f"not '{spec.prediction}'"
-            )
+        for part in (spec.loss, spec.flow_map):
+            if part is not None and part.predictions and spec.prediction not in part.predictions:
+                raise IncompatibleError(
+                    f"{part.kind} {type(part).__name__} needs prediction {' or '.join(part.predictions)}, not '{spec.prediction}'"
+                )
         for metric in spec.metrics:
             if metric.needs_classes and not self.source.classes:
                 raise IncompatibleError(f"metric {type(metric).__name__} needs class labels; {type(spec.data).__name__} has none")
@@ -199,12 +199,12 @@ class Pipeline:
                 tensors.update(held)
                 numbers.update(counted)
             meta = {"step": step, "numbers": numbers, "identity": self.identity()}
-            save(folder / f"step-{step:08d}.safetensors", tensors, meta)
-            prune(folder, self.spec.trainer.keep)
+            checkpoint.save(folder / f"step-{step:08d}.safetensors", tensors, meta)
+            checkpoint.prune(folder, self.spec.trainer.keep)
         distributed.barrier()
 
     def _resume(self, folder: Path, players: Sequence[Player], say: Callable[[str], None]) -> int:
-        found = latest(folder)
+        found = checkpoint.latest(folder)
         if found is None:
             return 0
         tensors, meta, refused = found
@@ -398,8 +398,7 @@ class Pipeline:
 
         path = Path(path)
         target = path if path.suffix == ".safetensors" else path / "weights.safetensors"
-        tensors = {f"{role}.{k}": v for role, module in self.parts.items() for k, v in module.state_dict().items()}
-        save(target, tensors, {"spec": dump(self.registry, self.spec), "fingerprint": self.process.fingerprint()})
+        weights.write(target, self.parts, {"spec": dump(self.registry, self.spec), "fingerprint": self.process.fingerprint()})
         return target
 
     @classmethod
@@ -418,96 +417,11 @@ class Pipeline:
         """
         from diffcore.specs import load_spec
 
-        registry = registry or Registry.load()
-        tensors, meta = load(weights_file(Path(path)))
+        registry, file = registry or Registry.load(), weights.find(Path(path))
+        tensors, meta = checkpoint.load(file)
         spec = load_spec(meta["spec"], registry, overrides)
         pipeline = cls(attrs.evolve(spec, init=None), registry, device)
-        pipeline._take(tensors, meta, Path(path))
+        weights.check_process(file, meta["fingerprint"], pipeline.process)
+        weights.take(file, tensors, pipeline.parts)
         pipeline.spec = spec
         return pipeline
-
-    def load_weights(self, path: Path) -> None:
-        """Take the weights of another run with the same network."""
-        tensors, meta = load(weights_file(path))
-        self._take(tensors, meta, path, same_process=False)
-
-    def _take(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], path: Path, *, same_process: bool = True) -> None:
-        stored, now = meta["fingerprint"], self.process.fingerprint()
-        if same_process and (
-            len(stored) != len(now) or any(abs(a - b) > 1e-9 * max(1.0, abs(a)) for a, b in zip(stored, now, strict=True))
-        ):
-            raise CheckpointError(
-                f"{path}: the process {type(self.process).__name__} installed here has other alpha and sigma than the one "
-                f"these weights were trained with (trained {stored[:4]}..., here {now[:4]}...)"
-            )
-        for role, module in self.parts.items():
-            state = {k.removeprefix(f"{role}."): v for k, v in tensors.items() if k.startswith(f"{role}.")}
-            try:
-                module.load_state_dict(state)
-            except RuntimeError as error:
-                reason = str(error).partition("\n")[2].strip().splitlines()
-                raise CheckpointError(
-                    f"the weights in {path} do not fit the {role} of this spec: {reason[0] if reason else error}"
-                ) from None
-        self.net.eval()
-
-    # --- explaining ---------------------------------------------------------------------------------------------------
-
-    def explain(self) -> dict[str, Any]:
-        """What was assembled: parts, the final time grid with alpha, sigma and lam, and the cost of one sample."""
-        solver = self.guided_solver(self.spec.solver)
-        nodes = solver.nodes(self.process)
-        at = self.process.coeffs(nodes)
-        rows = [{"step": i, "t": float(t)} for i, t in enumerate(nodes)]
-        if hasattr(at, "alpha"):
-            for row, a, s, lam in zip(rows, at.alpha.tolist(), at.sigma.tolist(), at.lam.tolist(), strict=True):
-                row.update(alpha=a, sigma=s, lam=lam)
-        calls, nfe = self._cost(solver)
-        return {
-            "data": self.registry.id_of(type(self.spec.data)),
-            "shape": list(self.source.shape),
-            "process": self.registry.id_of(type(self.spec.process)),
-            "provides": sorted(self.process.provides),
-            "network": self.registry.id_of(type(self.spec.network)),
-            "parameters": count_parameters(self.net),
-            "prediction": self.spec.prediction,
-            "loss": self.registry.id_of(type(self.spec.loss)),
-            "guidance": [self.registry.id_of(type(g)) for g in self.spec.guidance],
-            "solver": self.registry.id_of(type(self.spec.solver)),
-            "steps": len(nodes) - 1,
-            "calls": calls,
-            "nfe": nfe,
-            "grid": rows,
-        }
-
-    def _cost(self, solver: Solver) -> tuple[int, float]:
-        """Calls and evaluations of one run, counted on a network that returns its input."""
-        counted = Denoiser(lambda x, t, **_: x, self.spec.prediction, process=self.process, null=self.denoiser.null)
-        field = Field(
-            self.process,
-            counted,
-            self.spec.guidance,
-            cond={k: v[:1] for k, v in self.conditions(1, {}).items()},
-            flow_map=self.spec.flow_map,
-        )
-        start = torch.zeros(1, *self.source.shape)
-        last = list(solver.loop(field, start, solver.nodes(self.process), Draw(0, [0])))[-1]
-        return last.calls, last.nfe
-
-
-def weights_file(path: Path) -> Path:
-    """The weights of a run directory, or the file itself. Raises `CheckpointError` where there are none."""
-    if path.is_dir():
-        target = path / "weights.safetensors"
-        if not target.exists():
-            unfinished = bool(checkpoints(path / "checkpoints"))
-            hint = (
-                "training has not finished; run the same command again to resume it"
-                if unfinished
-                else "it is not a run directory"
-            )
-            raise CheckpointError(f"{path} holds no weights.safetensors: {hint}")
-        return target
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist")
-    return path

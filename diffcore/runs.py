@@ -160,7 +160,7 @@ def write_samples(made: Samples, path: Path) -> None:
     """Write samples in the data's own range: .safetensors, .npz or .png by the name's ending."""
     raw = made.raw().cpu()
     if path.suffix == ".png":
-        if not picture_samples(made, path):
+        if not picture_samples(made, path, rows=None):
             raise SpecError(
                 f"samples of shape {tuple(raw.shape[1:])} have no picture; choose a name that ends in .safetensors or .npz"
             )
@@ -182,13 +182,14 @@ def _write_npz(path: Path, arrays: Mapping[str, Tensor]) -> None:
     checkpoint.write_aside(path, buffer.getvalue())
 
 
-def picture_samples(made: Samples, path: Path) -> bool:
-    """A PNG of the first samples, where they are images or points of the plane; says whether there was one."""
+def picture_samples(made: Samples, path: Path, rows: int | None = 4) -> bool:
+    """A PNG of the first rows of samples (or all), where they are images or points; says whether there was one."""
     from diffcore.pictures import picture
 
     classes = made.pipeline.source.classes
     columns = next(iter(classes.values())) if len(classes) == 1 else 10
-    data = picture(made.raw()[: 4 * columns] if made.x.ndim == 4 else made.raw(), made.pipeline.spec.data.value_range, columns)
+    shown = made.raw()[: rows * columns] if rows is not None and made.x.ndim == 4 else made.raw()
+    data = picture(shown, made.pipeline.spec.data.value_range, columns)
     if data is not None:
         checkpoint.write_aside(path, data)
     return data is not None

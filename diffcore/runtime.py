@@ -15,15 +15,14 @@ from torch import Tensor
 from diffcore.errors import IncompatibleError, NumericsError
 from diffcore.fields import Field
 from diffcore.noise import Draw
-from diffcore.sampling import Result
 from diffcore.solver import Plan, Solver
 from diffcore.tree import State, leaves, pytree, tree_map
 
 Step = Callable[[State, Any, Any, State], tuple[State, Any]]
 
 
-def run(field: Field, solver: Solver, x: State, grid: Tensor, draw: Draw, mode: str, grad: bool) -> Result:
-    """Run a solver compiled (`mode="compile"`) or as a CUDA graph (`mode="graph"`)."""
+def run(field: Field, solver: Solver, x: State, grid: Tensor, draw: Draw, mode: str, grad: bool) -> tuple[State, float, int]:
+    """The last state, evaluations per sample and calls of a run, compiled (`"compile"`) or as a CUDA graph (`"graph"`)."""
     if type(solver).loop is not Solver.loop:
         raise IncompatibleError(f"solver {type(solver).__name__} owns its loop and runs in eager mode only")
     plan = solver.plan(field.process, grid)
@@ -35,7 +34,7 @@ def run(field: Field, solver: Solver, x: State, grid: Tensor, draw: Draw, mode: 
             last = _loop(compiled(field, solver), solver, plan.rows(field, x, tensors=True), x, _noise(field, plan, x, draw))
     if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves(last) if leaf.is_floating_point()):
         raise NumericsError(f"NaN or Inf in the samples of solver {type(solver).__name__}; run in eager mode to see the step")
-    return Result(last, nfe, calls, grid)
+    return last, nfe, calls
 
 
 def compiled(field: Field, solver: Solver) -> Step:

@@ -13,6 +13,7 @@ from torch import Tensor
 from diffcore.errors import IncompatibleError, NumericsError
 from diffcore.fields import Field
 from diffcore.noise import Draw
+from diffcore.runtime import run
 from diffcore.solver import Frame, Grid, Solver, check_grid
 from diffcore.tree import State, batch_size, leaves
 
@@ -87,9 +88,8 @@ def sample(
     draw = Draw(seed, range(batch_size(x)) if ids is None else ids, device=leaves(x)[0].device)
     grad = _wants_grad(field, solver, x)
     if mode != "eager":
-        from diffcore.runtime import run
-
-        return run(field, solver, x, nodes, draw, mode, grad)
+        last, nfe, calls = run(field, solver, x, nodes, draw, mode, grad)
+        return Result(last, nfe, calls, nodes)
     trace, size = field.trace, batch_size(x)
     calls, evaluated = trace.calls, trace.rows
     kept: tuple[Frame, ...] = ()

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 import sys
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,7 +60,8 @@ def _index() -> Iterator[str]:
 
 def _page(hook: str, entries: list[Entry], registry: Registry) -> Iterator[str]:
     yield f"# {hook}\n"
-    yield f"{inspect.getdoc(getattr(hookspecs, hook))}\n"
+    text, example = _hook_text(hook)
+    yield f"{text}\n\n```python\n{example}\n```\n"
     for kind in KINDS[hook]:
         yield f"## Kind `{kind}`\n"
         for cls in base_classes(kind):
@@ -67,10 +70,16 @@ def _page(hook: str, entries: list[Entry], registry: Registry) -> Iterator[str]:
         yield from _table(("id", "distribution", "what it is"), rows)
 
 
+def _hook_text(hook: str) -> tuple[str, str]:
+    """The docstring of a hook: its words, and the example that ends it."""
+    text, mark, example = (getattr(hookspecs, hook).__doc__ or "").partition("@dc.hookimpl\n")
+    return inspect.cleandoc(text).rstrip(), mark + textwrap.dedent(example).rstrip()
+
+
 def _class(cls: type[dc.Base], registry: Registry) -> Iterator[str]:
     yield f"### `diffcore.{cls.__name__}`\n"
     yield f"{inspect.getdoc(cls)}\n"
-    declared = [(f"`{name}`", f"`{value!r}`") for name, value in sorted(_declarations(cls))]
+    declared = [(f"`{name}`", f"`{value}`") for name, value in _declarations(cls)]
     yield from _table(("declares", "unless it says otherwise"), declared)
     if attrs.has(cls):
         fields = describe_fields(registry, cls)
@@ -82,11 +91,11 @@ def _class(cls: type[dc.Base], registry: Registry) -> Iterator[str]:
             yield f"{inspect.getdoc(function)}\n"
 
 
-def _declarations(cls: type[dc.Base]) -> Iterator[tuple[str, Any]]:
+def _declarations(cls: type[dc.Base]) -> Iterator[tuple[str, str]]:
     for name, hint in vars(cls).get("__annotations__", {}).items():
         if "ClassVar" in str(hint) and name not in HIDDEN:
             value = vars(cls)[name]
-            yield name, set(value) or "{}" if isinstance(value, frozenset) else value
+            yield name, f"{{{', '.join(map(repr, sorted(value)))}}}" if isinstance(value, frozenset) else repr(value)
 
 
 def _signature(name: str, value: Any, function: Any) -> str:
@@ -97,7 +106,7 @@ def _signature(name: str, value: Any, function: Any) -> str:
 
 
 def _field(field: dict[str, Any]) -> tuple[str, ...]:
-    default = "required" if field["required"] else f"`{field['default']}`"
+    default = "required" if field["required"] else f"`{json.dumps(field['default'])}`"
     return (f"`{field['name']}`", field["type"], default, bounds_words(field), field["doc"])
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import signal
 
+import pytest
+
+from diffcore.cli.interrupt import Interrupt
 from diffcore.cli.progress import Progress
 
 
@@ -78,3 +82,41 @@ def test_a_terminal_gets_a_bar():
     assert "10/10" in last
     assert "loss 0.25" in last
     assert "\n" in stream.getvalue()
+
+
+def play(finished: list[int], *, presses: int, error: Exception | None = None) -> None:
+    """Three steps; Ctrl-C is pressed inside the second."""
+    with Interrupt() as interrupt:
+        progress = Progress(io.StringIO(), between=interrupt.check)
+        progress.start(3, "training x")
+        for step in (1, 2, 3):
+            for _ in range(presses if step == 2 else 0):
+                signal.raise_signal(signal.SIGINT)
+            finished.append(step)
+            if error is not None:
+                raise error
+            progress.update(step)
+
+
+@pytest.mark.parametrize(("presses", "done"), [(1, [1, 2]), (2, [1])])
+def test_the_first_control_c_waits_for_the_end_of_the_step_and_the_second_does_not(presses: int, done: list[int]):
+    finished: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        play(finished, presses=presses)
+    assert finished == done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def press_after_the_last_step() -> None:
+    with Interrupt():
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_control_c_after_the_last_step_is_not_lost():
+    with pytest.raises(KeyboardInterrupt):
+        press_after_the_last_step()
+
+
+def test_an_error_is_not_replaced_by_a_control_c():
+    with pytest.raises(ValueError, match="the error"):
+        play([], presses=1, error=ValueError("the error"))

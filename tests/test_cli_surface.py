@@ -143,6 +143,6 @@ def test_control_c_is_130(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_character_the_terminal_lacks_is_replaced():
     code = "import click; from diffcore.cli.group import _replace_unprintable as f; f(); click.echo('\\u03c3 = 1')"
-    env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    env = {**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, env=env, check=True)
     assert shown.stdout == b"? = 1\n"

@@ -90,7 +90,8 @@ def uninterrupted(registry, tmp_path_factory):
 def test_a_killed_run_resumes_to_the_same_bits(after, spec_file, tmp_path, uninterrupted):
     out = tmp_path / "run"
     process = command("train", spec_file, "--out", out)
-    wait_for(lambda: checkpoint.checkpoints(out / "checkpoints")[:1] >= [out / "checkpoints" / f"step-{20 * after:08d}.safetensors"], process)
+    reached = out / "checkpoints" / f"step-{20 * after:08d}.safetensors"
+    wait_for(lambda: checkpoint.checkpoints(out / "checkpoints")[:1] >= [reached], process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (out / "weights.safetensors").exists()
@@ -118,7 +119,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(spec_file, tmp_path, u
 def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_used(registry, tmp_path, uninterrupted, capsys):
     out = tmp_path / "run"
     runs.train(SPEC, out, registry=registry)
-    newest, before = checkpoint.checkpoints(out / "checkpoints")
+    newest = checkpoint.checkpoints(out / "checkpoints")[0]
     damaged = bytearray(newest.read_bytes())
     damaged[-20] ^= 1
     newest.write_bytes(damaged)
@@ -127,9 +128,8 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_used(registry, tm
     assert_bit_equal(tensors(out / "weights.safetensors"), tensors(uninterrupted / "weights.safetensors"))
     for path in checkpoint.checkpoints(out / "checkpoints"):
         path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(dc.CheckpointError, match="no usable checkpoint is left.*damaged"):
+    with pytest.raises(dc.CheckpointError, match=r"no usable checkpoint is left.*damaged"):
         runs.train(SPEC, out, registry=registry)
-    del before
 
 
 def test_checkpoints_of_another_spec_are_refused(registry, tmp_path):

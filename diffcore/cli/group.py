@@ -109,9 +109,11 @@ def is_verbose() -> bool:
 
 
 def command(name: str, **kwargs: Any) -> Callable[[Callable[..., Any]], click.Command]:
-    """A click command with -v."""
+    """A click command whose last option is -v."""
 
     def decorate(function: Callable[..., Any]) -> click.Command:
-        return click.command(name, **kwargs)(verbose_option(function))
+        made = click.command(name, **kwargs)(verbose_option(function))
+        made.params.append(made.params.pop(0))
+        return made
 
     return decorate

@@ -13,10 +13,17 @@ class Progress:
 
     On a terminal a tqdm bar with rate, numbers and time left; elsewhere one plain line every `every` seconds, and one at the
     end. `step` counts what is done (steps, samples); `done` is where a resumed run begins, so that its rate is true.
+    `between` is called after every step.
     """
 
-    def __init__(self, stream: TextIO | None = None, every: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream, self._every, self._clock = stream, every, clock
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        every: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+        between: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._stream, self._every, self._clock, self._between = stream, every, clock, between
         self._bar: Any = None
 
     def start(self, total: int, label: str, done: int = 0) -> None:
@@ -30,6 +37,7 @@ class Progress:
         """`step` of them are done; `numbers` are shown beside that."""
         if self._bar is not None:
             self._bar.update(step, numbers)
+        self._between()
 
     def close(self) -> None:
         """End the display; harmless where nothing was started."""

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from diffcore.cli.group import RESUME, command, json_option, set_option
+from diffcore.cli.interrupt import Interrupt
 from diffcore.cli.output import number, print_json, print_table
 from diffcore.cli.progress import Progress
 from diffcore.errors import SpecError
@@ -22,16 +23,17 @@ device_option = click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda
 
 @contextmanager
 def work() -> Generator[Progress | None]:
-    """The progress display of this process; only the first of several shows one."""
+    """The progress display of this process (only the first of several shows one), stopped by Ctrl-C after a whole step."""
     from diffcore import distributed
 
-    progress = Progress() if _is_first() else None
-    try:
-        yield progress
-    finally:
-        if progress:
-            progress.close()
-        distributed.stop()
+    with Interrupt() as interrupt:
+        progress = Progress(between=interrupt.check) if _is_first() else None
+        try:
+            yield progress
+        finally:
+            if progress:
+                progress.close()
+            distributed.stop()
 
 
 def _is_first() -> bool:

@@ -68,7 +68,9 @@ def _print(found: dict[str, Any]) -> None:
         rows = [(f["name"], f["type"], _default(f), bounds_words(f), _meaning(f)) for f in found["fields"]]
         print_table(("field", "type", "default", "range", "meaning"), rows)
     declared = [f"{name.replace('_', ' ')}: {_words(value)}" for name, value in found["declares"].items()]
-    fitting = [f"fits {PLURALS[kind].replace('_', ' ')}: {', '.join(ids) or 'none installed'}" for kind, ids in found["fits"].items()]
+    fitting = [
+        f"fits {PLURALS[kind].replace('_', ' ')}: {', '.join(ids) or 'none installed'}" for kind, ids in found["fits"].items()
+    ]
     if declared or fitting:
         click.echo("\n" + "\n".join(declared + fitting))
     click.echo(f"\nexample:\n{found['example']}")

@@ -59,9 +59,11 @@ def _faults(spec: str, error: DiffcoreError) -> list[dict[str, Any]]:
 @json_option
 def explain(spec: str, overrides: tuple[str, ...], origin: bool, as_json: bool) -> None:
     """What SPEC assembles to: its parts, its final time grid, and its cost in network calls."""
+    from diffcore.explaining import explain as explain_pipeline
+
     registry = Registry.load()
     pipeline = assemble_checked(registry, spec, overrides)
-    told: dict[str, Any] = pipeline.explain()
+    told = explain_pipeline(pipeline)
     values = list(_origins(registry, pipeline.spec, spec, overrides)) if origin else None
     if as_json:
         print_json(told if values is None else {**told, "origin": values})

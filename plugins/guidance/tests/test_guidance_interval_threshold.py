@@ -60,6 +60,15 @@ def test_times_per_sample_are_chosen_sample_by_sample():
     assert largest(got, torch.where(inside, guided(t), plain(t))) < 1e-12
 
 
+def test_branches_in_different_targets_meet_in_x0():
+    """The plain side holds eps, the thresholded one x0."""
+    t, limited = torch.tensor([0.1, 0.2, 0.4, 0.6, 0.9], dtype=torch.float64), DynamicThreshold(limit=0.3)
+    denoiser = LABELLED.denoiser(VP, "eps")
+    got = Interval(guidance=limited, t_low=0.2, t_high=0.6).denoiser(denoiser)(X, t, label=LABEL).mean
+    inside = torch.tensor([False, True, True, True, False])[:, None]
+    assert largest(got, torch.where(inside, limited.denoiser(denoiser)(X, t, label=LABEL).mean, plain(t))) < 1e-12
+
+
 def test_a_compiled_evaluation_chooses_by_a_tensor_time():
     """Coefficients as 0-d tensors: one graph for both sides of the limit, equal to eager."""
 

@@ -43,7 +43,8 @@ class Down(nn.Module):
 
     def forward(self, h: Tensor, emb: Tensor) -> list[Tensor]:
         """The outputs of the blocks, in order."""
-        h, kept = self.shrink(h), list[Tensor]()
+        kept: list[Tensor] = []
+        h = self.shrink(h)
         for block in self.blocks:
             h = block(h, emb)
             kept.append(h)
@@ -89,7 +90,8 @@ class UNetModule(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, s: Tensor | None = None, **cond: Tensor | None) -> Tensor:
         """The prediction at x, of its shape."""
-        emb, kept = self.embed(x, t, s, cond), list[list[Tensor]]()
+        kept: list[list[Tensor]] = []
+        emb = self.embed(x, t, s, cond)
         h = self.stem(pad_to(x, self.multiple))
         for down in self.down:
             kept.append(down(h, emb))

@@ -11,6 +11,7 @@ from diffcore_nets.dit import DiT
 from diffcore_nets.mlp import MLP
 from diffcore_nets.unet import UNet
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import diffcore as dc
 
@@ -127,6 +128,24 @@ def test_forward_and_reverse_derivatives_are_adjoint(case: tuple[dc.Network, tup
     _, forward = torch.func.jvp(lambda y: net(y, t, label=label), (x,), (v,))
     _, pull = torch.func.vjp(lambda y: net(y, t, label=label), x)
     torch.testing.assert_close((u * forward).sum(), (pull(u)[0] * v).sum(), rtol=1e-10, atol=0)
+
+
+def test_second_derivatives_are_symmetric(case: tuple[dc.Network, tuple[int, ...]]) -> None:
+    """<u, H v> = <v, H u> for the Hessian of a scalar of the output, where plain attention is asked for."""
+    net = trained(*case)
+    x, t, _, label = inputs(case[1])
+    u, v = torch.randn_like(x), torch.randn_like(x)
+    slope = torch.func.grad(lambda y: net(y, t, label=label).square().sum())
+    with sdpa_kernel(SDPBackend.MATH):
+        first, second = (torch.func.jvp(slope, (x,), (w,))[1] for w in (v, u))
+    torch.testing.assert_close((u * first).sum(), (v * second).sum(), rtol=1e-9, atol=0)
+
+
+def test_compiles_to_one_graph(case: tuple[dc.Network, tuple[int, ...]]) -> None:
+    net = trained(*case)
+    x, t, s, label = inputs(case[1])
+    compiled = torch.compile(net, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x, t, s, label=label), net(x, t, s, label=label), rtol=0, atol=0)
 
 
 def test_every_weight_learns(case: tuple[dc.Network, tuple[int, ...]]) -> None:

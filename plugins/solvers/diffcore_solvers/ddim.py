@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_solvers.steps import damping, decay, ends
+from diffcore_solvers.steps import damping, ends, exact
 
 
 @dc.component
@@ -32,10 +32,12 @@ class DDIM(dc.Solver):
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`keep` = k, `gain` = alpha_s - alpha_t k, `noise` = c."""
         t, s = ends(process, grid)
+        keep, gain = exact(t, s)
+        if self.eta == 0:
+            return dc.Plan(t=t, keep=keep, gain=gain)
         fresh = 1 - damping(t, s) ** 2
-        keep = decay(t, s) * (1 - self.eta**2 * fresh) ** 0.5
-        noise = self.eta * s.sigma * fresh**0.5 if self.eta > 0 else None
-        return dc.Plan(t=t, keep=keep, gain=s.alpha - t.alpha * keep, noise=noise)
+        keep = keep * (1 - self.eta**2 * fresh) ** 0.5
+        return dc.Plan(t=t, keep=keep, gain=s.alpha - t.alpha * keep, noise=self.eta * s.sigma * fresh**0.5)
 
     def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
         """k x_t + (alpha_s - alpha_t k) x* + c z."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_solvers.steps import any_of, decay, ends, gain, pure_noise, time_of
+from diffcore_solvers.steps import any_of, ends, exact, pure_noise, time_of
 
 LARGEST_GAMMA = 2**0.5 - 1
 
@@ -41,14 +41,15 @@ class EDMHeun(dc.Solver):
         t, s = ends(process, grid)
         hat, lift, noise = self._raise(process, t, s.t < t.t)
         fine = (s.sigma > 0) & ~pure_noise(hat)
-        slope = gain(hat, s) * (hat.sigma * s.alpha) / (2 * hat.alpha * s.sigma)
+        keep, gain = exact(hat, s)
+        slope = gain * (hat.sigma * s.alpha) / (2 * hat.alpha * s.sigma)
         corrected = any_of(fine)
         return dc.Plan(
             t=hat,
             u=process.coeffs(torch.where(fine, s.t, hat.t)),
             lift=lift,
-            keep=decay(hat, s),
-            gain=gain(hat, s),
+            keep=keep,
+            gain=gain,
             second=torch.where(fine, slope, 0.0),
             corrected=corrected,
             noise=noise,

@@ -39,9 +39,10 @@ def decay(t: dc.Coeffs, s: dc.Coeffs) -> Tensor:
     return torch.where(t.t == s.t, 1.0, s.sigma / t.sigma)
 
 
-def gain(t: dc.Coeffs, s: dc.Coeffs) -> Tensor:
-    """alpha_s (1 - e^-h), the weight of x*."""
-    return s.alpha - t.alpha * decay(t, s)
+def exact(t: dc.Coeffs, s: dc.Coeffs) -> tuple[Tensor, Tensor]:
+    """The weights of x_t and of x*: sigma_s / sigma_t and alpha_s (1 - e^-h)."""
+    keep = decay(t, s)
+    return keep, s.alpha - t.alpha * keep
 
 
 def damping(t: dc.Coeffs, s: dc.Coeffs) -> Tensor:

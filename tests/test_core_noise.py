@@ -1,0 +1,185 @@
+"""Keyed noise: bit-equal for any partition, no two streams alike, and statistically what it says it is."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import diffcore as dc
+from diffcore.noise import _permute32, mix
+from diffcore.testing.base import poisoned_noise
+
+DOUBLE = torch.float64
+SPLITS = [[64], [1] * 64, [7] * 9 + [1], [33, 31]]
+
+
+def parts(sizes):
+    start = 0
+    for size in sizes:
+        yield range(start, start + size)
+        start += size
+
+
+@pytest.mark.parametrize("sizes", SPLITS, ids=["64", "1s", "7s", "33+31"])
+@pytest.mark.parametrize("block", [1, 8, 32])
+def test_noise_is_bit_equal_for_any_partition(sizes, block):
+    """The draws of samples 0..63, computed in parts, are those of the whole: for own streams and for shared blocks."""
+    whole = dc.Draw(5, range(64), index=3, block=block, total=64)
+    split = [dc.Draw(5, ids, index=3, block=block, total=64) for ids in parts(sizes)]
+    for draw in ("normal", "uniform"):
+        assert torch.equal(torch.cat([getattr(d, draw)((2, 3)) for d in split]), getattr(whole, draw)((2, 3)))
+    assert torch.equal(torch.cat([d.integers(10) for d in split]), whole.integers(10))
+    assert torch.equal(torch.cat([d.fold(4).at(9).normal((2,)) for d in split]), whole.fold(4).at(9).normal((2,)))
+
+
+def test_rows_follow_their_ids_not_their_places():
+    whole = dc.Draw(1, range(10)).normal((4,))
+    assert torch.equal(dc.Draw(1, [7, 2, 2]).normal((4,)), whole[[7, 2, 2]])
+    assert torch.equal(dc.Draw(1, range(10)).take([7, 2]).normal((4,)), whole[[7, 2]])
+    assert torch.equal(dc.Draw(1, torch.tensor([7, 2])).normal((4,)), whole[[7, 2]])
+
+
+def test_the_same_call_gives_the_same_numbers_and_changes_nothing():
+    draw = dc.Draw(1, range(3))
+    first = draw.normal((2,))
+    draw.at(4).normal((2,))
+    draw.fold(1).uniform()
+    assert torch.equal(draw.normal((2,)), first)
+    longer = draw.normal((5,))
+    assert longer.shape == (3, 5)
+
+
+def test_the_global_generator_is_never_touched():
+    with poisoned_noise():
+        draw = dc.Draw(1, range(3))
+        for made in (
+            draw.normal((2,)),
+            draw.uniform(),
+            draw.integers(5),
+            draw.normal_like(torch.zeros(3, 2)),
+            draw.fold(1, 2).at(3),
+        ):
+            del made
+        draw.shared_uniform()
+
+
+def test_no_two_streams_share_a_seed():
+    """The 32-bit seeds of 1500 samples x 100 draws are all different, within one seed and purpose."""
+    draw = dc.Draw(11, range(1))
+    seeds = {draw.at(i)._seed(unit, 1) for unit in range(1500) for i in range(100)}
+    assert len(seeds) == 150_000
+    assert all(0 <= s < 2**32 for s in list(seeds)[:1000])
+
+
+@pytest.mark.parametrize("key", [0, 1, 0xDEADBEEF12345678, 2**64 - 1])
+def test_the_permutation_of_32_bits_is_one(key):
+    """No two of 2^17 inputs from four corners of the range meet."""
+    starts = [0, 2**31 - 2**14, 2**32 - 2**15, 12345 << 12]
+    inputs = {(s + i) % 2**32 for s in starts for i in range(2**15)}
+    assert len({_permute32(i, key) for i in inputs}) == len(inputs)
+
+
+def test_ids_and_draws_beyond_the_packed_bits_stay_distinct():
+    """From sample 2^20 and draw 2^12 on the high bits enter the key."""
+    draws = [dc.Draw(0, [i]).at(k).normal((4,)) for i in (0, 2**20, 2**21, 2**40) for k in (0, 2**12, 2**13)]
+    for i, a in enumerate(draws):
+        assert not any(torch.equal(a, b) for b in draws[:i])
+
+
+def test_one_bit_of_a_key_changes_half_the_hash():
+    """Over 64 single-bit changes of each of three keys the mean number of changed bits is 32 within 4.5 s.e."""
+    changed = [
+        (mix(*keys) ^ mix(*keys[:place], keys[place] ^ (1 << bit), *keys[place + 1 :])).bit_count()
+        for keys in ((1, 2, 3), (0, 0, 0), (7, 1 << 40, 5))
+        for place in range(3)
+        for bit in range(64)
+    ]
+    assert abs(sum(changed) / len(changed) - 32) < 4.5 * 4 / math.sqrt(len(changed))
+    assert min(changed) > 8
+    assert mix(1, 2) != mix(2, 1)
+
+
+def streams():
+    base = dc.Draw(3, range(64))
+    return {
+        "seed": dc.Draw(4, range(64)),
+        "index": base.at(1),
+        "fold": base.fold(1),
+        "fold twice": base.fold(1).fold(2),
+        "fold pair": base.fold(1, 2),
+        "ids": dc.Draw(3, range(64, 128)),
+    }
+
+
+@pytest.mark.parametrize("name", streams())
+def test_other_seeds_draws_purposes_and_samples_are_uncorrelated(name):
+    """Correlation of 64 x 2000 pairs within 4.5 / sqrt(n), also of their squares."""
+    a, b = (d.normal((2000,), DOUBLE) for d in (dc.Draw(3, range(64)), streams()[name]))
+    n = a.numel()
+    assert abs(float((a * b).mean())) < 4.5 / n**0.5
+    assert abs(float((a**2 * b**2).mean()) - 1) < 4.5 * 8**0.5 / n**0.5
+
+
+@pytest.mark.parametrize("block", [1, 16])
+def test_neighbouring_samples_and_draws_are_uncorrelated(block):
+    """The mean product of rows i and i + 1, and of draws k and k + 1, over 200 x 500 numbers."""
+    x = dc.Draw(3, range(200), block=block).normal((500,), DOUBLE)
+    assert abs(float((x[1:] * x[:-1]).mean())) < 4.5 / (199 * 500) ** 0.5
+    y = torch.stack([dc.Draw(3, [0]).at(k).normal((500,), DOUBLE)[0] for k in range(200)])
+    assert abs(float((y[1:] * y[:-1]).mean())) < 4.5 / (199 * 500) ** 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+@pytest.mark.parametrize("block", [1, 50])
+def test_normal_numbers_are_normal(dtype, block):
+    """Mean, variance and Kolmogorov-Smirnov distance of one number per sample for 20000 samples (1.95 is the 0.1% level)."""
+    n = 20_000
+    x = dc.Draw(9, range(n), block=block).normal((), dtype).double()
+    assert abs(float(x.mean())) < 4.5 / n**0.5
+    assert abs(float(x.var()) - 1) < 4.5 * (2 / n) ** 0.5
+    cdf = torch.special.ndtr(x.sort().values)
+    steps = torch.arange(1, n + 1, dtype=DOUBLE) / n
+    assert float((cdf - steps).abs().max()) < 1.95 / n**0.5 + 1 / n
+
+
+def test_uniform_numbers_and_integers_are_uniform():
+    n = 20_000
+    draw = dc.Draw(9, range(n))
+    u = draw.uniform()
+    assert u.dtype == DOUBLE
+    assert 0 <= float(u.min()) <= float(u.max()) < 1
+    steps = torch.arange(1, n + 1, dtype=DOUBLE) / n
+    assert float((u.sort().values - steps).abs().max()) < 1.95 / n**0.5 + 1 / n
+    counts = torch.bincount(draw.integers(7), minlength=7).double()
+    assert len(counts) == 7
+    chi2 = float(((counts - n / 7) ** 2 / (n / 7)).sum())
+    assert chi2 < 6 + 4.5 * 12**0.5
+
+
+def test_every_leaf_of_a_tree_has_its_own_stream():
+    x = {"a": torch.zeros(3, 500), "b": torch.zeros(3, 500, dtype=DOUBLE)}
+    z = dc.Draw(1, range(3)).normal_like(x)
+    assert (z["a"].dtype, z["b"].dtype) == (torch.float32, DOUBLE)
+    assert abs(float((z["a"] * z["b"]).mean())) < 4.5 / 1500**0.5
+    part = dc.Draw(1, [2]).normal_like({"a": torch.zeros(1, 500), "b": torch.zeros(1, 500, dtype=DOUBLE)})
+    assert torch.equal(part["a"], z["a"][2:])
+
+
+def test_integer_states_get_uniform_noise():
+    u = dc.Draw(1, range(3)).uniform_like(torch.zeros(3, 4, dtype=torch.int64))
+    assert u.dtype == torch.float32
+    assert 0 <= float(u.min()) <= float(u.max()) < 1
+
+
+def test_the_shared_number_is_the_same_on_every_rank():
+    assert dc.Draw(3, range(8)).shared_uniform() == dc.Draw(3, range(8, 16)).shared_uniform()
+    assert dc.Draw(3, range(8)).shared_uniform() != dc.Draw(3, range(8)).at(1).shared_uniform()
+    values = torch.tensor([dc.Draw(3, [0]).at(k).shared_uniform() for k in range(2000)], dtype=DOUBLE)
+    assert abs(float(values.mean()) - 0.5) < 4.5 / (12 * 2000) ** 0.5
+
+
+@pytest.mark.parametrize("seed", [0, 2**31, 2**63, -1])
+def test_any_integer_is_a_seed(seed):
+    assert not torch.equal(dc.Draw(seed, [0]).normal((4,)), dc.Draw(seed + 1, [0]).normal((4,)))

@@ -1,0 +1,299 @@
+"""Discovery with fake distributions on disk: what loads, what does not, and what each says about it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from typing import ClassVar
+
+import pytest
+
+import diffcore as dc
+
+GOOD = """
+    import diffcore as dc
+    API_VERSION = 1
+    @dc.hookimpl
+    def diffcore_solvers():
+        yield dc.Component("{id}", "{module}.solver:Step", "a step (Someone et al. 2022)")
+        yield dc.Component("{id}-grid", "{module}.solver:Rule", "a rule", kind="grid")
+"""
+SOLVER = """
+    import diffcore as dc
+    @dc.component
+    class Step(dc.Solver):
+        '''x.'''
+        size: float = dc.field(default=1.0, gt=0, doc="size")
+    @dc.component
+    class Rule(dc.Grid):
+        '''t.'''
+    class Plain:
+        pass
+"""
+
+
+class Site:
+    """A folder with fake installed distributions."""
+
+    def __init__(self, root, monkeypatch):
+        self.root = root
+        monkeypatch.syspath_prepend(str(root))
+        for name in ("DIFFCORE_DISABLE_PLUGINS", "DIFFCORE_PLUGINS", "DIFFCORE_NO_PLUGINS"):
+            monkeypatch.delenv(name, raising=False)
+
+    def install(self, dist, init=GOOD, *, id="stepper", version="1.2", entry=None):
+        module = dist.replace("-", "_")
+        folder, info = self.root / module, self.root / f"{module}-{version}.dist-info"
+        folder.mkdir()
+        info.mkdir()
+        (folder / "__init__.py").write_text(textwrap.dedent(init).replace("{id}", id).replace("{module}", module))
+        (folder / "solver.py").write_text(textwrap.dedent(SOLVER))
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {dist}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[diffcore]\n{entry or dist.removeprefix('fake-')} = {module}\n")
+        (info / "RECORD").write_text("")
+        return module
+
+    def plugin(self, dist):
+        (found,) = [p for p in dc.Registry.load().plugins if p.dist == dist]
+        return found
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    before = set(sys.modules)
+    yield Site(tmp_path, monkeypatch)
+    for name in set(sys.modules) - before:
+        if name.startswith("fake_"):
+            del sys.modules[name]
+
+
+def test_a_good_plugin_is_listed_found_and_loaded(site):
+    site.install("fake-good")
+    registry = dc.Registry.load()
+    entry = registry.find("solver", "stepper")
+    assert (entry.dist, entry.version, entry.kind, entry.full_id) == ("fake-good", "1.2", "solver", "fake-good/stepper")
+    assert registry.find("grid", "fake-good/stepper-grid").kind == "grid"
+    cls = registry.get("solver", "stepper")
+    assert cls.__name__ == "Step"
+    assert registry.id_of(cls) == "stepper"
+    plugin = site.plugin("fake-good")
+    assert (plugin.status, plugin.api, len(plugin.components)) == ("ok", 1, 2)
+
+
+HOOK = "import diffcore as dc\nAPI_VERSION = 1\n@dc.hookimpl\ndef diffcore_solvers():\n    "
+BROKEN = {
+    "import error": ("import no_such_module_here", "broken", "ModuleNotFoundError: No module named 'no_such_module_here'"),
+    "exit": ("raise SystemExit(3)", "broken", "SystemExit: 3"),
+    "syntax": ("def (:", "broken", "SyntaxError"),
+    "zero division": ("API_VERSION = 1 / 0", "broken", "ZeroDivisionError"),
+    "no api": ("x = 1", "incompatible", "states no API_VERSION"),
+    "other api": ("API_VERSION = 99", "incompatible", "written for api 99, this diffcore has api 1"),
+    "misspelt hook": (
+        "import diffcore as dc\nAPI_VERSION = 1\n@dc.hookimpl\ndef diffcore_solver():\n    return []",
+        "broken",
+        "'diffcore_solver' is not a hook of diffcore; did you mean 'diffcore_solvers'?",
+    ),
+    "undecorated": (
+        "API_VERSION = 1\ndef diffcore_solvers():\n    return []",
+        "broken",
+        "'diffcore_solvers' lacks the @diffcore.hookimpl decorator",
+    ),
+    "misspelt and undecorated": (
+        "API_VERSION = 1\ndef diffcore_sovlers():\n    return []",
+        "broken",
+        "did you mean 'diffcore_solvers'?",
+    ),
+    "not a component": (
+        HOOK + "yield 'heun'",
+        "broken",
+        "must yield diffcore.Component(...), got 'heun'",
+    ),
+    "wrong kind": (
+        HOOK + "yield dc.Component('a', 'b:C', kind='loss')",
+        "broken",
+        "cannot yield a loss ('a'); it carries: solver, grid",
+    ),
+    "twice": (
+        HOOK + "yield from [dc.Component('a', 'b:C')] * 2",
+        "broken",
+        "yields the solver 'a' twice",
+    ),
+    "bad target": (
+        HOOK + "yield dc.Component('a', 'b.C')",
+        "broken",
+        "target must be 'module:Class', got 'b.C'",
+    ),
+    "bad id": (
+        HOOK + "yield dc.Component('Bad Id', 'b:C')",
+        "broken",
+        "Bad Id",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_bad_plugin_is_one_line_and_costs_the_others_nothing(site, fault):
+    init, status, cause = BROKEN[fault]
+    site.install("fake-bad", init)
+    site.install("fake-good")
+    plugin = site.plugin("fake-bad")
+    assert plugin.status == status
+    assert cause in plugin.cause
+    assert "\n" not in plugin.cause.strip()
+    assert plugin.components == ()
+    assert dc.Registry.load().find("solver", "stepper").dist == "fake-good"
+
+
+def test_an_unknown_component_names_the_nearest_the_installed_and_the_failed(site):
+    site.install("fake-good")
+    site.install("fake-bad", BROKEN["import error"][0])
+    registry = dc.Registry.load()
+    with pytest.raises(dc.UnknownComponentError) as error:
+        registry.get("solver", "steper")
+    message = str(error.value)
+    assert "no solver 'steper'; did you mean 'stepper'?" in message
+    assert "fake-bad (broken: ModuleNotFoundError" in message
+    with pytest.raises(dc.UnknownComponentError, match="'stepper' is a solver"):
+        registry.get("loss", "stepper")
+    with pytest.raises(dc.SpecError, match="no kind 'solvers'; did you mean 'solver'"):
+        registry.list("solvers")
+
+
+def test_two_distributions_with_one_id_are_settled_by_the_full_id(site):
+    site.install("fake-one")
+    site.install("fake-two")
+    registry = dc.Registry.load()
+    with pytest.raises(dc.UnknownComponentError) as error:
+        registry.get("solver", "stepper")
+    assert str(error.value) == (
+        "solver 'stepper' is provided by fake-one and fake-two; write one of fake-one/stepper, fake-two/stepper"
+    )
+    cls = registry.get("solver", "fake-two/stepper")
+    assert cls.__module__ == "fake_two.solver"
+    assert registry.id_of(cls) == "fake-two/stepper"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "cause"),
+    [
+        ("DIFFCORE_DISABLE_PLUGINS", "other, fake-good", "disabled by name"),
+        ("DIFFCORE_DISABLE_PLUGINS", "good", "disabled by name"),
+        ("DIFFCORE_PLUGINS", "other", "not in DIFFCORE_PLUGINS"),
+        ("DIFFCORE_NO_PLUGINS", "1", "DIFFCORE_NO_PLUGINS is set"),
+    ],
+)
+def test_the_environment_disables_without_importing(site, monkeypatch, variable, value, cause):
+    site.install("fake-good", "raise RuntimeError('imported')")
+    monkeypatch.setenv(variable, value)
+    plugin = site.plugin("fake-good")
+    assert (plugin.status, plugin.cause) == ("disabled", cause)
+    assert "fake_good" not in sys.modules
+    assert dc.Registry.load().list("trainer"), "the core's own components are always there"
+
+
+def test_only_the_named_plugins_are_loaded(site, monkeypatch):
+    site.install("fake-one")
+    site.install("fake-two", id="other")
+    monkeypatch.setenv("DIFFCORE_PLUGINS", "one")
+    assert site.plugin("fake-one").status == "ok"
+    assert site.plugin("fake-two").status == "disabled"
+    monkeypatch.delenv("DIFFCORE_PLUGINS")
+    loaded = dc.Registry.load(disable=["fake-one"])
+    assert {p.dist: p.status for p in loaded.plugins if p.dist.startswith("fake")} == {"fake-one": "disabled", "fake-two": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("target", "cause"),
+    [
+        ("fake_good.nothing:Step", "cannot be imported from fake_good.nothing:Step: ModuleNotFoundError"),
+        ("fake_good.solver:Stepp", "cannot be imported from fake_good.solver:Stepp: AttributeError"),
+        ("fake_good.solver:Plain", "is not a class made with @diffcore.component"),
+        ("fake_good.solver:Rule", "declared as a solver"),
+    ],
+)
+def test_a_target_that_is_not_what_it_says_names_distribution_and_cause(site, target, cause):
+    site.install("fake-good", GOOD.replace("{module}.solver:Step", target))
+    registry = dc.Registry.load()
+    assert registry.find("solver", "stepper")
+    with pytest.raises(dc.PluginError) as error:
+        registry.get("solver", "stepper")
+    assert cause in str(error.value)
+    assert "fake-good 1.2" in str(error.value)
+
+
+def test_a_class_of_a_notebook_can_be_added_and_replaced():
+    @dc.component
+    class MyOwnStep(dc.Solver):
+        """One line about it."""
+
+    registry = dc.Registry()
+    assert registry.add(MyOwnStep) is MyOwnStep
+    entry = registry.find("solver", "my-own-step")
+    assert (entry.dist, entry.summary) == ("local", "One line about it.")
+
+    @dc.component
+    class MyOwnStep(dc.Solver):
+        """The second run of the cell."""
+
+    registry.add(MyOwnStep)
+    assert registry.get("solver", "my-own-step") is MyOwnStep
+    assert len(registry.list()) == 1
+    assert dc.Registry().list() == []
+    with pytest.raises(dc.SpecError, match="not a component"):
+        registry.add(int)  # type: ignore[arg-type]
+
+
+def test_a_class_that_is_not_registered_says_how_to():
+    @dc.component
+    class Stray(dc.Solver):
+        """Nowhere."""
+
+    with pytest.raises(dc.UnknownComponentError, match=r"registry.add\(Stray\) makes it one"):
+        dc.Registry().id_of(Stray)
+
+
+def test_components_are_frozen_checked_and_compared_by_value():
+    @dc.component
+    class Step(dc.Solver):
+        """x."""
+
+        needs: ClassVar[frozenset[str]] = frozenset()
+        size: float = dc.field(default=1.0, gt=0, doc="size")
+        rates: tuple[float, ...] = dc.field(default=(0.5,), ge=0, le=1, doc="rates")
+        how: str = dc.field(default="a", choices=("a", "b"), doc="how")
+
+    assert Step(size=2.0) == Step(size=2.0)
+    assert hash(Step()) == hash(Step())
+    with pytest.raises(AttributeError):
+        Step().size = 3.0  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Step(3)  # type: ignore[misc]
+    for fields, message in (
+        ({"size": 0.0}, r"'size' of Step must be > 0; got 0.0"),
+        ({"rates": (0.5, 1.5)}, r"'rates' of Step must be <= 1; got 1.5"),
+        ({"how": "c"}, r"'how' of Step must be one of a, b; got 'c'"),
+        ({"steps": 0}, r"'steps' of Step must be >= 1; got 0"),
+    ):
+        with pytest.raises(dc.SpecError, match=message):
+            Step(**fields)
+
+
+def test_listing_installed_components_imports_no_torch():
+    code = "import sys, diffcore; n = len(diffcore.Registry.load().list()); print(n > 0, 'torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["True", "False"]
+
+
+def test_public_names_are_what_they_say_whatever_is_imported_first():
+    """Submodules never hide the functions and classes of the public interface."""
+    code = """
+        import importlib, pkgutil, types, diffcore
+        for info in pkgutil.iter_modules(diffcore.__path__):
+            if info.name not in ("__main__",):
+                importlib.import_module(f"diffcore.{info.name}")
+        hidden = [n for n in diffcore.__all__ if isinstance(getattr(diffcore, n), types.ModuleType)]
+        print(hidden)
+    """
+    out = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
