@@ -64,7 +64,7 @@ class Denoiser:
         self.net, self.prediction, self.process = net, prediction, process
         self.sigma_data, self.precondition = sigma_data, precondition
         self.null: Mapping[str, Any] = getattr(net, "null_cond", {}) if null is None else null
-        self.base, self.trace = self, Trace()
+        self.base, self.trace, self._checked = self, Trace(), False
 
     def __call__(self, x: State, t: Any, **cond: Any) -> Any:
         """The posterior of x_0 given x_t = x. t: `Coeffs`, a float, or a tensor that broadcasts from the left against x."""
@@ -96,9 +96,15 @@ class Denoiser:
         time = at.time
         if time is None:
             time = self.time(at.t, x)
-        if s is None:
-            return self.net(x, time, **cond)
-        return self.net(x, time, s=s.time if s.time is not None else self.time(s.t, x), **cond)
+        out = (
+            self.net(x, time, **cond)
+            if s is None
+            else self.net(x, time, s=self.time(s.t, x) if s.time is None else s.time, **cond)
+        )
+        if not self._checked:
+            self.process.check_output(x, out, self.prediction)
+            self._checked = True
+        return out
 
     def time(self, t: Any, x: State) -> Tensor:
         """The network's time input at times t: (B,) or the shape of t, at least float32, on the device of x."""

@@ -24,7 +24,7 @@ def picture(x: Tensor, value_range: Range | None, columns: int) -> bytes | None:
         lo, hi = (value_range.lo, value_range.hi) if value_range else (float(x.min()), float(x.max()))
         return png_grid((x.detach().cpu().float() - lo) / max(hi - lo, 1e-12), columns)
     if x.ndim == 2 and x.shape[1] == 2:
-        return png_scatter(x.detach().cpu())
+        return png_scatter(x.detach().cpu(), value_range)
     return None
 
 
@@ -49,11 +49,13 @@ def png_grid(x: Tensor, columns: int, gap: int = 2, scale: int = 2) -> bytes:
     return buffer.getvalue()
 
 
-def png_scatter(x: Tensor) -> bytes:
-    """A PNG of points in the plane."""
+def png_scatter(x: Tensor, value_range: Range | None) -> bytes:
+    """A PNG of points in the plane, in the data's range where one is declared."""
     figure, axes = new_figure(4, 4)
     axes.scatter(x[:, 0].numpy(), x[:, 1].numpy(), s=3, alpha=0.5, linewidths=0)
     axes.set_aspect("equal")
+    if value_range is not None:
+        axes.set(xlim=(value_range.lo, value_range.hi), ylim=(value_range.lo, value_range.hi))
     return png(figure)
 
 

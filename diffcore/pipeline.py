@@ -15,6 +15,7 @@ from diffcore import checkpoint, distributed, weights
 from diffcore.data import Loader, Source
 from diffcore.errors import CheckpointError, IncompatibleError, SpecError
 from diffcore.fields import Denoiser, Field
+from diffcore.interrupt import Interrupt
 from diffcore.metric import Evaluation, Measured
 from diffcore.noise import Draw, mix
 from diffcore.process import Process
@@ -31,7 +32,7 @@ SAMPLING = 0x5A3
 class Progress(Protocol):
     """What shows long work; the command line's bar is one."""
 
-    def start(self, total: int, label: str) -> None: ...  # noqa: D102
+    def start(self, total: int, label: str, done: int = 0) -> None: ...  # noqa: D102
     def update(self, step: int, **numbers: float) -> None: ...  # noqa: D102
     def close(self) -> None: ...  # noqa: D102
 
@@ -163,7 +164,8 @@ class Pipeline:
     ) -> None:
         """Train to the spec's last step, then use the averaged weights.
 
-        out: where checkpoints go; training resumes from the newest whole one there, exactly. Ctrl-C saves one and raises.
+        out: where checkpoints go; training resumes from the newest whole one there, exactly. Ctrl-C waits for the end of the
+        step, saves one (with several processes the last one stands) and raises `KeyboardInterrupt`.
         """
         job, trainer = self.job(), self.spec.trainer
         players = list(trainer.players(job.parts))
@@ -171,23 +173,25 @@ class Pipeline:
         step = self._resume(folder, players, say) if folder else 0
         self.net.train()
         if progress:
-            progress.start(trainer.steps, f"training {self.spec.name}")
-        try:
-            for report in trainer.run(job, players, step):
-                step = report.step
-                if progress:
-                    progress.update(step, **report.numbers)
-                if log and (step % trainer.log_every == 0 or step == trainer.steps):
-                    log(report)
-                if folder and (step % trainer.checkpoint_every == 0 or step == trainer.steps):
+            progress.start(trainer.steps, f"training {self.spec.name}", step)
+        with Interrupt() as interrupt:
+            try:
+                for report in trainer.run(job, players, step):
+                    step = report.step
+                    if log and (step % trainer.log_every == 0 or step == trainer.steps):
+                        log(report)
+                    if folder and (step % trainer.checkpoint_every == 0 or step == trainer.steps):
+                        self._checkpoint(folder, players, step)
+                    if progress:
+                        progress.update(step, **report.numbers)
+                    interrupt.check()
+            except KeyboardInterrupt:
+                if folder and not interrupt.forced and distributed.world()[1] == 1:
                     self._checkpoint(folder, players, step)
-        except KeyboardInterrupt:
-            if folder:
-                self._checkpoint(folder, players, step)
-            raise
-        finally:
-            if progress:
-                progress.close()
+                raise
+            finally:
+                if progress:
+                    progress.close()
         self._use_average(players)
 
     def _checkpoint(self, folder: Path, players: Sequence[Player], step: int) -> None:
@@ -219,7 +223,7 @@ class Pipeline:
         return int(meta["step"])
 
     def identity(self) -> str:
-        """What must agree for a checkpoint to be continued: everything in the spec that changes training, except its length."""
+        """What must agree for a checkpoint to be continued: everything in the spec that changes training."""
         from diffcore.specs import unstructure
 
         raw = unstructure(self.registry, self.spec)

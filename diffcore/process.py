@@ -100,6 +100,9 @@ class Process(Base):
         """How a network's output is read: the only place that knows what `prediction` means for this process."""
         raise NotImplementedError
 
+    def check_output(self, x: State, out: Any, prediction: str) -> None:
+        """Refuse, at a denoiser's first call, an output that `posterior` cannot read. Raises `DataError`."""
+
     def velocity(self, x: State, at: Any, posterior: Any) -> State:
         """dx/dt of the probability-flow ODE (capability "velocity")."""
         raise NotImplementedError
@@ -168,6 +171,15 @@ class AffineProcess(Process):
         """The output as the row `prediction` of `ROWS`."""
         return Posterior(x, out, prediction, at, sigma_data)
 
+    def check_output(self, x: State, out: State, prediction: str) -> None:
+        """A row of x_0 and eps has the shape of x."""
+        shapes = [[tuple(leaf.shape) for leaf in leaves(state)] for state in (x, out)]
+        if shapes[0] != shapes[1]:
+            raise DataError(
+                f"the network returned shape {_shape(shapes[1])} for a state of shape {_shape(shapes[0])}; "
+                f"a prediction of '{prediction}' has the shape of the state"
+            )
+
     def velocity(self, x: State, at: Coeffs, posterior: Posterior) -> State:
         """alpha' E[x_0|x_t] + sigma' E[eps|x_t]."""
         return posterior.velocity
@@ -214,6 +226,10 @@ class AffineProcess(Process):
             )
 
 
+def _shape(shapes: list[tuple[int, ...]]) -> str:
+    return str(shapes[0] if len(shapes) == 1 else shapes)
+
+
 def _kept(t: Coeffs, s: Coeffs) -> Any:
     """The weight of x_t in the reverse kernel; 1 where time stands still, whatever the ends of the schedule do there."""
     kept = (s.sigma / t.sigma) ** 2 * t.alpha / s.alpha
@@ -224,10 +240,3 @@ def _one_minus_r(t: Coeffs, s: Coeffs) -> Any:
     """The share of the reverse kernel that is new; 0 where time stands still."""
     r = (t.alpha * s.sigma / (s.alpha * t.sigma)) ** 2
     return torch.where(t.t == s.t, 0.0, (1 - r).clamp_min(0.0)) if isinstance(r, Tensor) else max(1 - r, 0.0)
-
-
-def check_state(x: State, name: str = "x") -> None:
-    """Raise `DataError` for a state with NaN or Inf."""
-    for leaf in leaves(x):
-        if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
-            raise DataError(f"{name} holds NaN or Inf")

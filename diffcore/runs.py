@@ -141,7 +141,9 @@ def evaluate_pipeline(pipeline: Pipeline, folder: Path, progress: Progress | Non
 def compare(paths: Sequence[str | Path], out: str | Path | None = None) -> list[dict[str, Any]]:
     """The tables of several runs in one, each row with its run; with `out`, also as one report."""
     folders = [Path(p) for p in paths]
-    rows = [{"run": folder.name, **row} for folder in folders for row in read_rows(folder)]
+    names = [folder.name for folder in folders]
+    shown = [str(f) if names.count(f.name) > 1 else f.name for f in folders]
+    rows = [{"run": name, **row} for name, folder in zip(shown, folders, strict=True) for row in read_rows(folder)]
     if out is not None:
         report(folders, Path(out))
     return rows

@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from diffcore.errors import IncompatibleError, NumericsError
+from diffcore.errors import DataError, IncompatibleError, NumericsError
 from diffcore.fields import Field
 from diffcore.noise import Draw
 from diffcore.runtime import run
@@ -53,6 +53,7 @@ def frames(
     Raises `IncompatibleError` (solver and process do not fit), `SpecError` (bad grid).
     """
     nodes = resolve_grid(field, solver, grid, steps, start)
+    _check_conditions(field, x)
     draw = Draw(seed, range(batch_size(x)) if ids is None else ids, device=leaves(x)[0].device)
     running = solver.loop(field, x, nodes, draw)
     grad = _wants_grad(field, solver, x)
@@ -85,6 +86,7 @@ def sample(
     Raises `NumericsError` naming step and time where the samples are not finite, and what `frames` raises.
     """
     nodes = resolve_grid(field, solver, grid, steps, start)
+    _check_conditions(field, x)
     draw = Draw(seed, range(batch_size(x)) if ids is None else ids, device=leaves(x)[0].device)
     grad = _wants_grad(field, solver, x)
     if mode != "eager":
@@ -142,6 +144,12 @@ def kernel(field: Field, solver: Solver, x: State, row: Any, carry: Any) -> torc
         raise IncompatibleError(f"solver {type(solver).__name__} has no Gaussian step kernel (additive_noise is False)")
     mean, _ = solver.step(field, x, row, carry, torch.zeros_like(x))
     return torch.distributions.Normal(mean, torch.as_tensor(row.noise, dtype=mean.dtype, device=mean.device))
+
+
+def _check_conditions(field: Field, x: State) -> None:
+    for name, value in field.cond.items():
+        if isinstance(value, Tensor) and value.ndim and value.shape[0] != batch_size(x):
+            raise DataError(f"condition '{name}' has {value.shape[0]} rows for {batch_size(x)} samples; give one row per sample")
 
 
 def _wants_grad(field: Field, solver: Solver, x: State) -> bool:

@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
-from diffcore.cli.interrupt import Interrupt
 from diffcore.cli.progress import Progress
+from diffcore.interrupt import Interrupt
 
 
 class Terminal(io.StringIO):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any, ClassVar
 
+import attrs
 import pytest
 import torch
 from torch import nn
 
 import diffcore as dc
+from diffcore.testing.base import RULES
 from diffcore.testing.suite import cases
 
 DOUBLE = torch.float64
@@ -390,7 +392,61 @@ class MutatesData(Line):
         return made
 
 
+@dc.component
+class SingleCoefficients(Line):
+    """alpha = 1 - t in float32."""
+
+    def coeffs(self, t):
+        return super().coeffs(t)._replace(alpha=(1 - t).float())
+
+
+@dc.component
+class Misreads(Line):
+    """E[x_0|x_t] = 0.9 net."""
+
+    def posterior(self, x, out, at, prediction, sigma_data):
+        return super().posterior(x, 0.9 * out, at, prediction, sigma_data)
+
+
+@dc.component
+class Anonymous(Line):
+    """fingerprint = nothing."""
+
+    def fingerprint(self):
+        return []
+
+
+@dc.component
+class RisingGrid(Line):
+    """t_i = start i / N."""
+
+    def default_grid(self, steps, start):
+        return super().default_grid(steps, start).flip(0)
+
+
+@dc.component
+class SamePrior(Line):
+    """x_T = N(0, 1) of seed 0, always."""
+
+    def prior(self, shape, draw):
+        return dc.Draw(0, draw.ids).normal(shape)
+
+
+@dc.component
+class TakesAnything(Line):
+    """Every prediction = fine."""
+
+    def check_prediction(self, prediction, sigma_data):
+        return
+
+
 PROCESSES = [
+    (SingleCoefficients, "double_precision", "float32"),
+    (Misreads, "one_point", "only possible x_0"),
+    (Anonymous, "fingerprint", "must have a fingerprint"),
+    (RisingGrid, "default_grid", "fall strictly"),
+    (SamePrior, "prior_is_keyed", "not depend on the seed"),
+    (TakesAnything, "refuses_unknown_prediction", "was accepted"),
     (WrongSlope, "derivatives", "dsigma is not the derivative"),
     (WrongSlope, "velocity_of_flow", "velocity at"),
     (RisingSignal, "signal_falls", "does not fall"),
@@ -458,7 +514,17 @@ class MovingEnd(Even):
         return torch.linspace(start, 0.1 * start / steps, steps + 1, dtype=DOUBLE)
 
 
+@dc.component
+class Jittered(Even):
+    """t_i + 1e-3 u."""
+
+    def nodes(self, process, steps, start):
+        nodes = super().nodes(process, steps, start)
+        return torch.cat([nodes[:1], nodes[1:-1] + 1e-3 * torch.rand(steps - 1), nodes[-1:]])
+
+
 GRIDS = [
+    (Jittered, "pure", "global generator"),
     (RepeatedNode, "nodes", "not strictly falling"),
     (SingleNodes, "nodes", "float32"),
     (IgnoresStart, "nodes", "first node"),
@@ -533,6 +599,36 @@ class CoupledLoss(Regression):
 
 
 @dc.component
+class AverageVelocity(dc.Loss):
+    """|u(x_t, t, s) - sg(v + (s - t) du/dt)|^2, d/dt along v, s < t uniform (Geng et al. 2025)."""
+
+    requires: ClassVar[frozenset[str]] = frozenset({"affine"})
+    predictions: ClassVar[tuple[str, ...]] = ("velocity",)
+    oracle: ClassVar[str | None] = "flow_map"
+    second_time: ClassVar[bool] = True
+    sign: ClassVar[float] = 1.0
+
+    def __call__(self, model, x0, draw, **cond):
+        process = model.process
+        t = (0.1 + 0.8 * draw.uniform()) * process.T
+        s = t * draw.fold(2).uniform()
+        made = process.corrupt(x0, t, draw.fold(1))
+        v = made.target("velocity")
+        rates = (v, torch.ones_like(t))
+        with torch.no_grad():
+            slope = torch.func.jvp(lambda x, t: model.net(x, t, s), (made.xt, t), rates)[1]
+        out = model.network(made.xt, made.at, dc.Instant(s))
+        return ((out - v - self.sign * (s - t)[:, None] * slope) ** 2).sum(1)
+
+
+@dc.component
+class WrongIdentity(AverageVelocity):
+    """|u - sg(v - (s - t) du/dt)|^2 = the sign of the book's other convention."""
+
+    sign: ClassVar[float] = -1.0
+
+
+@dc.component
 class UniformLaw(dc.TimeLaw):
     """t = min_time + (T - min_time) u."""
 
@@ -592,6 +688,7 @@ class Shrinks(Shuffled):
 OTHERS = [
     (WrongTarget, "minimised_by_the_oracle", "s.e. off 0"),
     (AbsoluteError, "minimised_by_the_oracle", "s.e. off 0"),
+    (WrongIdentity, "minimised_by_the_flow_map", "s.e. off 0"),
     (ReducesBatch, "per_sample", "do not reduce"),
     (Detached, "reaches_the_network", "gradient"),
     (NoisyLoss, "noise_is_an_argument", "global generator"),
@@ -673,6 +770,23 @@ class UncountedCalls(Scale):
 
 
 @dc.component
+class Explodes(Scale):
+    """E[x_0] <- 1e200 E[x_0]."""
+
+    def guide(self, denoiser, x, t, **cond):
+        found = denoiser(x, t, **cond)
+        return found.replace("x0", 1e200 * found.mean)
+
+
+@dc.component
+class LosesTheSolver(Scale):
+    """solver = nothing."""
+
+    def solver(self, solver):
+        return None
+
+
+@dc.component
 class Average(dc.FlowMap):
     """Psi = x + (s - t) u (Geng et al. 2025)."""
 
@@ -706,6 +820,15 @@ class TwiceTheJump(Average):
         return 2 * super().map(model, x, t, s, **cond) - x
 
 
+@dc.component
+class CouplesJumps(Average):
+    """Psi - its mean over the batch = coupled."""
+
+    def map(self, model, x, t, s, **cond):
+        y = super().map(model, x, t, s, **cond)
+        return y - 1e-3 * (y - x).mean(0)
+
+
 class Layers(nn.Module):
     """A perceptron of x, t and label, to be spoiled."""
 
@@ -715,13 +838,15 @@ class Layers(nn.Module):
         self.body, self.time, self.label = nn.Linear(width, width), nn.Linear(1, width), nn.Embedding(4, width)
         self.norm = nn.BatchNorm1d(width, affine=False, track_running_stats=False)
         self.spare = nn.Parameter(torch.zeros(1)) if spoil == "spare" else None
+        self.hidden = [nn.Linear(width, width)]
 
     def forward(self, x, t, s=None, label=None):
         h = self.body(x.flatten(1))
         h = h if self.spoil == "time" else h + self.time(t[:, None])
         h = h if label is None else h + self.label(label)
         h = self.norm(h) if self.spoil == "batch" else h
-        return torch.tanh(h).reshape(x.shape)
+        h = self.hidden[0](h) if self.spoil == "hidden" else h
+        return torch.tanh(h.double() if self.spoil == "dtype" else h).reshape(x.shape)
 
 
 @dc.component
@@ -765,6 +890,20 @@ class WrongNull(Perceptron):
     spoil: str = dc.field(default="null", doc="what is wrong")
 
 
+@dc.component
+class HidesWeights(Perceptron):
+    """A layer in a list = not in the state_dict."""
+
+    spoil: str = dc.field(default="hidden", doc="what is wrong")
+
+
+@dc.component
+class DoubleOutput(Perceptron):
+    """float64 = not like x."""
+
+    spoil: str = dc.field(default="dtype", doc="what is wrong")
+
+
 class Numbers:
     """Uniform numbers by id, to be spoiled."""
 
@@ -772,9 +911,14 @@ class Numbers:
 
     def __init__(self, spoil):
         self.spoil, self.count = spoil, 0
+        self.table = dc.Draw(0, range(100)).uniform((2,), torch.float32)
 
     def batch(self, ids):
         self.count += 1
+        if self.spoil == "view":
+            return self.table[: len(ids)] if bool((ids == torch.arange(len(ids))).all()) else self.table[int(ids[0]) :][
+                : len(ids)
+            ], {}
         draw = dc.Draw(self.count if self.spoil == "state" else 0, ids)
         x = draw.uniform((2,), torch.float32)
         return (x * 2 if self.spoil == "range" else x.double() if self.spoil == "dtype" else x), {}
@@ -813,6 +957,13 @@ class DoubleData(Square):
 
 
 @dc.component
+class LendsItsTable(Square):
+    """Views of the table."""
+
+    spoil: str = dc.field(default="view", doc="what is wrong")
+
+
+@dc.component
 class MeanDistance(dc.Metric):
     """d = |mean(samples) - mean(reference)|."""
 
@@ -839,7 +990,32 @@ class RandomMetric(MeanDistance):
         return {"mean-distance": dc.Measured(value=value, n=5, better="lower")}
 
 
+@dc.component
+class NotANumber(MeanDistance):
+    """d = 0 / 0."""
+
+    def measure(self, ev):
+        return {"mean-distance": dc.Measured(value=float("nan"), n=len(ev.samples), better="lower")}
+
+
+@dc.component
+class TrainsFrozen(dc.Trainer):
+    """Every parameter learns, frozen or not."""
+
+    def players(self, parts):
+        return [self.player("model", {f"{r}.{k}": p for r, m in parts.items() for k, p in m.named_parameters()})]
+
+
 REST = [
+    (Explodes, "composes", "applied twice"),
+    (LosesTheSolver, "samples", "not a solver"),
+    (CouplesJumps, "pure", "depends on its batch"),
+    (TwiceTheJump, "as_solver", "1 and 10 steps"),
+    (HidesWeights, "state_round_trip", "another network"),
+    (DoubleOutput, "like_x", "float64"),
+    (LendsItsTable, "independent_openings", "return copies"),
+    (NotANumber, "measured", "is nan"),
+    (TrainsFrozen, "players_own_parameters", "frozen parameter is trained"),
     (ScalesOutput, "same_for_every_prediction", "off that of 'x0'"),
     (NeverNeutral, "neutral", "still changes the mean"),
     (ClipsInPlace, "leaves_inputs_alone", "changed in place"),
@@ -887,7 +1063,23 @@ class NotAValue(Even):
     token: Any = dc.field(factory=object, doc="a new object each time")
 
 
+@attrs.define(kw_only=True)
+class Mutable(dc.Grid):
+    """t_i = start (1 - i / N)."""
+
+    power: float = attrs.field(default=1.0, metadata={"doc": "exponent"})
+
+
+@dc.component
+class Doubles(Even):
+    """t_i = start (1 - i / N)."""
+
+    power: float = attrs.field(default=1.0, converter=lambda v: 2 * v, metadata={"doc": "exponent"})
+
+
 GENERAL = [
+    (Mutable, "frozen", "can be set"),
+    (Doubles, "spec_round_trip", "read back from its spec"),
     (Undocumented, "documented", "no docstring"),
     (NeedsAField, "example", "example"),
     (WrongExample, "example", "do not exist"),
@@ -912,7 +1104,34 @@ def test_a_planted_error_fails_its_check(broken, check, message):
     assert re.search(message, outcome.message), outcome.message
 
 
-SOUND = [Multistep, Ancestral, Line, Even, Regression, UniformLaw, Shuffled, Scale, Average, Perceptron, Square, MeanDistance]
+def test_a_core_that_accepts_everything_fails_the_refusal(monkeypatch):
+    monkeypatch.setattr(dc.Field, "check", lambda self, part: None)
+    (outcome,) = outcomes(Multistep, "refusal")
+    assert outcome.status == "failed"
+
+
+def test_every_check_of_the_kit_has_failed_once():
+    seen = {(cls.kind, check) for cls, check, _ in PLANTED}
+    names = {check for _, check in seen}
+    never = [r for r in RULES if (r.kind, r.name) not in seen and (r.kind or r.name not in names) and r.name != "refusal"]
+    assert not never, [f"{r.kind}: {r.name}" for r in never]
+
+
+SOUND = [
+    Multistep,
+    Ancestral,
+    Line,
+    Even,
+    Regression,
+    AverageVelocity,
+    UniformLaw,
+    Shuffled,
+    Scale,
+    Average,
+    Perceptron,
+    Square,
+    MeanDistance,
+]
 
 
 @pytest.mark.parametrize("sound", SOUND, ids=lambda c: c.__name__)

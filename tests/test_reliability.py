@@ -238,3 +238,18 @@ def test_nothing_is_unpickled():
                 assert "pickle.load" not in text
                 assert "torch.load(" not in text
                 assert "allow_pickle=True" not in text
+
+
+def test_an_output_of_the_wrong_shape_is_refused(registry):
+    process = registry.make("process", "flow")
+    field = dc.Field(process, dc.Denoiser(lambda x, t: x[:, :1], "velocity", process=process))
+    with pytest.raises(dc.DataError, match=r"returned shape \(3, 1\) for a state of shape \(3, 2\)"):
+        dc.sample(field, registry.make("solver", "euler"), torch.ones(3, 2))
+
+
+def test_conditions_of_the_wrong_length_are_refused(registry):
+    process = registry.make("process", "flow")
+    denoiser = dc.Denoiser(lambda x, t, label: x, "velocity", process=process)
+    field = dc.Field(process, denoiser, cond={"label": torch.zeros(2, dtype=torch.int64)})
+    with pytest.raises(dc.DataError, match="condition 'label' has 2 rows for 3 samples"):
+        dc.sample(field, registry.make("solver", "euler"), torch.ones(3, 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -50,7 +51,9 @@ class _Bar:
     def __init__(self, stream: TextIO, total: int, label: str, done: int) -> None:
         from tqdm import tqdm
 
-        self.tqdm = tqdm(total=total, desc=label, initial=done, file=stream, dynamic_ncols=True, ascii=_ascii_only(stream))
+        columns, rows = shutil.get_terminal_size()  # never 0, as tqdm's own look at some terminals is
+        ascii_only = "utf" not in (getattr(stream, "encoding", None) or "").lower()
+        self.tqdm = tqdm(total=total, desc=label, initial=done, file=stream, ncols=columns - 1, nrows=rows, ascii=ascii_only)
 
     def update(self, step: int, numbers: dict[str, float]) -> None:
         self.tqdm.set_postfix_str(_show(numbers), refresh=False)
@@ -92,7 +95,3 @@ def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def _ascii_only(stream: TextIO) -> bool:
-    return "utf" not in (getattr(stream, "encoding", None) or "").lower()

@@ -12,10 +12,10 @@ from typing import Any
 import click
 
 from diffcore.cli.group import RESUME, command, json_option, set_option
-from diffcore.cli.interrupt import Interrupt
 from diffcore.cli.output import number, print_json, print_table
 from diffcore.cli.progress import Progress
 from diffcore.errors import SpecError
+from diffcore.interrupt import Interrupt
 
 out_option = click.option("--out", type=click.Path(path_type=Path), help="Run directory (default: runs/NAME).")
 device_option = click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one).")

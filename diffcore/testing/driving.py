@@ -14,7 +14,7 @@ from diffcore.flow_map import FlowMap
 from diffcore.process import AffineProcess, Process
 from diffcore.solver import Plan, Solver
 from diffcore.testing.oracles import Gaussian, Oracle
-from diffcore.tree import State
+from diffcore.tree import State, expand
 
 
 class ExactFlowMap(FlowMap):
@@ -27,6 +27,19 @@ class ExactFlowMap(FlowMap):
         """Psi_{t->s}(x)."""
         model(x, t, **cond)
         return self.oracle.flow(model.process, x, t.t, s.t).to(x.dtype)
+
+
+def average_velocity(data: Gaussian, process: Process) -> Callable[..., Tensor]:
+    """The exact network u(x, t, s) = (Psi_{t->s}(x) - x) / (s - t) of Gaussian data; the velocity itself at s = t."""
+
+    def net(x: Tensor, t: Tensor, s: Tensor | None = None, **cond: Any) -> Tensor:
+        t = t.double()
+        s = t if s is None else s.double()
+        gap = expand(s - t, x)
+        mean = (data.flow(process, x, t, s) - x) / torch.where(gap == 0, 1.0, gap)
+        return torch.where(gap == 0, data.velocity(x, process.coeffs(t)), mean).to(x.dtype)
+
+    return net
 
 
 class Moment(NamedTuple):

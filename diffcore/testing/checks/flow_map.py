@@ -12,6 +12,7 @@ from diffcore.flow_map import FlowMapSolver
 from diffcore.process import Process
 from diffcore.sampling import sample
 from diffcore.testing.base import SkipError, Subject, check, normal, poisoned_noise, refused, same, unchanged, worst
+from diffcore.testing.driving import average_velocity
 from diffcore.testing.oracles import Gaussian, instant
 from diffcore.tree import expand
 
@@ -70,25 +71,12 @@ def pure(subject: Subject) -> None:
         assert not same(flow_map.map(model, x, t, between), whole), "the map does not depend on s"
 
 
-def _average_velocity(process: Process) -> Any:
-    """u(x, t, s) = (Psi_{t->s}(x) - x) / (s - t) of Gaussian data; the velocity itself at s = t."""
-
-    def net(x: Tensor, t: Tensor, s: Tensor | None = None, **cond: Any) -> Tensor:
-        t = t.double()
-        s = t if s is None else s.double()
-        gap = expand(s - t, x)
-        mean = (DATA.flow(process, x, t, s) - x) / torch.where(gap == 0, 1.0, gap)
-        return torch.where(gap == 0, DATA.velocity(x, process.coeffs(t)), mean).to(x.dtype)
-
-    return net
-
-
 def _exact(subject: Subject, process: Process) -> Denoiser:
     """The exact network: what the class's `exact(oracle, process)` returns, else the average velocity."""
     flow_map: Any = subject.component
     if hasattr(flow_map, "exact"):
         return _model(subject, process, flow_map.exact(DATA, process))
-    model, x = _model(subject, process, _average_velocity(process)), normal(3, 3)
+    model, x = _model(subject, process, average_velocity(DATA, process)), normal(3, 3)
     t, s = (instant(process, f * process.T).map(float) for f in (0.7, 0.2))
     if not same(flow_map.map(model, x, t, s), DATA.moved(x, t, s), 1e-6):
         raise SkipError(

@@ -43,5 +43,7 @@ def diffcore_data() -> Iterator[dc.Component]:
     yield dc.Component(
         "gaussian-mixture", "diffcore_data.closed_form:GaussianMixture", "a mixture of isotropic normals: score in closed form"
     )
-    yield dc.Component("finite-set", "diffcore_data.closed_form:FiniteSet", "weighted points: the optimal model memorises them")
+    yield dc.Component(
+        "finite-set", "diffcore_data.closed_form:FiniteSet", "a few points, equally likely: the best model memorises them"
+    )
     yield dc.Component("independent", "diffcore_data.independent:Independent", "data and noise unrelated", kind="coupling")

@@ -60,7 +60,7 @@ class MeanFlowLoss(dc.Loss):
         x, at, end = noised.xt, noised.at, dc.Instant(s.to(noised.at.t.dtype))
         drop = draw.fold(DROP).uniform() < self.drop
         given = {**cond, **{k: torch.where(dc.expand(drop, v), v, cond[k]) for k, v in null.items()}}
-        # the call with gradient comes first: autocast keeps the weights it casts, and would keep them without gradient
+        # the call with gradient comes first: autocast in older torch caches the weights it casts, gradient or not
         found = model.network(x, at, end, **given)
         with torch.no_grad():
             v = noised.target("velocity")

@@ -61,12 +61,11 @@ class EDMHeun(dc.Solver):
         gamma = min(self.s_churn / len(t.t), LARGEST_GAMMA)
         if gamma == 0:
             return t, torch.ones_like(t.t), None
-        rho, top = t.sigma / t.alpha, _level(process.coeffs(torch.tensor(process.T, dtype=torch.float64)))
-        inside = moves & (rho >= self.s_min) & (rho <= (torch.inf if self.s_max is None else self.s_max))
-        raised = torch.where(inside, torch.minimum((1 + gamma) * rho, top), rho)
-        churned = raised > rho
-        hat = process.coeffs(torch.where(churned, time_of(process, -raised.log()).clamp_max(process.T), t.t))
-        added = hat.alpha * (_level(hat) ** 2 - rho**2).clamp_min(0.0) ** 0.5 * self.s_noise
+        rho = t.sigma / t.alpha
+        churned = moves & rho.isfinite() & (rho >= self.s_min) & (rho <= (torch.inf if self.s_max is None else self.s_max))
+        level = torch.where(churned, (1 + gamma) * rho, 1.0)
+        hat = process.coeffs(torch.where(churned, time_of(process, -level.log()).clamp_max(process.T), t.t))
+        added = hat.alpha * ((hat.sigma / hat.alpha) ** 2 - rho**2).clamp_min(0.0) ** 0.5 * self.s_noise
         return hat, torch.where(churned, hat.alpha / t.alpha, 1.0), torch.where(churned, added, 0.0)
 
     def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
@@ -78,7 +77,3 @@ class EDMHeun(dc.Solver):
             return x, None
         slope = (row.second, field.posterior(x, row.u).mean), (-row.second, m)
         return dc.lincomb((1, x), *slope, out=row.out), None
-
-
-def _level(c: dc.Coeffs) -> Tensor:
-    return c.sigma / c.alpha

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
-
-import click
 
 
 class Interrupt:
     """While entered, the first Ctrl-C waits for the next `check()`; the second one is not waited for.
 
-    Outside the main thread signals are left as they are.
+    `forced` tells that a second one came, so that the state may be in the middle of a step. Outside the main thread signals
+    are left as they are.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = self.forced = False
         self._before: Any = None
 
     def __enter__(self) -> Interrupt:
@@ -39,6 +39,7 @@ class Interrupt:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
+            self.forced = True
             raise KeyboardInterrupt
         self.asked = True
-        click.echo("\nstopping after this step; Ctrl-C again stops at once", err=True)
+        print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr)

@@ -1,0 +1,43 @@
+"""Every example runs, shortened: trains a few steps, samples, measures and reports. The full runs are the demo's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import diffcore as dc
+from diffcore import runs
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.yaml"))
+SHORT = ["trainer.steps=3", "trainer.batch=8", "trainer.warmup=1", "sampling.n=10", "sampling.batch=10", "evaluation.batch=100"]
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return dc.Registry.load()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_example(path, registry, tmp_path, monkeypatch):
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+    overrides = [*SHORT, "evaluation.n=100", "evaluation.calls=[2]"]
+    if path.stem == "mnist-meanflow":
+        runs.train(path.with_name("mnist.yaml"), registry=registry, overrides=SHORT)
+    try:
+        folder = runs.run(path, registry=registry, overrides=overrides)
+    except dc.DataError as error:
+        if "fetch" not in str(error):
+            raise
+        pytest.skip(str(error))
+    rows = runs.compare([folder])
+    assert rows
+    assert all(row["calls"] <= 2 for row in rows if row["budget"])
+    page = (folder / "report.html").read_text()
+    for expected in ("Samples:", "Every solver", "Measured", "Trajectories:", "Spec:", "Lock:", "loss curve"):
+        assert expected in page
+    again, _ = runs.sample_run(folder, n=3)
+    assert torch.isfinite(again.x).all()
