@@ -120,6 +120,8 @@ def convert(c: Coeffs, have: Row, want: Row) -> Row:
 
 def combine(name: str, c: Coeffs, x0: State, eps: State, sigma_data: float = 0.5) -> State:
     """The target of this name from x_0 and eps: `p x_0 + q eps` (velocity of a shifted path adds dshift)."""
+    if name in ("x0", "eps"):
+        return x0 if name == "x0" else eps
     p, q = row(name, c, sigma_data)
     return shifted(lincomb((p, x0), (q, eps)), c.dshift if name == "velocity" else 0.0)
 

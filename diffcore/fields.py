@@ -24,7 +24,8 @@ Net = Callable[..., State]
 class Trace:
     """What a denoiser has cost: `calls` of the network, and `rows` (samples it was evaluated on, batched guidance included).
 
-    `at` is where it was called last, `posterior` what a field last knew of x_0 (kept while `watched`).
+    `at` is where it was first called since that was set to None, `posterior` what a field last knew of x_0 (kept while
+    `watched`).
     """
 
     __slots__ = ("at", "calls", "posterior", "rows", "watched")
@@ -89,7 +90,8 @@ class Denoiser:
             trace = self.trace
             trace.calls += 1
             trace.rows += x.shape[0] if x.__class__ is Tensor else batch_size(x)
-            trace.at = at
+            if trace.at is None:
+                trace.at = at
         if self.precondition:
             scale = (at.alpha**2 * self.sigma_data**2 + at.sigma**2) ** -0.5
             x = tree_map(lambda leaf: leaf * expand(scale, leaf), x) if isinstance(scale, Tensor) or scale != 1 else x

@@ -139,9 +139,19 @@ class Draw:
         row = 0
         while row < len(self.ids):
             unit, offset = divmod(self.ids[row], self.block)
-            count = min(self.block - offset, len(self.ids) - row)
-            whole = torch.empty((self.block, *shape), dtype=dtype, device=device)
-            fill(whole, generator.manual_seed(self._seed(unit, kind)))
-            out[row : row + count] = whole[offset : offset + count]
+            count = self._run(row, self.block - offset)
+            generator.manual_seed(self._seed(unit, kind))
+            if count == self.block:
+                fill(out[row : row + count], generator)
+            else:
+                whole = fill(torch.empty((self.block, *shape), dtype=dtype, device=device), generator)
+                out[row : row + count] = whole[offset : offset + count]
             row += count
         return out.to(self.device)
+
+    def _run(self, row: int, most: int) -> int:
+        """How many ids from `row` on are consecutive, at most `most`."""
+        most = min(most, len(self.ids) - row)
+        if isinstance(self.ids, range) and self.ids.step == 1:
+            return most
+        return next((n for n in range(1, most) if self.ids[row + n] != self.ids[row] + n), most)

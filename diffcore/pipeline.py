@@ -104,8 +104,9 @@ class Pipeline:
 
     def _check(self) -> None:
         spec, field = self.spec, self.field()
-        for part in (spec.solver, spec.loss, *spec.evaluation.solvers):
-            field.check(part)
+        for part in (spec.solver, spec.loss, spec.flow_map, *spec.evaluation.solvers):
+            if part is not None:
+                field.check(part)
         for part in (spec.loss, spec.flow_map):
             if part is not None and part.predictions and spec.prediction not in part.predictions:
                 raise IncompatibleError(
@@ -139,6 +140,7 @@ class Pipeline:
             return x0.to(self.device), {k: v.to(self.device) for k, v in cond.items()}
 
         def loss(x0: Any, draw: Draw, **cond: Any) -> Any:
+            self.denoiser.trace.at = None
             return spec.loss(self.denoiser, x0, draw, **cond)
 
         def times() -> Any:

@@ -202,8 +202,10 @@ class AffineProcess(Process):
         """The time at which log(alpha/sigma) = lam, float64, by bisection to the last bit; override with a closed form."""
         lam = torch.as_tensor(lam, dtype=torch.float64)
         low, high = torch.zeros_like(lam), torch.full_like(lam, self.T)
-        for _ in range(200):
+        for _ in range(1100):
             middle = (low + high) / 2
+            if bool(((middle == low) | (middle == high)).all()):
+                break
             above = self.coeffs(middle).lam > lam
             low, high = torch.where(above, middle, low), torch.where(above, high, middle)
         return (low + high) / 2

@@ -23,7 +23,7 @@ from diffcore.tree import State
 
 TRAINING = 0x7EA1
 """Salt of all training noise, which separates it from the noise of sampling under the same seed."""
-BLOCK = 32
+BLOCK = 128
 """Rows of a global batch that share one noise stream."""
 
 Batches = Callable[[int], tuple[State, Mapping[str, Tensor]]]

@@ -40,7 +40,7 @@ def expand(t: Scalar, like: Tensor) -> Scalar:
     """
     if not isinstance(t, Tensor) or t.ndim == 0 or t.ndim >= like.ndim:
         return t
-    return t.reshape(t.shape + (1,) * (like.ndim - t.ndim))
+    return t[(...,) + (None,) * (like.ndim - t.ndim)]
 
 
 def lincomb(*terms: tuple[Scalar, State], out: State | None = None) -> State:

@@ -196,7 +196,7 @@ class ChangesType(Multistep):
 
 @dc.component
 class SkipsTime(Multistep):
-    """Moves entries at rest: keep = keep + 1e-3 (1 - keep) + 1e-4."""
+    """keep = keep - 1e-4 under a time per pixel."""
 
     def rows(self, t, s, keep, gain, half):
         return super().rows(t, s, keep - 1e-4 * (keep.ndim > 1), gain, half)
@@ -280,7 +280,7 @@ SOLVERS = [
     (ReusesTooEarly, "start_untouched", "reused buffers"),
     (ForgetsLastStep, "any_length", "NaN or Inf"),
     (ChangesType, "precision", "came back as"),
-    (SkipsTime, "time_per_pixel", "entries at rest moved"),
+    (SkipsTime, "time_per_pixel", "entries at rest|moving entries"),
     (VarianceAsNoise, "marginals", "relative errors of mean and variance"),
     (NoiseAtTheEnd, "lands_on_data", "away from the only data point"),
     (UndeclaredNoise, "noise_weight", "not row.noise"),

@@ -92,7 +92,7 @@ class _Writer:
         properties = {name: self.field(a, types[name]) for name, a in init_fields(cls).items()}
         required = [name for name, a in init_fields(cls).items() if a.default is attrs.NOTHING]
         if entry is not None:
-            properties = {"type": {"enum": self._ids(entry), "description": entry.summary}, **properties}
+            properties = {"type": {"enum": [entry.id, entry.full_id], "description": entry.summary}, **properties}
             required = ["type", *required]
         return {
             "type": "object",
@@ -101,10 +101,6 @@ class _Writer:
             "required": required,
             "additionalProperties": False,
         }
-
-    def _ids(self, entry: Entry) -> list[str]:
-        alone = sum(other.id == entry.id for other in self.registry.list(entry.kind)) == 1
-        return [entry.id, entry.full_id] if alone else [entry.full_id]
 
     def field(self, attribute: attrs.Attribute[Any], wanted: Any) -> dict[str, Any]:
         """A field: its type, bounds, choices, default and documentation."""

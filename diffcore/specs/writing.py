@@ -13,7 +13,6 @@ from ruamel.yaml.representer import SafeRepresenter
 
 from diffcore.component import Base
 from diffcore.registry import Registry
-from diffcore.specs.reader import resolve
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_./+-]*")
 
@@ -51,8 +50,7 @@ class _Representer(SafeRepresenter):
         return True
 
     def represent_str(self, data: str) -> Any:
-        plain = _WORD.fullmatch(data) and isinstance(resolve(data), str)
-        return self.represent_scalar("tag:yaml.org,2002:str", data, style=None if plain else '"')
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=None if _WORD.fullmatch(data) else '"')
 
     def represent_list(self, data: list[Any]) -> Any:
         flat = not any(isinstance(item, (list, dict)) for item in data)

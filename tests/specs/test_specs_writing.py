@@ -18,7 +18,7 @@ SETTINGS = settings(
 NO_SHRINK = [phase for phase in Phase if phase is not Phase.shrink]  # it takes minutes where so much is drawn
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(
-    ["on", "1e-3", "~", "null", "2024-01-01", "12:30", "<<", "=", "- a", "a: b", "#x", "${env:HOME}", "$${", "", " ", "\n", "\u2028", "\x85", "\ufeff"]
+    ["on", "1e-3", "~", "null", "Null", "TRUE", "false", "y", "NaN", "2024-01-01", "12:30", "<<", "=", "- a", "a: b", "#x", "${env:HOME}", "$${", "", " ", "\n", "\u2028", "\x85", "\ufeff"]
 )  # fmt: skip
 FLOATS = st.floats(allow_nan=False)
 

@@ -10,7 +10,8 @@ import diffcore as dc
 @dc.component
 class Cost(dc.Metric):
     """`nfe`: evaluations of the network for one sample (guidance that evaluates it twice counts twice). `calls`: calls of the
-    guided network. `seconds`: wall time for one sample of this run, on the machine and batch size of the run."""
+    guided network. `seconds` = wall time / samples, on the machine and at the batch size of the run.
+    """
 
     source: ClassVar[str] = "counted and timed by the run"
 

@@ -32,15 +32,15 @@ class Card:
 
 CARDS: Mapping[tuple[Trained, str], Card] = {
     ("mnist", "features"): Card(
-        sha256="@MF@",
+        sha256="cfb909cb5b09a50f312ecc713274d46daca5d5a9cbaf828eb7e3e98178b4b06d",
         trained_on="4,500 digits of mnist-5k",
-        accuracy=0.0,
+        accuracy=0.9800,
         unseen=500,
     ),
     ("mnist", "judge"): Card(
-        sha256="@MJ@",
+        sha256="b945da38941c9ed7ac2b7e7ef4743fcdd38b83f760ae195a2b33bd5121051957",
         trained_on="4,500 digits of mnist-5k",
-        accuracy=0.0,
+        accuracy=0.9820,
         unseen=500,
     ),
     ("fashion-mnist", "features"): Card(

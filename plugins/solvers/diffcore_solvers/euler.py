@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 import diffcore as dc
+from diffcore_solvers.steps import readable
 
 
 @dc.component
@@ -24,7 +25,7 @@ class Euler(dc.Solver):
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`dt` = s - t < 0."""
         t, s = process.pairs(grid)
-        return dc.Plan(t=t, dt=s.t - t.t)
+        return dc.Plan(t=readable(t), dt=s.t - t.t)
 
     def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
         """x + dt v."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_solvers.steps import any_of, regular
+from diffcore_solvers.steps import any_of, readable, regular
 
 
 @dc.component
@@ -30,10 +30,16 @@ class Heun(dc.Solver):
         t, s = process.pairs(grid)
         dt, fine = s.t - t.t, regular(process, s)
         u = s if bool(fine.all()) else process.coeffs(torch.where(fine, s.t, t.t))
-        second = torch.where(fine, dt / 2, 0.0)
-        corrected = any_of(fine)
-        evaluations = tuple(1 + c for c in corrected)
-        return dc.Plan(t=t, u=u, reach=u.t - t.t, first=dt - second, second=second, corrected=corrected, evaluations=evaluations)
+        second, corrected = torch.where(fine, dt / 2, 0.0), any_of(fine)
+        return dc.Plan(
+            t=readable(t),
+            u=readable(u),
+            reach=u.t - t.t,
+            first=dt - second,
+            second=second,
+            corrected=corrected,
+            evaluations=tuple(1 + c for c in corrected),
+        )
 
     def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
         """Predict by Euler, average the two slopes."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_solvers.steps import any_of, regular
+from diffcore_solvers.steps import any_of, readable, regular
 
 
 @dc.component
@@ -33,9 +33,9 @@ class RK4(dc.Solver):
         u = s if bool(fine.all()) else process.coeffs(torch.where(fine, s.t, middle))
         closed = any_of(fine)
         return dc.Plan(
-            t=t,
-            m=process.coeffs(middle),
-            u=u,
+            t=readable(t),
+            m=readable(process.coeffs(middle)),
+            u=readable(u),
             half=h / 2,
             reach=u.t - t.t,
             outer=torch.where(fine, h / 6, 0.0),

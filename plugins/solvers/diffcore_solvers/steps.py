@@ -20,6 +20,9 @@ import diffcore as dc
 NO_SIGNAL = 1e-4
 """Below this ratio alpha / sigma a state counts as pure noise: dividing by alpha would only amplify its rounding."""
 
+NEAR_DATA = 1e-6
+"""The noise level at which the velocity of an entry that rests at clean data is read."""
+
 
 def ends(process: dc.Process, grid: Tensor) -> tuple[dc.Coeffs, dc.Coeffs]:
     """The coefficients at the start and at the end of every step.
@@ -58,6 +61,18 @@ def pure_noise(c: dc.Coeffs) -> Tensor:
 def regular(process: dc.Process, s: dc.Coeffs | dc.Instant) -> Tensor:
     """Where a velocity can be evaluated: sigma > 0, or t >= min_time for a process without coefficients."""
     return s.sigma > 0 if isinstance(s, dc.Coeffs) else s.t >= process.min_time
+
+
+def readable(c: dc.Coeffs | dc.Instant) -> dc.Coeffs | dc.Instant:
+    """The same times, with coefficients at which a velocity is finite.
+
+    Only an entry that rests at clean data (per-pixel time) is asked for its velocity at sigma = 0. Its weight is 0, but 0 times
+    infinity is not: it is read at a level near 0 instead, while the network is still told its true time.
+    """
+    if not isinstance(c, dc.Coeffs) or bool((c.sigma > 0).all()):
+        return c
+    rests = c.sigma == 0
+    return c._replace(sigma=torch.where(rests, NEAR_DATA, c.sigma), dsigma=torch.where(rests, 1.0, c.dsigma))
 
 
 def time_of(process: dc.Process, lam: Tensor) -> Tensor:
