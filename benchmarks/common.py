@@ -17,10 +17,12 @@ HERE = Path(__file__).parent
 PACKAGES = ("diffcore", "torch", "diffusers", "k-diffusion", "azula", "flow_matching", "torchcfm", "torchdiffeq", "numpy")
 
 
-def interleave(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of every run in every round, the runs of a round one after the other.
+def interleave(
+    runs: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.process_time
+) -> dict[str, list[float]]:
+    """Seconds of every run in every round, the runs of a round one after the other.
 
-    The processor time of this process, not the clock on the wall: on a shared machine the wall also counts the neighbours.
+    By default the processor time of this process: on a shared machine the clock on the wall also counts the neighbours.
     """
     for run in runs.values():
         run()
@@ -30,9 +32,9 @@ def interleave(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[st
     try:
         for _ in range(rounds):
             for name, run in runs.items():
-                start = time.process_time()
+                start = clock()
                 run()
-                seconds[name].append(time.process_time() - start)
+                seconds[name].append(clock() - start)
     finally:
         gc.enable()
     return seconds

@@ -1,6 +1,6 @@
 """Sampler overhead per step with a denoiser that costs nothing: diffcore, other libraries, and hand-written loops.
 
-    python benchmarks/overhead.py [--rounds N]
+    python benchmarks/overhead.py [--rounds FACTOR]
 
 The denoiser returns a constant tensor. Ours includes all that `dc.sample` does: checking the grid, planning, counting
 calls, checking the result. Everything is timed in one interleaved run; ratios are to the hand-written formula ("floor").
@@ -28,27 +28,32 @@ SHAPES = {(1, 3, 32, 32): 100, (16, 3, 64, 64): 20}
 METHODS = {"euler": ("flow", "velocity"), "ddim": ("vp", "x0"), "heun": ("flow", "velocity"), "dpmpp-2m": ("vp", "x0")}
 REGISTRY = dc.Registry.load()
 Run = Callable[[], Tensor]
+Peers = dict[str, dict[str, Any]]
 
 
-def parts(method: str, net: Any) -> tuple[dc.Field, dc.Solver]:
+def parts(method: str, net: Any, steps: int) -> tuple[dc.Field, dc.Solver]:
+    """The field and the solver of a method."""
     name, prediction = METHODS[method]
     process = REGISTRY.make("process", name)
-    return dc.Field(process, dc.Denoiser(net, prediction, process=process)), REGISTRY.make("solver", method, steps=STEPS)
+    return dc.Field(process, dc.Denoiser(net, prediction, process=process)), REGISTRY.make("solver", method, steps=steps)
 
 
-def ours(net: Any, x: Tensor, method: str) -> Run:
-    field, solver = parts(method, net)
-    return lambda: dc.sample(field, solver, x).x
+def libraries(method: str, net: Any, x: Tensor, peers: Peers) -> dict[str, Run]:
+    """One run of each library that has the method."""
+    field, solver = parts(method, net, STEPS)
+    theirs = {name: makes[method](net, x, STEPS) for name, makes in peers.items() if method in makes}
+    return {"diffcore": lambda: dc.sample(field, solver, x).x, **theirs}
 
 
-def contenders(method: str, net: Any, x: Tensor, peers: dict[str, dict[str, Any]]) -> dict[str, Run]:
-    field, solver = parts(method, net)
-    runs = {**loops(method, net, x, field.process, solver), "diffcore": ours(net, x, method)}
+def contenders(method: str, net: Any, x: Tensor, peers: Peers) -> dict[str, Run]:
+    """The hand-written loops and the libraries; ours is checked against the loop."""
+    field, solver = parts(method, net, STEPS)
+    runs = {**loops(method, net, x, field.process, solver), **libraries(method, net, x, peers)}
     torch.testing.assert_close(runs["diffcore"](), runs["floor"](), rtol=1e-4, atol=1e-4)
-    return {**runs, **{name: makes[method](net, x, STEPS) for name, makes in peers.items() if method in makes}}
+    return runs
 
 
-def set_up(method: str, x: Tensor, m: Tensor, peers: dict[str, dict[str, Any]]) -> dict[str, float]:
+def set_up(method: str, x: Tensor, m: Tensor, peers: Peers) -> dict[str, float]:
     """Microseconds from the call of a run to its first network call, median of 20."""
     first: list[float] = []
 
@@ -62,56 +67,75 @@ def set_up(method: str, x: Tensor, m: Tensor, peers: dict[str, dict[str, Any]]) 
         run()
         return (first[0] - start) * 1e6
 
-    runs = {"diffcore": ours(net, x, method), **{n: makes[method](net, x, STEPS) for n, makes in peers.items() if method in makes}}
-    return {name: statistics.median(once(run) for _ in range(20)) for name, run in runs.items()}
+    return {n: statistics.median(once(run) for _ in range(20)) for n, run in libraries(method, net, x, peers).items()}
 
 
-def compiled(method: str, x: Tensor, m: Tensor) -> dict[str, Any]:
-    """The graphs of a first and of a second compiled run, and the largest difference to eager mode, relative to its size."""
-    field, solver = parts(method, lambda x, t: m)
-    eager, graphs = dc.sample(field, solver, x).x, []
-    torch._dynamo.reset()
+def compiled(method: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Graphs compiled in a first and in a second run, and the largest difference to eager mode relative to its largest value."""
+    x, m = data(shape)
+    field, solver = parts(method, lambda x, t: m, STEPS)
+    eager = dc.sample(field, solver, x).x
+    torch.compiler.reset()
+    graphs: list[int] = []
     for _ in range(2):
         counters.clear()
         found = dc.sample(field, solver, x, mode="compile").x
         graphs.append(counters["stats"]["unique_graphs"])
-    return {"graphs": graphs[0], "recompiled": graphs[1], "error": float((found - eager).abs().max() / eager.abs().max())}
+    seconds = interleave({"compile": lambda: dc.sample(field, solver, x, mode="compile").x}, 20)["compile"]
+    error = float((found - eager).abs().max() / eager.abs().max())
+    return {"first": graphs[0], "second": graphs[1], "error": error, "median_us": statistics.median(seconds) / STEPS * 1e6}
 
 
-def measure(method: str, shape: tuple[int, ...], rounds: int, peers: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def data(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """A start state and what the denoiser returns."""
     generator = torch.Generator().manual_seed(0)
-    x, m = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+    return torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+
+
+def measure(method: str, shape: tuple[int, ...], rounds: int, peers: Peers) -> dict[str, Any]:
+    """Time per step and set-up of every contender."""
+    x, m = data(shape)
     seconds = interleave(contenders(method, lambda x, t: m, x, peers), rounds)
     return {"per_step": summary(seconds, "floor", STEPS), "set_up_us": set_up(method, x, m, peers)}
 
 
-def report(results: dict[str, Any], shape: tuple[int, ...], names: list[str]) -> str:
-    def cell(name: str, found: dict[str, Any]) -> str:
-        value = found["per_step"].get(name)
-        return "-" if value is None else f"{value['median_us']:.1f} us, {value['ratio']:.2f}x"
+def report(results: dict[str, Any], shape: tuple[int, ...], peers: Peers) -> str:
+    """The table of one shape."""
+    found = [results[f"{method} {shape}"] for method in METHODS]
 
-    rows = [[name, *(cell(name, results[f"{method} {shape}"]) for method in METHODS)] for name in names]
-    note = "not installed" if not any(row[1:] != ["-"] * len(METHODS) for row in rows) else ""
-    del note
-    setup = {m: results[f"{m} {shape}"]["set_up_us"] for m in METHODS}
-    rows += [[f"set-up, {n}", *(f"{setup[m][n]:.0f} us" if n in setup[m] else "-" for m in METHODS)] for n in names[3:]]
-    return f"State {shape}, per step (median; ratio to floor):\n\n" + table(["", *METHODS], rows)
+    def row(name: str, cell: Callable[[dict[str, Any]], str], there: bool) -> list[str]:
+        return [name, *(cell(one) if there else "not installed" for one in found)]
+
+    def time_of(name: str) -> Callable[[dict[str, Any]], str]:
+        return lambda one: "-" if (v := one["per_step"].get(name)) is None else f"{v['median_us']:.1f} us, {v['ratio']:.2f}x"
+
+    def set_up_of(name: str) -> Callable[[dict[str, Any]], str]:
+        return lambda one: f"{one['set_up_us'][name]:.0f} us" if name in one["set_up_us"] else "-"
+
+    ours = ["floor", "tight", "in place", "diffcore"]
+    rows = [row(name, time_of(name), True) for name in ours]
+    rows += [row(name, time_of(name), bool(makes)) for name, makes in peers.items()]
+    rows += [row(f"set-up, {name}", set_up_of(name), True) for name in ("diffcore", *(n for n in peers if peers[n]))]
+    return f"State {shape}, per step (median, ratio to the floor):\n\n" + table(["", *METHODS], rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=float, default=1.0, help="factor on the number of rounds")
-    rounds = parser.parse_args().rounds
+    factor = parser.parse_args().rounds
     torch.set_num_threads(1)
     peers = installed()
     results = {
-        f"{method} {shape}": measure(method, shape, max(3, int(count * rounds)), peers)
-        for shape, count in SHAPES.items()
+        f"{method} {shape}": measure(method, shape, max(3, int(rounds * factor)), peers)
+        for shape, rounds in SHAPES.items()
         for method in METHODS
     }
-    names = ["floor", "tight", "in place", "diffcore", *peers]
-    text = "\n\n".join(report(results, shape, names) for shape in SHAPES)
-    publish("overhead", {"steps": STEPS, "results": results}, text)
+    graphs = {f"{method} {shape}": compiled(method, shape) for shape in SHAPES for method in METHODS}
+    rows = [[k, str(g["first"]), str(g["second"]), f"{g['error']:.1e}", f"{g['median_us']:.1f} us"] for k, g in graphs.items()]
+    text = "\n\n".join(report(results, shape, peers) for shape in SHAPES)
+    text += '\n\nCompiled (`mode="compile"`):\n\n'
+    text += table(["", "graphs of a run", "of a second run", "difference to eager", "per step"], rows)
+    publish("overhead", {"steps": STEPS, "results": results, "compiled": graphs}, text)
 
 
 if __name__ == "__main__":

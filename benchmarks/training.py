@@ -138,7 +138,13 @@ def main() -> None:
         seconds = interleave({name: make(x0) for name, make in makes.items()}, max(3, int(count * rounds)))
         results[str(shape)] = summary(seconds, "floor", STEPS)
     rows = [
-        [name, *(f"{r[name]['median_us']:.0f} us, {r[name]['ratio']:.2f}x ({r[name]['ratio_of_min']:.2f}x)" for r in results.values())]
+        [
+            name,
+            *(
+                f"{r[name]['median_us']:.0f} us, {r[name]['ratio']:.2f}x ({r[name]['ratio_of_min']:.2f}x)"
+                for r in results.values()
+            ),
+        ]
         for name in makes
     ]
     text = "Per step, median and ratio to the floor (in brackets the ratio of the minima):\n\n"

@@ -40,7 +40,8 @@ class Base:
     """Base of all component classes. `kind` is set by the base class of each kind (`Solver`, `Process`, ...).
 
     Class attributes a component may set: `source` (citation of the formulas), `example` (fields for which the class is
-    shown and tested where its defaults do not suffice), `expected_failures` (conformance check -> why it cannot hold).
+    shown and tested where its defaults do not suffice), `variants` (further sets of fields to test), `expected_failures`
+    (conformance check -> why it cannot hold).
     """
 
     __slots__ = ()
@@ -48,6 +49,7 @@ class Base:
     source: ClassVar[str] = ""
     example: ClassVar[Mapping[str, Any]] = {}
     expected_failures: ClassVar[Mapping[str, str]] = {}
+    variants: ClassVar[tuple[Mapping[str, Any], ...]] = ()
 
 
 _BOUNDS = {
@@ -66,6 +68,8 @@ def _check(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if choices and value not in choices:
         raise SpecError(f"{where} must be one of {', '.join(map(str, choices))}; got {value!r}")
     for item in value if isinstance(value, tuple) else (value,):
+        if isinstance(item, str):
+            continue
         for name, (holds, sign) in _BOUNDS.items():
             bound = attribute.metadata.get(name)
             if bound is not None and not holds(item, bound):

@@ -124,7 +124,7 @@ class Denoiser:
             dtype = leaf.dtype if leaf.is_floating_point() else torch.float32
             return self.process.coeffs(t.double()).map(lambda v: v.to(dtype))
         at = self.process.coeffs(torch.as_tensor(t, dtype=torch.float64))
-        return at.map(float)
+        return at.map(Tensor.item)
 
 
 class Guided:

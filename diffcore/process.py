@@ -156,7 +156,7 @@ class AffineProcess(Process):
 
     def prior(self, shape: Sequence[int], draw: Draw) -> Tensor:
         """N(0, sigma_T^2 I)."""
-        sigma = float(self.coeffs(torch.tensor(self.T, dtype=torch.float64)).sigma)
+        sigma = self.coeffs(torch.tensor(self.T, dtype=torch.float64)).sigma.item()
         return draw.normal(shape).mul_(sigma)
 
     def corrupt(self, x0: State, t: Tensor, draw: Draw) -> Corruption:
@@ -218,7 +218,7 @@ class AffineProcess(Process):
     def check_prediction(self, prediction: str, sigma_data: float) -> None:
         """Also refuses a prediction that leaves x_0 undetermined at t = T (zero terminal SNR with eps or score)."""
         super().check_prediction(prediction, sigma_data)
-        c = Coeffs(*(float(v) if isinstance(v, Tensor) else v for v in self.coeffs(torch.tensor(self.T, dtype=torch.float64))))
+        c = Coeffs(*(v.item() if isinstance(v, Tensor) else v for v in self.coeffs(torch.tensor(self.T, dtype=torch.float64))))
         p, q = row(prediction, c, sigma_data)
         det, size = abs(c.alpha * q - c.sigma * p), (c.alpha**2 + c.sigma**2) ** 0.5 * (p**2 + q**2) ** 0.5
         if not det > 1e-8 * size:

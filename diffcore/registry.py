@@ -146,10 +146,11 @@ class Registry:
             if known is cls:
                 return entry
         target = f"{cls.__module__}:{cls.__qualname__}"
-        for entry in self.list(getattr(cls, "kind", None) or None):
-            if entry.target == target or entry.load() is cls:
-                self._classes[entry] = cls
-                return entry
+        same_kind = self.list(getattr(cls, "kind", None) or None)
+        entry = next((e for e in same_kind if e.target == target), None) or next((e for e in same_kind if _loads(e, cls)), None)
+        if entry is not None:
+            self._classes[entry] = cls
+            return entry
         raise UnknownComponentError(f"{target} is not a registered component; registry.add({cls.__name__}) makes it one")
 
     def id_of(self, cls: type) -> str:
@@ -209,6 +210,14 @@ class _Selection:
         if self.only is not None and not {name, dist} & self.only:
             return "not in DIFFCORE_PLUGINS"
         return ""
+
+
+def _loads(entry: Entry, cls: type) -> bool:
+    """Whether the entry's target is this class under another name; a class that cannot be imported is not."""
+    try:
+        return entry.load() is cls
+    except PluginError:
+        return False
 
 
 def _is_component(cls: Any) -> bool:

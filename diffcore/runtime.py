@@ -25,13 +25,16 @@ def run(field: Field, solver: Solver, x: State, grid: Tensor, draw: Draw, mode: 
     """The last state, evaluations per sample and calls of a run, compiled (`"compile"`) or as a CUDA graph (`"graph"`)."""
     if type(solver).loop is not Solver.loop:
         raise IncompatibleError(f"solver {type(solver).__name__} owns its loop and runs in eager mode only")
+    if grid.ndim > 1:
+        raise IncompatibleError(f"mode '{mode}' runs grids of one time per step; run a grid of per-entry times in eager mode")
     plan = solver.plan(field.process, grid)
     calls, nfe = _cost(field, plan, x)
     with torch.set_grad_enabled(grad):
         if mode == "graph":
             last = _graph(field, solver, plan, x, draw)
         else:
-            last = _loop(compiled(field, solver), solver, plan.rows(field, x, tensors=True), x, _noise(field, plan, x, draw))
+            rows, noise = plan.rows(field, x, tensors=True), _noise(field, plan, x, draw)
+            last = _loop(compiled(field, solver), solver, rows, x, noise)
     if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves(last) if leaf.is_floating_point()):
         raise NumericsError(f"NaN or Inf in the samples of solver {type(solver).__name__}; run in eager mode to see the step")
     return last, nfe, calls

@@ -142,6 +142,8 @@ def kernel(field: Field, solver: Solver, x: State, row: Any, carry: Any) -> torc
     """
     if not solver.additive_noise:
         raise IncompatibleError(f"solver {type(solver).__name__} has no Gaussian step kernel (additive_noise is False)")
+    if not isinstance(row.noise, Tensor) and row.noise == 0:
+        raise IncompatibleError(f"this step of solver {type(solver).__name__} draws no noise: it has no density")
     mean, _ = solver.step(field, x, row, carry, torch.zeros_like(x))
     return torch.distributions.Normal(mean, torch.as_tensor(row.noise, dtype=mean.dtype, device=mean.device))
 

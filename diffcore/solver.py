@@ -17,7 +17,7 @@ from diffcore.errors import SpecError
 from diffcore.fields import Field
 from diffcore.noise import Draw
 from diffcore.process import Instant, Process
-from diffcore.tree import State, leaves, tree_map
+from diffcore.tree import State, expand, leaves, tree_map
 
 
 class Frame(NamedTuple):
@@ -178,8 +178,16 @@ class Solver(Base):
         noisy = [plan.draws(i) for i in range(plan.steps)] if plan.stochastic else [False] * plan.steps
         for i, row in enumerate(rows):
             z = process.noise(x, draw.at(i + 1)) if noisy[i] else None
+            before = x
             x, carry = step(field, x, row, carry, z)
+            if grid.ndim > 1:
+                x = held(grid[i] == grid[i + 1], before, x)
             yield x
+
+
+def held(rest: Tensor, before: State, after: State) -> State:
+    """Entries whose time stands still keep their value bit by bit, whatever the step did to them."""
+    return tree_map(lambda old, new: torch.where(expand(rest.to(new.device), new), old, new), before, after)
 
 
 def check_grid(grid: Tensor, process: Process) -> Tensor:

@@ -69,7 +69,7 @@ def lincomb(*terms: tuple[Scalar, State], out: State | None = None) -> State:
 
 def _general(terms: tuple[tuple[Scalar, State], ...], out: State | None) -> State:
     """`lincomb` of anything: trees, tensor coefficients, a given output."""
-    kept = [term for term in terms if term[0].__class__ is Tensor or term[0] != 0]
+    kept = [term for term in terms if term[1] is not None and (term[0].__class__ is Tensor or term[0] != 0)]
     if not kept:
         return tree_map(torch.zeros_like, next(x for _, x in terms if x is not None))
     scalars, states = zip(*kept, strict=True)

@@ -1,7 +1,7 @@
 """Write docs/hooks/: one page per hook, from its hookspec, the base classes of its kinds and the components of this repository.
 
-    python docs/generate_hooks.py            write the pages
-    python docs/generate_hooks.py --check    only say which are not current (exit code 1)
+python docs/generate_hooks.py            write the pages
+python docs/generate_hooks.py --check    only say which are not current (exit code 1)
 """
 
 from __future__ import annotations

@@ -35,11 +35,13 @@ def test_noise_is_bit_equal_for_any_partition(sizes, block):
     assert torch.equal(torch.cat([d.fold(4).at(9).normal((2,)) for d in split]), whole.fold(4).at(9).normal((2,)))
 
 
-def test_rows_follow_their_ids_not_their_places():
-    whole = dc.Draw(1, range(10)).normal((4,))
-    assert torch.equal(dc.Draw(1, [7, 2, 2]).normal((4,)), whole[[7, 2, 2]])
-    assert torch.equal(dc.Draw(1, range(10)).take([7, 2]).normal((4,)), whole[[7, 2]])
-    assert torch.equal(dc.Draw(1, torch.tensor([7, 2])).normal((4,)), whole[[7, 2]])
+@pytest.mark.parametrize("block", [1, 4, 8])
+@pytest.mark.parametrize("rows", [[7, 2, 2], [2, 3, 9, 4], [9, 8], [0]], ids=str)
+def test_rows_follow_their_ids_not_their_places(block, rows):
+    """In any order, with gaps and repetitions, from a list, a tensor or a part of a larger draw."""
+    whole = dc.Draw(1, range(10), block=block)
+    for draw in (dc.Draw(1, rows, block=block), dc.Draw(1, torch.tensor(rows), block=block), whole.take(rows)):
+        assert torch.equal(draw.normal((4,)), whole.normal((4,))[rows])
 
 
 def test_the_same_call_gives_the_same_numbers_and_changes_nothing():

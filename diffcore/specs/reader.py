@@ -182,8 +182,8 @@ class _Composer:
         self.stack.append(_Open(self.path, mark, event.anchor, isinstance(event, MappingStartEvent)))
 
     def place(self, node: Node, anchor: str | None) -> None:
-        self.count += 1
-        if node.size > MAX_SIZE or self.count > 2 * MAX_SIZE:
+        self.count += not (self.stack and self.stack[-1].wants_key)
+        if node.size > MAX_SIZE or self.count > MAX_SIZE:
             self.faults.stop(node.mark, "", f"too large for a spec: more than {MAX_SIZE} values (aliases count in full)")
         if node.height > MAX_DEPTH:
             self.faults.stop(node.mark, "", f"nested more than {MAX_DEPTH} levels deep")

@@ -203,8 +203,8 @@ class Structurer:
             if name not in types:
                 hint = did_you_mean(shorten(name), types)
                 meant.update(known for known in types if known not in given and hint == f"; did you mean '{known}'?")
-                message = f"unknown field of {what}{hint}; fields: {', '.join(types) or 'none'}"
-                self.faults.add(child.key or node.mark, join(path, shorten(name)), message.replace("?; ", "? "))
+                at = attrs.evolve(child, mark=child.key or node.mark)
+                self.fault(at, join(path, shorten(name)), f"unknown field of {what}{hint}; fields: {', '.join(types) or 'none'}")
         missing = [n for n, a in init_fields(cls).items() if a.default is attrs.NOTHING and n not in given and n not in meant]
         for name in missing:
             doc = init_fields(cls)[name].metadata.get("doc", "")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import attrs
+from cattrs import Converter
 from ruamel.yaml import YAML
 from ruamel.yaml.representer import SafeRepresenter
 
@@ -23,14 +23,28 @@ def unstructure(registry: Registry, value: Any) -> Any:
     A component becomes a dict with its `type` first and *every* field, defaults too. Raises `UnknownComponentError` for a class
     that is not in the registry. What came from `${env:NAME}` is written as its value, so secrets do not belong in a spec.
     """
-    if attrs.has(type(value)):
-        fields = {a.alias or a.name: unstructure(registry, getattr(value, a.name)) for a in attrs.fields(type(value)) if a.init}
-        return {"type": registry.id_of(type(value)), **fields} if isinstance(value, Base) else fields
-    if isinstance(value, Mapping):
-        return {key: unstructure(registry, item) for key, item in cast(Mapping[str, Any], value).items()}
-    if isinstance(value, (list, tuple)):
-        return [unstructure(registry, item) for item in cast(list[Any], value)]
-    return value.replace("${", "$${") if isinstance(value, str) else value
+    return _converter(registry).unstructure(value)
+
+
+def _converter(registry: Registry) -> Converter:
+    """cattrs, with three rules of ours: a component says its type, sequences are lists, and "${" in text is escaped."""
+    converter = Converter()
+
+    def plain(value: Any) -> dict[str, Any]:
+        fields = [a for a in attrs.fields(type(value)) if a.init]
+        return {a.alias or a.name: converter.unstructure(getattr(value, a.name)) for a in fields}
+
+    def component(value: Base) -> dict[str, Any]:
+        return {"type": registry.id_of(type(value)), **plain(value)}
+
+    def sequence(value: Any) -> list[Any]:
+        return [converter.unstructure(item) for item in value]
+
+    converter.register_unstructure_hook_func(attrs.has, plain)
+    converter.register_unstructure_hook_func(lambda t: isinstance(t, type) and issubclass(t, Base), component)
+    converter.register_unstructure_hook_func(lambda t: isinstance(t, type) and issubclass(t, (list, tuple)), sequence)
+    converter.register_unstructure_hook(str, lambda text: text.replace("${", "$${"))
+    return converter
 
 
 def dump(registry: Registry, value: Any) -> str:

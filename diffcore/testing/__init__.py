@@ -4,6 +4,19 @@
 
     test_conformance = conformance("my-distribution")
 
+What a component class may tell the kit, as class attributes:
+
+    example            fields it is made with, where its defaults do not suffice
+    variants           further sets of fields to check as well: ({"eta": 1.0},)
+    expected_failures  check -> why it cannot hold; a check that holds after all is then a failure
+    event_shape        guidance, networks, metrics: the shape of one sample, where not every shape will do
+    neutral            guidance: fields for which it changes nothing
+    oracle             losses: what minimises them: "denoiser" (the default), "flow_map", or None
+
+and as methods: `probe(draw)` of a process makes data for states other than vectors, `oracle()` of a process that is not affine
+returns exact data for its solvers (`sample(n, draw)`, `field(process, ...)`), `exact(oracle, process)` of a flow map returns its
+exact network.
+
 The names are loaded on first use: pytest imports this package at start-up, without torch.
 """
 

@@ -126,3 +126,9 @@ def test_any_value_of_any_field_is_taken_as_it_is_or_refused(registry, data, nam
 def test_any_mapping_is_a_component_or_refused(registry, value):
     for kind in dc.registry.ALL_KINDS:
         read_or_refuse(structure, registry, kind, value if isinstance(value, dict) else {"type": value})
+
+
+def test_the_deepest_spec_that_is_read_comes_back(registry):
+    text = "{type: nest" + ", inner: {type: nest" * 61 + "}" * 62
+    made = structure(registry, "guidance", parse(text))
+    assert roundtrip(registry, made) == made

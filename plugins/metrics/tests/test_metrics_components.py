@@ -103,13 +103,22 @@ def test_too_few_samples_are_refused(metric: TwoSamples, least: int):
 
 def test_results_are_named_after_their_features(digits: tuple[Tensor, Tensor]):
     x, _ = digits
-    ev = evaluation(x[:100], x[100:300])
-    assert list(Frechet().measure(ev)) == ["FD"]
+    ev, points = evaluation(x[:100], x[100:300]), evaluation(normal(100, 2), normal(200, 2, seed=1))
+    assert list(Frechet().measure(points)) == ["FD"]
     assert list(Frechet(features="mnist").measure(ev)) == ["digit-FD"]
     assert list(Coverage(features="fashion-mnist").measure(ev)) == ["fashion-density", "fashion-coverage"]
-    names = [name for metric in COMPARISONS for name in metric.measure(ev)]
+    names = [name for metric in COMPARISONS for name in metric.measure(points)]
     assert len(set(names)) == len(names)
     assert not any("FID" in name for name in names)
+
+
+def test_features_are_what_the_head_of_the_net_reads(digits: tuple[Tensor, Tensor]):
+    x, _ = digits
+    net, features = weights.classifier("mnist", "features"), extract(x, "mnist")
+    assert features.dtype == torch.float64
+    torch.testing.assert_close(net.head(features.float()), net(x), rtol=1e-4, atol=1e-4)
+    assert torch.equal(extract(3 * x.sign(), "mnist"), extract(x.sign(), "mnist")), "values beyond [-1, 1] are clipped"
+    assert torch.equal(extract(x, "pixels"), x.flatten(1).double())
 
 
 def test_frechet_on_features_is_the_distance_of_those_features(digits: tuple[Tensor, Tensor]):
@@ -211,3 +220,4 @@ def test_precision_of_a_mixture_is_its_share():
     samples = torch.cat([reference[:300], normal(100, 2, seed=1) + 1000])
     got = PrecisionRecall(blocks=2).measure(evaluation(samples, reference))
     assert got["precision"].value == 0.75
+    assert got["recall"].value > 0.9

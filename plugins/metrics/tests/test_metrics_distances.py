@@ -162,6 +162,13 @@ def test_disjoint_sets_share_nothing():
     assert density_coverage(x, y, 5) == (0.0, 0.0)
 
 
+def test_recall_is_precision_with_the_roles_exchanged():
+    x, y = normal(80, 3), normal(50, 3, seed=1) + 1
+    precision, recall = precision_recall(x, y, 3)
+    assert (recall, precision) == precision_recall(y, x, 3)
+    assert 0 < recall < precision < 1
+
+
 def test_repeated_points_lie_in_balls_of_no_size():
     points = 1e3 + normal(3, 2)
     real, fake = points.repeat(20, 1), points[:2].repeat(10, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -26,6 +27,7 @@ class DDIM(dc.Solver):
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     order: ClassVar[int | None] = 1
     additive_noise: ClassVar[bool] = True
+    variants: ClassVar[tuple[Mapping[str, float], ...]] = ({"eta": 0.5}, {"eta": 1.0})
 
     eta: float = dc.field(default=0.0, ge=0, le=1, doc="share of the ancestral kernel's standard deviation; 0 draws no noise")
 

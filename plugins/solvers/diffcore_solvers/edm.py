@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -30,6 +31,7 @@ class EDMHeun(dc.Solver):
     source: ClassVar[str] = "Karras et al. 2022, arXiv 2206.00364, algorithm 2"
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     order: ClassVar[int | None] = 2
+    variants: ClassVar[tuple[Mapping[str, float], ...]] = ({"s_churn": 10.0},)
 
     s_churn: float = dc.field(default=0.0, ge=0, doc="total noise added over the run, as in the paper; 0 draws none")
     s_min: float = dc.field(default=0.0, ge=0, doc="smallest sigma / alpha at which noise is added")
