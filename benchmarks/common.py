@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import os
@@ -89,8 +90,16 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows])
 
 
-def publish(name: str, result: Mapping[str, object], text: str) -> None:
-    """Print; write results/<name>.json; replace the section of that name in README.md."""
+def arguments(doc: str | None, rounds: float) -> argparse.Namespace:
+    """The command line of every benchmark."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=type(rounds), default=rounds, help=f"how long to measure (default {rounds})")
+    parser.add_argument("--write", action="store_true", help="store the result in results/ and README.md")
+    return parser.parse_args()
+
+
+def publish(name: str, result: Mapping[str, object], text: str, write: bool) -> None:
+    """Print; where asked, write results/<name>.json and replace the section of that name in README.md."""
     facts = machine()
     versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
     text = (
@@ -98,6 +107,8 @@ def publish(name: str, result: Mapping[str, object], text: str) -> None:
         f"{facts['threads']} thread(s), load {facts['load'][0]}. {versions}."
     )
     print(text, flush=True)
+    if not write:
+        return
     (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / f"{name}.json").write_text(json.dumps({**facts, **result}, indent=1) + "\n")
     readme = HERE / "README.md"

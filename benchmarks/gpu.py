@@ -1,6 +1,6 @@
 """Sampling on a CUDA device: eager, compiled, graph replay, diffusers, and the network calls alone.
 
-    python benchmarks/gpu.py [--rounds N]
+    python benchmarks/gpu.py [--rounds N] [--write]
 
 Two networks: one that costs nothing (only overhead counts) and a small U-Net. Wall time of whole 20-step runs, the device
 waited for at both ends, all in one interleaved run; ratios are to the calls of the network alone.
@@ -8,7 +8,6 @@ waited for at both ends, all in one interleaved run; ratios are to the calls of 
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -16,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import interleave, publish, table
+from common import arguments, interleave, publish, table
 from overhead import METHODS, REGISTRY, parts
 from peers import installed
 
@@ -67,15 +66,13 @@ def measure(kind: str, shape: tuple[int, ...], method: str, rounds: int, peers: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=30, help="runs of each kind")
-    rounds = parser.parse_args().rounds
+    options = arguments(__doc__, 30)
     if not torch.cuda.is_available():
         print("no CUDA device")
         sys.exit(0)
     peers = installed()
     results = {
-        f"{method}, {kind}, {shape}": measure(kind, shape, method, rounds, peers)
+        f"{method}, {kind}, {shape}": measure(kind, shape, method, options.rounds, peers)
         for kind in ("nothing", "unet")
         for shape in SHAPES
         for method in METHODS
@@ -87,7 +84,12 @@ def main() -> None:
 
     rows = [[label, *(cell(found, name) for name in names)] for label, found in results.items()]
     device = torch.cuda.get_device_name()
-    publish("gpu", {"device": device, "steps": STEPS, "median_ms": results}, f"{device}:\n\n" + table(["", *names], rows))
+    publish(
+        "gpu",
+        {"device": device, "steps": STEPS, "median_ms": results},
+        f"{device}:\n\n" + table(["", *names], rows),
+        options.write,
+    )
 
 
 if __name__ == "__main__":

@@ -1,21 +1,20 @@
 """Sampler overhead per step with a denoiser that costs nothing: diffcore, other libraries, and hand-written loops.
 
-    python benchmarks/overhead.py [--rounds FACTOR]
+    python benchmarks/overhead.py [--rounds FACTOR] [--write]
 
-The denoiser returns a constant tensor. Ours includes all that `dc.sample` does: checking the grid, planning, counting
-calls, checking the result. Everything is timed in one interleaved run; ratios are to the hand-written formula ("floor").
+The denoiser returns a constant tensor. Ours includes all that `dc.sample` does: making the field, checking the grid,
+planning, counting calls, checking the result. Everything is timed in one interleaved run; ratios are to the hand-written formula ("floor").
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import interleave, publish, summary, table
+from common import arguments, interleave, publish, summary, table
 from floors import loops
 from peers import installed
 from torch import Tensor
@@ -39,10 +38,14 @@ def parts(method: str, net: Any, steps: int) -> tuple[dc.Field, dc.Solver]:
 
 
 def libraries(method: str, net: Any, x: Tensor, peers: Peers) -> dict[str, Run]:
-    """One run of each library that has the method."""
+    """One run of each library that has the method; ours with a new field, so that nothing is left from the run before."""
     field, solver = parts(method, net, STEPS)
-    theirs = {name: makes[method](net, x, STEPS) for name, makes in peers.items() if method in makes}
-    return {"diffcore": lambda: dc.sample(field, solver, x).x, **theirs}
+
+    def ours() -> Tensor:
+        fresh = dc.Field(field.process, dc.Denoiser(net, METHODS[method][1], process=field.process))
+        return dc.sample(fresh, solver, x).x
+
+    return {"diffcore": ours, **{name: makes[method](net, x, STEPS) for name, makes in peers.items() if method in makes}}
 
 
 def contenders(method: str, net: Any, x: Tensor, peers: Peers) -> dict[str, Run]:
@@ -72,8 +75,8 @@ def set_up(method: str, x: Tensor, m: Tensor, peers: Peers) -> dict[str, float]:
 
 def compiled(method: str, shape: tuple[int, ...]) -> dict[str, Any]:
     """Graphs compiled in a first and in a second run, and the largest difference to eager mode relative to its largest value."""
-    x, m = data(shape)
-    field, solver = parts(method, lambda x, t: m, STEPS)
+    x, _ = data(shape)
+    field, solver = parts(method, lambda x, t: -0.5 * x, STEPS)  # a constant would be a captured tensor and the carry at once
     eager = dc.sample(field, solver, x).x
     torch.compiler.reset()
     graphs: list[int] = []
@@ -120,13 +123,11 @@ def report(results: dict[str, Any], shape: tuple[int, ...], peers: Peers) -> str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=float, default=1.0, help="factor on the number of rounds")
-    factor = parser.parse_args().rounds
+    options = arguments(__doc__, 1.0)
     torch.set_num_threads(1)
     peers = installed()
     results = {
-        f"{method} {shape}": measure(method, shape, max(3, int(rounds * factor)), peers)
+        f"{method} {shape}": measure(method, shape, max(3, int(rounds * options.rounds)), peers)
         for shape, rounds in SHAPES.items()
         for method in METHODS
     }
@@ -135,7 +136,7 @@ def main() -> None:
     text = "\n\n".join(report(results, shape, peers) for shape in SHAPES)
     text += '\n\nCompiled (`mode="compile"`):\n\n'
     text += table(["", "graphs of a run", "of a second run", "difference to eager", "per step"], rows)
-    publish("overhead", {"steps": STEPS, "results": results, "compiled": graphs}, text)
+    publish("overhead", {"steps": STEPS, "results": results, "compiled": graphs}, text, options.write)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A training step with EMA on a network that costs nothing, against a plain hand-written step without EMA.
 
-    python benchmarks/training.py [--rounds N]
+    python benchmarks/training.py [--rounds FACTOR] [--write]
 
 The network is one scalar parameter, `w x`, and the batch is the same tensor in every step, so that only the work around
 the network counts. Ours is `Trainer.run` with the fields a newcomer gets: noise keyed by sample, the flow path, the
@@ -11,12 +11,12 @@ that same loop.
 
 from __future__ import annotations
 
-import argparse
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import interleave, publish, summary, table
+from common import arguments, interleave, publish, summary, table
 from torch import Tensor, nn
 
 import diffcore as dc
@@ -117,38 +117,33 @@ def diffusers() -> Loss:
     return loss
 
 
-def contenders() -> dict[str, Callable[[Tensor], Callable[[], Any]]]:
-    found = {"floor": plain(by_hand), "diffcore": diffcore}
+def contenders() -> tuple[dict[str, Callable[[Tensor], Callable[[], Any]]], list[str]]:
+    """The loops by name, and the libraries that cannot be imported."""
+    found, absent = {"floor": plain(by_hand), "diffcore": diffcore}, []
     for library in (diffusers, azula, flow_matching, torchcfm):
         try:
             found[library.__name__] = plain(library())
         except Exception as error:  # whatever breaks in another library is its own matter
-            print(f"{library.__name__}: not installed ({type(error).__name__}: {error})")
-    return found
+            print(f"{library.__name__}: not installed ({type(error).__name__}: {error})", file=sys.stderr)
+            absent.append(library.__name__)
+    return found, absent
+
+
+def cell(found: dict[str, float]) -> str:
+    return f"{found['median_us']:.0f} us, {found['ratio']:.2f}x ({found['ratio_of_min']:.2f}x)"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=float, default=1.0, help="factor on the number of rounds")
-    rounds = parser.parse_args().rounds
+    options = arguments(__doc__, 1.0)
     torch.set_num_threads(1)
-    makes, results = contenders(), {}
-    for shape, count in SHAPES.items():
+    (makes, absent), results = contenders(), {}
+    for shape, rounds in SHAPES.items():
         x0 = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        seconds = interleave({name: make(x0) for name, make in makes.items()}, max(3, int(count * rounds)))
+        seconds = interleave({name: make(x0) for name, make in makes.items()}, max(3, int(rounds * options.rounds)))
         results[str(shape)] = summary(seconds, "floor", STEPS)
-    rows = [
-        [
-            name,
-            *(
-                f"{r[name]['median_us']:.0f} us, {r[name]['ratio']:.2f}x ({r[name]['ratio_of_min']:.2f}x)"
-                for r in results.values()
-            ),
-        ]
-        for name in makes
-    ]
+    rows = [[name, *(cell(r[name]) if name in r else "not installed" for r in results.values())] for name in (*makes, *absent)]
     text = "Per step, median and ratio to the floor (in brackets the ratio of the minima):\n\n"
-    publish("training", {"steps": STEPS, "results": results}, text + table(["", *results], rows))
+    publish("training", {"steps": STEPS, "results": results}, text + table(["", *results], rows), options.write)
 
 
 if __name__ == "__main__":

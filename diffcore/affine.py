@@ -60,7 +60,7 @@ class Coeffs(NamedTuple):
 
     def map(self, fn: Callable[[Any], Any]) -> Coeffs:
         """Apply `fn` to every entry that is a tensor."""
-        return Coeffs(*(fn(v) if isinstance(v, Tensor) else v for v in self))
+        return Coeffs(*[fn(v) if isinstance(v, Tensor) else v for v in self])
 
     def at(self, index: Any) -> Coeffs:
         """The coefficients at some of the times: `c.at(slice(1, None))`."""
@@ -147,6 +147,13 @@ class Posterior:
         x = shifted(self.x, c.shift, -1.0)
         value = shifted(self.value, c.dshift if self.name == "velocity" else 0.0, -1.0)
         return shifted(lincomb((a, x), (b, value)), c.dshift if name == "velocity" else 0.0)
+
+    def blend(self, keep: Scalar, gain: Scalar, *more: tuple[Scalar, State], name: str = "x0", out: State = None) -> State:
+        """`keep x_t + gain E[name] + ...` with the conversion folded into the weights: one pass over memory per term."""
+        if name == self.name or not isinstance(self.at.shift, (int, float)):
+            return lincomb((keep, self.x), (gain, self.read(name)), *more, out=out)
+        a, b = convert(self.at, row(self.name, self.at, self.sigma_data), row(name, self.at, self.sigma_data))
+        return lincomb((keep + gain * a, self.x), (gain * b, self.value), *more, out=out)
 
     def replace(self, name: str, value: State) -> Posterior:
         """The same x_t with another expectation: what guidance returns."""

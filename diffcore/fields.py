@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from diffcore.affine import Coeffs
-from diffcore.errors import IncompatibleError
+from diffcore.errors import DataError, IncompatibleError
 from diffcore.process import AffineProcess, Process
 from diffcore.tree import State, batch_size, expand, leaves, tree_map
 
@@ -70,23 +70,34 @@ class Denoiser:
     def __call__(self, x: State, t: Any, **cond: Any) -> Any:
         """The posterior of x_0 given x_t = x. t: `Coeffs`, a float, or a tensor that broadcasts from the left against x."""
         at = t if isinstance(t, tuple) else self.point(t, x)
+        if any(value is None for value in cond.values()):
+            cond = {key: self._filled(key, value, x) for key, value in cond.items()}
         return self.process.posterior(x, self.network(x, at, **cond), at, self.prediction, self.sigma_data)
 
     def many(self, x: State, t: Any, conds: Sequence[Mapping[str, Any]]) -> list[Any]:
         """The posteriors under several conditions, in one call of the network on a batch that many times as large."""
         at, count, size = self.point(t, x), len(conds), batch_size(x)
-        merged = {key: torch.cat([_rows(c.get(key), self.null.get(key), size, x) for c in conds]) for key in _keys(conds)}
+        merged = {key: torch.cat([self._filled(key, c.get(key), x) for c in conds]) for key in _keys(conds)}
         wide = at.map(lambda v: v if v.ndim == 0 else torch.cat([v] * count))
         out = self.network(tree_map(lambda leaf: torch.cat([leaf] * count), x), wide, **merged)
         parts = [tree_map(lambda leaf, i=i: leaf[i * size : (i + 1) * size], out) for i in range(count)]
         return [self.process.posterior(x, part, at, self.prediction, self.sigma_data) for part in parts]
+
+    def _filled(self, key: str, value: Any, x: State) -> Tensor:
+        """A condition as a tensor with one row per sample: the null value in every row where it is None."""
+        leaf = leaves(x)[0]
+        if value is None and key not in self.null:
+            raise DataError(f"condition '{key}' is missing and the network has no null value for it; pass null={{'{key}': ...}}")
+        tensor = torch.as_tensor(self.null[key] if value is None else value, device=leaf.device)
+        return tensor.expand(leaf.shape[0], *tensor.shape) if value is None or tensor.ndim == 0 else tensor
 
     def network(self, x: State, at: Any, s: Any = None, **cond: Any) -> State:
         """Call the network once, with its input scaled and its time embedded where `precondition` says so.
 
         s: the second time (a point like `at`) of networks that have one.
         """
-        if not is_compiling():
+        eager = not is_compiling()
+        if eager:
             trace = self.trace
             trace.calls += 1
             trace.rows += x.shape[0] if x.__class__ is Tensor else batch_size(x)
@@ -103,7 +114,7 @@ class Denoiser:
             if s is None
             else self.net(x, time, s=self.time(s.t, x) if s.time is None else s.time, **cond)
         )
-        if not self._checked:
+        if eager and not self._checked:
             self.process.check_output(x, out, self.prediction)
             self._checked = True
         return out
@@ -241,13 +252,6 @@ def _lacks(who: str, missing: frozenset[str], field: Field) -> str:
 
 def _keys(conds: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted({key for cond in conds for key in cond})
-
-
-def _rows(value: Any, null: Any, size: int, x: State) -> Tensor:
-    """A condition as a tensor with one row per sample; the null value where it is None."""
-    value = null if value is None else value
-    tensor = torch.as_tensor(value, device=leaves(x)[0].device)
-    return tensor.expand(size, *tensor.shape) if tensor.ndim == 0 else tensor
 
 
 def count_parameters(net: Any) -> int:

@@ -11,6 +11,7 @@ bits enter the key.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ _MASK64 = 0xFFFFFFFFFFFFFFFF
 _NORMAL, _UNIFORM, _INTEGER = 1, 2, 3
 
 
+@lru_cache(maxsize=4096)
 def mix(*keys: int) -> int:
     """A 64-bit hash of integers (splitmix64 finaliser, Steele et al. 2014), the same on every machine."""
     state = 0x9E3779B97F4A7C15
@@ -125,7 +127,7 @@ class Draw:
         return pytree.tree_unflatten([one(self.fold(0x1EAF, i), leaf) for i, leaf in enumerate(flat)], spec)
 
     def _seed(self, unit: int, kind: int) -> int:
-        key = mix(self.seed, self.salt, kind, unit >> 20, self.index >> 12)
+        key = mix(self.seed, self.salt, kind, self.block, unit >> 20, self.index >> 12)
         return _permute32((unit & 0xFFFFF) << 12 | (self.index & 0xFFF), key)
 
     def _fill(self, kind: int, shape: tuple[int, ...], dtype: torch.dtype, fill: Callable[..., Tensor]) -> Tensor:

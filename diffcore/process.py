@@ -124,6 +124,10 @@ class Process(Base):
         """Move x by the tangent vector v: x + v where the state space is flat."""
         return lincomb((1, x), (1, v))
 
+    def t_of_lam(self, lam: Tensor) -> Tensor:
+        """The time at which log(alpha / sigma) = lam, float64, for processes that have such a level."""
+        raise NotImplementedError
+
     def default_grid(self, steps: int, start: float) -> Tensor:
         """The time grid used when none is named: uniform in t from `start` to 0, float64 [steps + 1]."""
         return torch.linspace(start, 0.0, steps + 1, dtype=torch.float64)
@@ -187,12 +191,13 @@ class AffineProcess(Process):
     def reverse(self, x: State, t: Coeffs, s: Coeffs, posterior: Posterior, z: State) -> State:
         """N(x_s; mean, var) of Bayes' rule with x_0 replaced by its posterior mean (monograph 4.16).
 
-        With r = (alpha_t sigma_s / (alpha_s sigma_t))^2: mean = (alpha_t/alpha_s)(sigma_s/sigma_t)^2 x_t
-        + alpha_s (1 - r) x_0, var = sigma_s^2 (1 - r).
+        With r = (alpha_t sigma_s / (alpha_s sigma_t))^2: mean = (alpha_t/alpha_s)(sigma_s/sigma_t)^2 (x_t - shift_t)
+        + alpha_s (1 - r) x_0 + shift_s, var = sigma_s^2 (1 - r).
         """
         fresh = _one_minus_r(t, s)
-        kept = _kept(t, s)
-        return lincomb((kept, x), (s.alpha * fresh, posterior.mean), (s.sigma * fresh**0.5, z))
+        centred = shifted(x, t.shift, -1.0)
+        moved = lincomb((_kept(t, s), centred), (s.alpha * fresh, posterior.mean), (s.sigma * fresh**0.5, z))
+        return shifted(moved, s.shift)
 
     def reverse_noise(self, t: Coeffs, s: Coeffs) -> Tensor:
         """sigma_s sqrt(1 - r)."""

@@ -7,6 +7,7 @@ Python integers, tell kinds apart), and both equal eager mode to rounding.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -28,12 +29,12 @@ def run(field: Field, solver: Solver, x: State, grid: Tensor, draw: Draw, mode: 
     if grid.ndim > 1:
         raise IncompatibleError(f"mode '{mode}' runs grids of one time per step; run a grid of per-entry times in eager mode")
     plan = solver.plan(field.process, grid)
-    calls, nfe = _cost(field, plan, x)
     with torch.set_grad_enabled(grad):
         if mode == "graph":
-            last = _graph(field, solver, plan, x, draw)
+            last, calls, nfe = _graph(field, solver, plan, x, draw)
         else:
             rows, noise = plan.rows(field, x, tensors=True), _noise(field, plan, x, draw)
+            calls, nfe = _cost(field, plan, x, rows[0])
             last = _loop(compiled(field, solver), solver, rows, x, noise)
     if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves(last) if leaf.is_floating_point()):
         raise NumericsError(f"NaN or Inf in the samples of solver {type(solver).__name__}; run in eager mode to see the step")
@@ -51,7 +52,9 @@ def compiled(field: Field, solver: Solver) -> Step:
         return solver.step(own, x, row, carry, z)
 
     if key not in cache:
-        cache[key] = torch.compile(step, fullgraph=True, dynamic=False)
+        # dynamo counts recompilations per code object: without one of its own, the ninth kind of step in a process fails
+        own_code = FunctionType(step.__code__.replace(), step.__globals__, step.__name__, None, step.__closure__)
+        cache[key] = torch.compile(own_code, fullgraph=True, dynamic=False)
     found = cache[key]
     return lambda x, row, carry, z: found(x, row, carry, z, field.cond)
 
@@ -71,7 +74,7 @@ def _noise(field: Field, plan: Plan, x: State, draw: Draw) -> list[State]:
     return [field.process.noise(x, draw.at(i + 1)) if plan.draws(i) else zeros for i in range(plan.steps)]
 
 
-def _graph(field: Field, solver: Solver, plan: Plan, x: State, draw: Draw) -> State:
+def _graph(field: Field, solver: Solver, plan: Plan, x: State, draw: Draw) -> tuple[State, int, float]:
     """Capture the trajectory once per shape, then replay it on new start states, conditions and noise."""
     device = leaves(x)[0].device
     if device.type != "cuda":
@@ -82,11 +85,11 @@ def _graph(field: Field, solver: Solver, plan: Plan, x: State, draw: Draw) -> St
     key = (solver, field.guidance, id(field.flow_map), plan.steps, tuple(_flat(plan)), shapes)
     if key not in cache:
         cache[key] = _capture(field, solver, plan, x, noise)
-    graph, inputs, output, _ = cache[key]
+    graph, inputs, output, cost, _ = cache[key]
     for static, new in zip(_tensors(inputs), _tensors((x, noise, field.cond)), strict=True):
         static.copy_(new)
     graph.replay()
-    return tree_map(torch.clone, output)
+    return tree_map(torch.clone, output), *cost
 
 
 def _flat(plan: Plan) -> list[Any]:
@@ -97,8 +100,8 @@ def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def _capture(field: Field, solver: Solver, plan: Plan, x: State, noise: list[State]) -> tuple[Any, Any, State, Any]:
-    """The graph, its input buffers, its output, and the rows, whose time tensors the graph reads."""
+def _capture(field: Field, solver: Solver, plan: Plan, x: State, noise: list[State]) -> tuple[Any, ...]:
+    """The graph, its input buffers, its output, its (calls, evaluations), and the rows, whose time tensors the graph reads."""
     inputs = pytree.tree_map_only(Tensor, torch.clone, (x, noise, field.cond))
     rows = plan.rows(field, x)
 
@@ -107,28 +110,33 @@ def _capture(field: Field, solver: Solver, plan: Plan, x: State, noise: list[Sta
         bound = field.bound(cond)
         return _loop(lambda x, row, carry, z: solver.step(bound, x, row, carry, z), solver, rows, start, fresh)
 
+    trace = field.trace
+    calls, evaluated = trace.calls, trace.rows
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        for _ in range(2):
-            trajectory()
+        trajectory()
+        cost = trace.calls - calls, (trace.rows - evaluated) / leaves(x)[0].shape[0]
+        trajectory()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         output = trajectory()
-    return graph, inputs, output, rows
+    return graph, inputs, output, cost, rows
 
 
-def _cost(field: Field, plan: Plan, x: State) -> tuple[int, float]:
-    """Calls and evaluations of the run: the plan's count times what one (guided) evaluation costs, measured once."""
+def _cost(field: Field, plan: Plan, x: State, row: Any) -> tuple[int, float]:
+    """Calls and evaluations of a compiled run: the plan's count times what one (guided) evaluation costs, measured once.
+
+    It is measured with a row of tensors, as in the graph, where what depends on the time is computed for all times.
+    """
     cache: dict[Any, tuple[int, float]] = field.base.__dict__.setdefault("evaluation_cost", {})
     key = (field.guidance, id(field.flow_map))
     if key not in cache:
         trace = field.trace
         before, rows, size = trace.calls, trace.rows, leaves(x)[0].shape[0]
-        first = next(iter(plan.rows(field, x)))
-        with torch.no_grad():
-            field.posterior(x, getattr(first, "t", 0.5 * field.process.T))
+        with torch.set_grad_enabled(field.needs_grad):
+            field.posterior(x, getattr(row, "t", 0.5 * field.process.T))
         cache[key] = (trace.calls - before, (trace.rows - rows) / size)
     calls, evaluations = cache[key]
     count = sum(plan.evaluations)

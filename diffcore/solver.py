@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffcore.affine import Coeffs
 from diffcore.component import Base, component, field
@@ -67,8 +67,7 @@ class Plan:
             pair = (tree_map(torch.empty_like, x), tree_map(torch.empty_like, x))
             self.entries["out"] = tuple(pair[i % 2] for i in range(self.steps))
         entries = self.entries if self.stochastic else {**self.entries, "noise": (0.0,) * self.steps}
-        columns = [self._column(v, field, x, tensors) for v in entries.values()]
-        return [self.row_type(*values) for values in zip(*columns, strict=True)]
+        return list(map(self.row_type, *(self._column(v, field, x, tensors) for v in entries.values())))
 
     def draws(self, index: int) -> bool:
         """Whether step `index` has fresh noise."""
@@ -76,10 +75,8 @@ class Plan:
 
     def _column(self, value: Any, field: Field, x: State, tensors: bool) -> list[Any]:
         if isinstance(value, (Coeffs, Instant)):
-            parts = [_cast(v, x, tensors, self.steps) for v in value._replace(time=None)]
-            times = _times(value.t, field, x)
-            make: Any = type(value)
-            return [make(*row, None)._replace(time=time) for *row, time in zip(*parts[:-1], times, strict=True)]
+            parts = [_cast(v, x, tensors, self.steps) for v in value[:-1]]
+            return list(map(type(value), *parts, _times(value.t, field, x)))
         return list(value) if isinstance(value, tuple) else _cast(value, x, tensors, self.steps)
 
 
@@ -168,13 +165,31 @@ class Solver(Base):
         for i, state in enumerate(self.states(field, x, grid, draw)):
             yield Frame(i + 1, times[i + 1], state, (trace.rows - evaluated) / size, trace.calls - calls, trace.posterior)
 
+    def _prepared(self, field: Field, x: State, grid: Tensor, reuse: bool) -> tuple[Plan, list[Any]]:
+        """The plan and its rows. Those of an ordinary run are kept with the denoiser, for the next batch of the same shape.
+
+        Per-pixel times, buffers, processes with parameters, and components that cannot be hashed are planned anew.
+        """
+        process = field.process
+        if reuse or grid.ndim > 1 or isinstance(process, nn.Module) or not _hashable((self, process)):
+            plan = self.plan(process, grid)
+            return plan, plan.rows(field, x, reuse=reuse)
+        key = (self, process, tuple(grid.tolist()), tuple((leaf.shape[0], leaf.dtype, leaf.device) for leaf in leaves(x)))
+        kept: dict[Any, tuple[Plan, list[Any]]] = field.base.__dict__.setdefault("plans", {})
+        if key not in kept:
+            if len(kept) >= 8:
+                del kept[next(iter(kept))]
+            plan = self.plan(process, grid)
+            kept[key] = plan, plan.rows(field, x)
+        return kept[key]
+
     def states(self, field: Field, x: State, grid: Tensor, draw: Draw, *, reuse: bool = False) -> Iterator[State]:
         """The state after every step: the plain loop over plan, init and step.
 
         reuse: the buffers of earlier states may be written to again (the caller keeps only the last).
         """
-        plan, process = self.plan(field.process, grid), field.process
-        rows, carry, step = plan.rows(field, x, reuse=reuse), self.init(x), self.step
+        plan, rows = self._prepared(field, x, grid, reuse)
+        process, carry, step = field.process, self.init(x), self.step
         noisy = [plan.draws(i) for i in range(plan.steps)] if plan.stochastic else [False] * plan.steps
         for i, row in enumerate(rows):
             z = process.noise(x, draw.at(i + 1)) if noisy[i] else None
@@ -183,6 +198,14 @@ class Solver(Base):
             if grid.ndim > 1:
                 x = held(grid[i] == grid[i + 1], before, x)
             yield x
+
+
+def _hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def held(rest: Tensor, before: State, after: State) -> State:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Literal
 
 import attrs
@@ -23,8 +24,8 @@ from diffcore.tree import State
 
 TRAINING = 0x7EA1
 """Salt of all training noise, which separates it from the noise of sampling under the same seed."""
-BLOCK = 128
-"""Rows of a global batch that share one noise stream."""
+BLOCK = 256
+"""Rows of a global batch that share one noise stream (all of them where the batch is smaller)."""
 
 Batches = Callable[[int], tuple[State, Mapping[str, Tensor]]]
 
@@ -154,11 +155,16 @@ class Trainer(Base):
         rows = range(rank * per_rank, (rank + 1) * per_rank)
         for step in range(first, self.steps):
             x0, cond = job.batches(step)
-            draw = Draw(job.seed, rows, index=step, salt=TRAINING, block=BLOCK, total=self.batch, device=job.device)
-            with torch.autocast(job.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            draw = Draw(
+                job.seed, rows, index=step, salt=TRAINING, block=min(BLOCK, self.batch), total=self.batch, device=job.device
+            )
+            with self._autocast(job.device.type):
                 losses = job.loss(x0, draw, **cond)
             numbers = self._update(step, losses, players, job)
             yield Report(step + 1, numbers)
+
+    def _autocast(self, device: str) -> AbstractContextManager[Any]:
+        return torch.autocast(device, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
 
     def _update(self, step: int, losses: Tensor | Mapping[str, Tensor], players: Sequence[Player], job: Job) -> dict[str, float]:
         named = losses if isinstance(losses, Mapping) else {players[0].name: losses}
@@ -181,7 +187,7 @@ class Trainer(Base):
         present = [g for g in grads if g is not None]
         distributed.average(present)
         if self.clip is not None and present:
-            nn.utils.clip_grad_norm_(parameters, self.clip)
+            _clip(present, self.clip)
         for group in player.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
         player.optimizer.step()
@@ -201,3 +207,10 @@ class Trainer(Base):
         raise NumericsError(
             f"{job.name} is {number} at step {step} (row {bad} of the batch{at}); lower the learning rate or check the data"
         )
+
+
+def _clip(grads: list[Tensor], most: float) -> None:
+    """Scale the gradients so that their joint norm is at most `most`; no host synchronisation."""
+    norms = torch._foreach_norm(grads)  # pyright: ignore[reportPrivateUsage]
+    norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+    torch._foreach_mul_(grads, (most / (norm + 1e-6)).clamp_(max=1.0))  # pyright: ignore[reportPrivateUsage]

@@ -40,7 +40,7 @@ def expand(t: Scalar, like: Tensor) -> Scalar:
     """
     if not isinstance(t, Tensor) or t.ndim == 0 or t.ndim >= like.ndim:
         return t
-    return t[(...,) + (None,) * (like.ndim - t.ndim)]
+    return t.view(*t.shape, *(1,) * (like.ndim - t.ndim))
 
 
 def lincomb(*terms: tuple[Scalar, State], out: State | None = None) -> State:
@@ -53,7 +53,7 @@ def lincomb(*terms: tuple[Scalar, State], out: State | None = None) -> State:
     total = first = None
     scale: Scalar = 1
     for a, x in terms if out is None else ():
-        if a.__class__ is Tensor or (x.__class__ is not Tensor and a != 0):
+        if isinstance(a, Tensor) or (x.__class__ is not Tensor and a != 0):
             total = first = None
             break
         if a == 0:
@@ -69,9 +69,11 @@ def lincomb(*terms: tuple[Scalar, State], out: State | None = None) -> State:
 
 def _general(terms: tuple[tuple[Scalar, State], ...], out: State | None) -> State:
     """`lincomb` of anything: trees, tensor coefficients, a given output."""
-    kept = [term for term in terms if term[1] is not None and (term[0].__class__ is Tensor or term[0] != 0)]
+    kept = [term for term in terms if term[1] is not None and (isinstance(term[0], Tensor) or term[0] != 0)]
     if not kept:
         return tree_map(torch.zeros_like, next(x for _, x in terms if x is not None))
+    if kept[0][1].__class__ is Tensor:
+        return _combine(kept, out)
     scalars, states = zip(*kept, strict=True)
     if out is None:
         return tree_map(lambda *xs: _combine(list(zip(scalars, xs, strict=True)), None), *states)
@@ -86,13 +88,13 @@ def _combine(terms: list[tuple[Scalar, Tensor]], out: Tensor | None) -> Tensor:
     if len(terms) == 1:
         return torch.mul(x, expand(a, x), out=out) if out is not None else x * expand(a, x)
     b, y = terms[1]
-    if a.__class__ is Tensor or b.__class__ is Tensor:
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
         total = x * expand(a, x)
-        total = torch.addcmul(total, y, expand(b, y)) if b.__class__ is Tensor else torch.add(total, y, alpha=b)
+        total = torch.addcmul(total, y, expand(b, y)) if isinstance(b, Tensor) else torch.add(total, y, alpha=b)
     elif a == 1:
         total = torch.add(x, y, alpha=b) if out is None else torch.add(x, y, alpha=b, out=out)
     else:
         total = (torch.mul(x, a) if out is None else torch.mul(x, a, out=out)).add_(y, alpha=b)
     for c, z in terms[2:]:
-        total = torch.addcmul(total, z, expand(c, z)) if c.__class__ is Tensor else total.add_(z, alpha=c)
+        total = torch.addcmul(total, z, expand(c, z)) if isinstance(c, Tensor) else total.add_(z, alpha=c)
     return total

@@ -74,3 +74,28 @@ def test_a_graph_replay_without_cuda_is_refused(registry):
     field = dc.Field(process, dc.Denoiser(net, "velocity", process=process))
     with pytest.raises(dc.IncompatibleError, match="needs the state on a CUDA device; use mode 'compile'"):
         dc.sample(field, registry.make("solver", "euler"), torch.zeros(1, 2), mode="graph")
+
+
+def test_any_number_of_kinds_of_step_are_compiled_in_one_process(registry, monkeypatch):
+    """The compiler gives up on a function after some recompilations; each kind of step is a function of its own."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    torch.compiler.reset()
+    process, x = registry.make("process", "flow"), torch.zeros(2, 1, dtype=torch.float64)
+    field = dc.Field(process, dc.Denoiser(net, "velocity", process=process))
+    with torch._dynamo.config.patch(recompile_limit=2):
+        for eta in (0.1, 0.2, 0.3, 0.4, 0.5):
+            dc.sample(field, registry.make("solver", "ddim", steps=3, eta=eta), x, mode="compile")
+
+
+def test_the_cost_of_a_compiled_run_is_that_of_its_graph(registry, monkeypatch):
+    """Within an interval or not is computed, not branched on: the plain and the guided field are evaluated at every step."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    torch.compiler.reset()
+    process = registry.make("process", "flow")
+    denoiser = dc.Denoiser(lambda x, t, label: x * 0.1, "velocity", process=process, null={"label": 9})
+    guidance = registry.make("guidance", {"type": "interval", "guidance": {"type": "cfg"}, "t_low": 0.2, "t_high": 0.5})
+    field = dc.Field(process, denoiser, [guidance], cond={"label": torch.tensor([1, 2])})
+    solver, x = registry.make("solver", "euler", steps=10), torch.ones(2, 1, dtype=torch.float64)
+    eager, fast = (dc.sample(field, solver, x, mode=mode) for mode in ("eager", "compile"))
+    torch.testing.assert_close(fast.x, eager.x)
+    assert (eager.nfe, fast.nfe) == (10 + 4, 30)  # eager: times 0.5, 0.4, 0.3, 0.2 of the grid are inside

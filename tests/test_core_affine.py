@@ -210,3 +210,22 @@ def test_many_conditions_in_one_call_are_the_calls_one_by_one():
     assert (found.trace.calls, found.trace.rows) == (1, 8)
     close(plain.mean, data.mean(x, instant(VE, 3.0)))
     close(guided.mean, data.mean(x, instant(VE, 3.0), label))
+
+
+@pytest.mark.parametrize("name", ["x0", "v", "velocity", "edm"])
+@pytest.mark.parametrize("process", [VP, FLOW, Shifted()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("read", ["x0", "eps"])
+def test_blending_is_reading_and_combining(process, name, read):
+    """keep x + gain E[read] + noise z, the conversion folded into the weights, is the sum written out."""
+    c, x, out, z = instant(process, 0.4), numbers(4, 3), numbers(4, 3, seed=1), numbers(4, 3, seed=2)
+    found = dc.Posterior(x, out, name, c)
+    close(found.blend(0.3, 0.7, (0.2, z), name=read), 0.3 * x + 0.7 * found.read(read) + 0.2 * z)
+
+
+def test_the_reverse_kernel_moves_with_the_mean_of_the_process():
+    """y = x - shift follows the process without a shift, so a step of x is one of y, seen from a moving frame."""
+    moving, x, z = Shifted(), numbers(4, 3), numbers(4, 3, seed=2)
+    t, s = instant(moving, 0.7), instant(moving, 0.3)
+    there = FLOW.reverse(x, instant(FLOW, 0.7), instant(FLOW, 0.3), dc.Posterior(x, x / 2, "x0", t), z)
+    here = moving.reverse(x + 0.7**2 / 2, t, s, dc.Posterior(x, x / 2, "x0", t), z)
+    close(here, there + 0.3**2 / 2)

@@ -187,3 +187,10 @@ def test_the_shared_number_is_the_same_on_every_rank():
 @pytest.mark.parametrize("seed", [0, 2**31, 2**63, -1])
 def test_any_integer_is_a_seed(seed):
     assert not torch.equal(dc.Draw(seed, [0]).normal((4,)), dc.Draw(seed + 1, [0]).normal((4,)))
+
+
+def test_blocks_of_one_and_of_many_do_not_share_streams():
+    """Unit 3 of one-row blocks is not unit 3 of eight-row blocks."""
+    single = dc.Draw(1, [3]).uniform((5,))
+    block = dc.Draw(1, range(24, 32), block=8).uniform((5,))
+    assert not torch.equal(single[0], block[0])

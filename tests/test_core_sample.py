@@ -289,3 +289,57 @@ def test_rows_are_numbers_in_eager_mode_and_tensors_when_asked():
     assert (tensors.w.dtype, tensors.w.ndim, tensors.order) == (torch.float32, 0, 2)
     assert eager.t.time.shape == (3,)
     assert eager.noise == 0
+
+
+def test_a_plan_is_made_once_for_batches_of_one_shape():
+    """Another seed or start needs no plan; another grid, batch size, precision or solver does. Fields that cannot be hashed do."""
+    planned: list[int] = []
+
+    @dc.component
+    class Counting(Euler):
+        """Counts its plans."""
+
+        scale: float = dc.field(default=1.0, doc="not used")
+        table: dict[str, float] | None = dc.field(default=None, doc="not used")
+
+        def plan(self, process, grid):
+            planned.append(len(grid) - 1)
+            return super().plan(process, grid)
+
+    field, x, plans = DATA.field(VP), numbers(3, 2), []
+    for solver, start in [
+        (Counting(), x),
+        (Counting(), x + 1),
+        (Counting(steps=7), x),
+        (Counting(scale=2.0), x),
+        (Counting(), x[:2]),
+        (Counting(), x.float()),
+        (Counting(), x),
+        (Counting(table={"a": 1.0}), x),
+        (Counting(table={"a": 1.0}), x),
+    ]:
+        found = dc.sample(field, solver, start).x
+        assert torch.equal(found, dc.sample(DATA.field(VP), Euler(steps=solver.steps), start).x)
+        plans.append(len(planned))
+    assert plans == [1, 1, 2, 3, 4, 5, 5, 6, 7]
+
+
+def test_a_condition_that_is_none_is_the_null_value():
+    """A number or a tensor without batch axis, repeated for every sample; without one the missing condition is named."""
+    seen: list[dict[str, Any]] = []
+
+    def net(x, t, **cond):
+        seen.append(cond)
+        return x
+
+    null = {"label": 10, "text": torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])}
+    denoiser, x = dc.Denoiser(net, "v", process=VP, null=null), numbers(3, 2)
+    denoiser(x, 0.5, label=None, text=None)
+    text = torch.zeros(3, 3, 2)
+    denoiser.many(x, 0.5, [{"label": torch.tensor([1, 2, 3]), "text": text}, {"label": None, "text": None}])
+    assert seen[0]["label"].tolist() == [10] * 3
+    assert torch.equal(seen[0]["text"], null["text"].expand(3, 3, 2))
+    assert seen[1]["label"].tolist() == [1, 2, 3, 10, 10, 10]
+    assert torch.equal(seen[1]["text"], torch.cat([text, seen[0]["text"]]))
+    with pytest.raises(dc.DataError, match="condition 'mask' is missing and the network has no null value"):
+        denoiser(x, 0.5, mask=None)

@@ -107,3 +107,12 @@ def test_gradients_flow_through_every_term():
     gradients = torch.autograd.grad(dc.lincomb((2.0, x), (torch.tensor(3.0).double(), y), (-1, x)).sum(), (x, y))
     close(gradients[0], torch.ones(3).double())
     close(gradients[1], 3 * torch.ones(3).double())
+
+
+def test_a_parameter_is_a_tensor_coefficient():
+    """Its value is not baked in: the gradient reaches it."""
+    weight, x = torch.nn.Parameter(torch.tensor([2.0, 0.0], dtype=torch.float64)), numbers(2, 3)
+    total = dc.lincomb((weight, x), (1.0, x))
+    close(total.detach(), x * torch.tensor([[3.0], [1.0]], dtype=torch.float64))
+    total.sum().backward()
+    close(weight.grad, x.sum(1))

@@ -74,7 +74,9 @@ def repeatable(subject: Subject) -> None:
 
 @check("metric")
 def direction(subject: Subject) -> None:
-    """Where `better` is declared: equal sets are better than sets far apart."""
+    """Where `better` is declared: equal sets are better than sets far apart. Noise has no classes that could be read."""
+    if subject.component.needs_classes:
+        raise SkipError("reads the classes of samples (needs_classes)")
     shape, equal = _accepted(subject)
     far = subject.component.measure(_evaluation(shape, 0.8))
     judged = [name for name, value in equal.items() if value.better and name in far]

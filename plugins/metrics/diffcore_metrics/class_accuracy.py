@@ -31,7 +31,6 @@ class ClassAccuracy(dc.Metric):
 
     source: ClassVar[str] = "Ravuri and Vinyals 2019, arXiv 1905.10887, turned round: a classifier of real data reads samples"
     needs_classes: ClassVar[bool] = True
-    expected_failures: ClassVar[Mapping[str, str]] = {"direction": "the noise of the kit has no classes that could be read"}
 
     features: Trained = dc.field(default="mnist", doc="the images that the judge knows")
     blocks: int = dc.field(default=4, ge=2, doc="blocks of samples, for the spread")

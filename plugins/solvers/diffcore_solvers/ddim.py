@@ -43,5 +43,4 @@ class DDIM(dc.Solver):
 
     def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
         """k x_t + (alpha_s - alpha_t k) x* + c z."""
-        m = field.posterior(x, row.t).mean
-        return dc.lincomb((row.keep, x), (row.gain, m), (row.noise, z), out=row.out), None
+        return field.posterior(x, row.t).blend(row.keep, row.gain, (row.noise, z), out=row.out), None

@@ -40,5 +40,4 @@ class EulerMaruyama(dc.Solver):
 
     def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
         """One step of the planned weights."""
-        m = field.posterior(x, row.t).mean
-        return dc.lincomb((row.keep, x), (row.gain, m), (row.noise, z), out=row.out), None
+        return field.posterior(x, row.t).blend(row.keep, row.gain, (row.noise, z), out=row.out), None
