@@ -62,9 +62,18 @@ class Coeffs(NamedTuple):
         """Apply `fn` to every entry that is a tensor."""
         return Coeffs(*[fn(v) if isinstance(v, Tensor) else v for v in self])
 
+    def cast(self, dtype: torch.dtype) -> Coeffs:
+        """Entries in the dtype of a state; time is never cast below float32."""
+        return self.map(lambda v: v.to(dtype))._replace(t=at_least_float32(self.t, dtype))
+
     def at(self, index: Any) -> Coeffs:
         """The coefficients at some of the times: `c.at(slice(1, None))`."""
         return self.map(lambda v: v[index])
+
+
+def at_least_float32(t: Any, dtype: torch.dtype) -> Any:
+    """A time in the given precision, or in float32 where that is less."""
+    return t.to(torch.promote_types(dtype, torch.float32)) if isinstance(t, Tensor) else t
 
 
 def _log(x: Any) -> Any:
@@ -150,10 +159,15 @@ class Posterior:
 
     def blend(self, keep: Scalar, gain: Scalar, *more: tuple[Scalar, State], name: str = "x0", out: State = None) -> State:
         """`keep x_t + gain E[name] + ...` with the conversion folded into the weights: one pass over memory per term."""
-        if name == self.name or not isinstance(self.at.shift, (int, float)):
+        if name == self.name or isinstance(self.at.shift, Tensor) or self.at.shift != 0:
             return lincomb((keep, self.x), (gain, self.read(name)), *more, out=out)
         a, b = convert(self.at, row(self.name, self.at, self.sigma_data), row(name, self.at, self.sigma_data))
         return lincomb((keep + gain * a, self.x), (gain * b, self.value), *more, out=out)
+
+    def detach(self) -> Posterior:
+        """The same values without their history."""
+        x, value = (tree_map(Tensor.detach, state) for state in (self.x, self.value))
+        return Posterior(x, value, self.name, self.at, self.sigma_data)
 
     def replace(self, name: str, value: State) -> Posterior:
         """The same x_t with another expectation: what guidance returns."""

@@ -47,7 +47,12 @@ def digest(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> str:
 
 def save(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
     """Write tensors and JSON metadata to a safetensors file, completely or not at all."""
-    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    plain: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, value in tensors.items():
+        held = value.detach().cpu().contiguous()
+        plain[name] = held.clone() if held.numel() and held.data_ptr() in places else held  # tied weights are stored twice
+        places.add(held.data_ptr())
     header = {"diffcore": json.dumps(meta, sort_keys=True), "digest": digest(plain, meta)}
     write_aside(path, safetensors.torch.save(plain, header))
 

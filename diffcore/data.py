@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from diffcore.component import Base, component, field
-from diffcore.errors import DataError
+from diffcore.errors import DataError, SpecError
 from diffcore.noise import Draw, mix
 from diffcore.tree import State
 
@@ -20,6 +20,11 @@ class Range:
 
     lo: float = field(doc="smallest raw value")
     hi: float = field(doc="largest raw value")
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse an empty range."""
+        if not self.lo < self.hi:
+            raise SpecError(f"a range needs lo < hi; got {self.lo:g} and {self.hi:g}")
 
     def to_model(self, raw: Tensor, name: str = "data") -> Tensor:
         """Raw values to [-1, 1], float32. Raises `DataError` for values outside the range."""
@@ -63,6 +68,20 @@ class Data(Base):
         """The declared range: the field `range` where the component has one."""
         return getattr(self, "range", None)
 
+    def encode(self, raw: State) -> State:
+        """Raw values as the network sees them: in [-1, 1] where a range is declared. A codec overrides this and `decode`."""
+        declared = self.value_range
+        return raw if declared is None else declared.to_model(raw, type(self).__name__)
+
+    def decode(self, x: State) -> State:
+        """What the network makes, as raw values, clipped to the declared range."""
+        declared = self.value_range
+        return x if declared is None else declared.to_raw(x.clamp(-1, 1))
+
+    def texts(self, raw: State) -> list[str] | None:
+        """Raw samples as text, one line each, for reports; None where they are not text."""
+        return None
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes of the condition 'label', for pictures; empty where there are none."""
@@ -74,8 +93,12 @@ class Coupling(Base):
 
     kind: ClassVar[str] = "coupling"
 
-    def pair(self, x0: State, eps: State, draw: Draw) -> tuple[State, State]:
-        """(x0, eps) as they are to be paired, row by row. Says in its documentation what it does to conditions."""
+    def pair(self, x0: State, eps: State, draw: Draw, **cond: Any) -> State:
+        """The noise of each row of x0. Data and conditions stay where they are; only noise moves (or is replaced).
+
+        eps: independent noise, one row per sample. The result must have the distribution of eps when the data is averaged
+        over. Says in its documentation what it does to conditions.
+        """
         raise NotImplementedError
 
 
@@ -86,10 +109,12 @@ class Loader:
     numbered. `rank` of `world` takes its contiguous share of every global batch.
     """
 
-    def __init__(self, source: Source, value_range: Range | None, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, source: Source, encode: Callable[[State], State], batch: int, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
         if batch % world:
             raise DataError(f"batch size {batch} cannot be shared evenly by {world} processes")
-        self.source, self.range, self.size, self.seed = source, value_range, batch, seed
+        self.source, self.encode, self.size, self.seed = source, encode, batch, seed
         share = batch // world
         self.rows = range(rank * share, (rank + 1) * share)
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
@@ -110,11 +135,6 @@ class Loader:
         return self._order
 
     def __call__(self, step: int) -> tuple[State, dict[str, Tensor]]:
-        """Batch `step` in the network's range, and its conditions."""
+        """Batch `step` as the network sees it, and its conditions."""
         raw, cond = self.source.batch(self.ids(step))
-        return (raw if self.range is None else self.range.to_model(raw, type(self.source).__name__)), dict(cond)
-
-
-def to_model(data: Data, raw: Any) -> Any:
-    """Raw values of a data component in the network's range."""
-    return raw if data.value_range is None else data.value_range.to_model(raw)
+        return self.encode(raw), dict(cond)

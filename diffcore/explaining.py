@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
-from diffcore.fields import Denoiser, Field, count_parameters
-from diffcore.noise import Draw
+from diffcore.fields import count_parameters
 from diffcore.pipeline import Pipeline
-from diffcore.solver import Solver
 
 
 def explain(pipeline: Pipeline) -> dict[str, Any]:
     """Ids of all parts, the grid with t, alpha, sigma and lam, and calls and evaluations per sample."""
-    solver = pipeline.guided_solver(pipeline.spec.solver)
+    solver = pipeline.field().steps(pipeline.spec.solver)
     nodes = solver.nodes(pipeline.process)
     at = pipeline.process.coeffs(nodes)
     rows = [{"step": i, "t": float(t)} for i, t in enumerate(nodes)]
     if hasattr(at, "alpha"):
         for row, a, s, lam in zip(rows, at.alpha.tolist(), at.sigma.tolist(), at.lam.tolist(), strict=True):
             row.update(alpha=a, sigma=s, lam=lam)
-    calls, nfe = _cost(pipeline, solver)
+    calls, nfe = pipeline.cost(pipeline.spec.solver)
     return {
         "data": pipeline.registry.id_of(type(pipeline.spec.data)),
         "shape": list(pipeline.source.shape),
@@ -38,18 +34,3 @@ def explain(pipeline: Pipeline) -> dict[str, Any]:
         "nfe": nfe,
         "grid": rows,
     }
-
-
-def _cost(pipeline: Pipeline, solver: Solver) -> tuple[int, float]:
-    """Calls and evaluations of one run, counted on a network that returns its input."""
-    counted = Denoiser(lambda x, t, **_: x, pipeline.spec.prediction, process=pipeline.process, null=pipeline.denoiser.null)
-    field = Field(
-        pipeline.process,
-        counted,
-        pipeline.spec.guidance,
-        cond={k: v[:1] for k, v in pipeline.conditions(1, {}).items()},
-        flow_map=pipeline.spec.flow_map,
-    )
-    start = torch.zeros(1, *pipeline.source.shape)
-    last = list(solver.loop(field, start, solver.nodes(pipeline.process), Draw(0, [0])))[-1]
-    return last.calls, last.nfe

@@ -12,7 +12,7 @@ from torch.compiler import is_compiling
 from diffcore.affine import Coeffs
 from diffcore.errors import DataError, IncompatibleError
 from diffcore.process import AffineProcess, Process
-from diffcore.tree import State, batch_size, expand, leaves, tree_map
+from diffcore.tree import State, batch_size, leaves, tree_map
 
 if TYPE_CHECKING:
     from diffcore.flow_map import FlowMap
@@ -41,10 +41,12 @@ class Denoiser:
     """A network (or plain function) `net(x, t, **cond)` read as a posterior of x_0 given x_t.
 
     net: returns the quantity named by `prediction` (x0, eps, score, v, velocity, edm, or another name the process reads),
-    of the shape of x. It is called with t of shape (B,), float32 or better (or of the shape of a per-pixel time).
+    of the shape of x. It is called with t of shape (B,), float32 or better (or of the shape of a per-pixel time), which it
+    must not change in place, and with x in the precision of its parameters; its output returns to that of the state.
     precondition: scale the input to unit variance, x / sqrt(alpha^2 sigma_data^2 + sigma^2), and give the network
     `process.embed_time(t)` instead of t; on for networks built from a spec, off for your own.
-    null: condition name -> value that stands for "no condition"; default: the network's own `null_cond`.
+    null: condition name -> value that stands for "no condition", without a batch axis; default: the network's `null_cond`.
+    parts: the modules of the pipeline by role, for losses with more players than the network (see `Loss.parts`).
 
     Raises `IncompatibleError` where the process cannot read the prediction.
     """
@@ -58,19 +60,37 @@ class Denoiser:
         sigma_data: float = 0.5,
         precondition: bool = False,
         null: Mapping[str, Any] | None = None,
+        parts: Mapping[str, nn.Module] | None = None,
     ) -> None:
-        if process is None:
-            raise IncompatibleError("Denoiser needs the process its network was trained for: Denoiser(net, 'eps', process=...)")
+        if not hasattr(process, "check_prediction"):
+            raise IncompatibleError(
+                f"Denoiser needs the process its network was trained for, such as registry.make('process', 'vp'); got {process!r}"
+            )
+        assert process is not None
         process.check_prediction(prediction, sigma_data)
         self.net, self.prediction, self.process = net, prediction, process
         self.sigma_data, self.precondition = sigma_data, precondition
         self.null: Mapping[str, Any] = getattr(net, "null_cond", {}) if null is None else null
+        self.parts: Mapping[str, nn.Module] = parts or {}
         self.base, self.trace, self._checked = self, Trace(), False
+        self._dtype: torch.dtype | None = None
+
+    def with_net(self, net: Net) -> Denoiser:
+        """Another network read in the same way: a teacher, a fake score, an average."""
+        return Denoiser(
+            net,
+            self.prediction,
+            self.process,
+            sigma_data=self.sigma_data,
+            precondition=self.precondition,
+            null=self.null,
+            parts=self.parts,
+        )
 
     def __call__(self, x: State, t: Any, **cond: Any) -> Any:
         """The posterior of x_0 given x_t = x. t: `Coeffs`, a float, or a tensor that broadcasts from the left against x."""
         at = t if isinstance(t, tuple) else self.point(t, x)
-        if any(value is None for value in cond.values()):
+        if cond and any(value is None or isinstance(value, (int, float)) for value in cond.values()):
             cond = {key: self._filled(key, value, x) for key, value in cond.items()}
         return self.process.posterior(x, self.network(x, at, **cond), at, self.prediction, self.sigma_data)
 
@@ -78,7 +98,7 @@ class Denoiser:
         """The posteriors under several conditions, in one call of the network on a batch that many times as large."""
         at, count, size = self.point(t, x), len(conds), batch_size(x)
         merged = {key: torch.cat([self._filled(key, c.get(key), x) for c in conds]) for key in _keys(conds)}
-        wide = at.map(lambda v: v if v.ndim == 0 else torch.cat([v] * count))
+        wide = at.map(lambda v: v if v.ndim == 0 else torch.cat([v.expand(size, *v.shape[1:])] * count))
         out = self.network(tree_map(lambda leaf: torch.cat([leaf] * count), x), wide, **merged)
         parts = [tree_map(lambda leaf, i=i: leaf[i * size : (i + 1) * size], out) for i in range(count)]
         return [self.process.posterior(x, part, at, self.prediction, self.sigma_data) for part in parts]
@@ -103,21 +123,23 @@ class Denoiser:
             trace.rows += x.shape[0] if x.__class__ is Tensor else batch_size(x)
             if trace.at is None:
                 trace.at = at
-        if self.precondition:
-            scale = (at.alpha**2 * self.sigma_data**2 + at.sigma**2) ** -0.5
-            x = tree_map(lambda leaf: leaf * expand(scale, leaf), x) if isinstance(scale, Tensor) or scale != 1 else x
-        time = at.time
-        if time is None:
-            time = self.time(at.t, x)
-        out = (
-            self.net(x, time, **cond)
-            if s is None
-            else self.net(x, time, s=self.time(s.t, x) if s.time is None else s.time, **cond)
-        )
-        if eager and not self._checked:
-            self.process.check_output(x, out, self.prediction)
-            self._checked = True
-        return out
+            if not self._checked:
+                self._dtype = _precision(self.net)
+        time = self.time(at.t, x) if at.time is None else at.time
+        if s is not None:
+            cond["s"] = self.time(s.t, x) if s.time is None else s.time
+        fed = self.process.scale_input(x, at, self.sigma_data) if self.precondition else x
+        if self._dtype is not None:
+            fed = _in(self._dtype, fed)
+        version = time._version if eager and at.time is not None else None
+        out = self.net(fed, time, **cond)
+        if eager:
+            if version is not None and time._version != version:
+                raise DataError("the network changed its time input in place; write `t = 1000 * t`, not `t *= 1000`")
+            if not self._checked:
+                self.process.check_output(x, out, self.prediction)
+                self._checked = True
+        return out if out.__class__ is x.__class__ is Tensor and out.dtype == x.dtype else _in(leaves(x)[0].dtype, out)
 
     def time(self, t: Any, x: State) -> Tensor:
         """The network's time input at times t: (B,) or the shape of t, at least float32, on the device of x."""
@@ -132,23 +154,47 @@ class Denoiser:
             return t
         if isinstance(t, Tensor) and t.ndim > 0:
             leaf = leaves(x)[0]
-            dtype = leaf.dtype if leaf.is_floating_point() else torch.float32
-            return self.process.coeffs(t.double()).map(lambda v: v.to(dtype))
-        at = self.process.coeffs(torch.as_tensor(t, dtype=torch.float64))
-        return at.map(Tensor.item)
+            return self.process.coeffs(t.double()).cast(leaf.dtype if leaf.is_floating_point() else torch.float32)
+        return self.process.coeffs(torch.as_tensor(t, dtype=torch.float64)).map(number)
+
+
+def number(value: Tensor) -> Any:
+    """A 0-d tensor as a Python number; as it is where a gradient is to reach it (learned schedules)."""
+    return value if value.requires_grad and torch.is_grad_enabled() else value.item()
+
+
+def _in(dtype: torch.dtype, x: State) -> State:
+    """Floating leaves in a precision; nothing is copied where they are in it already."""
+    if x.__class__ is Tensor:
+        return x if x.dtype == dtype or not (dtype.is_floating_point and x.is_floating_point()) else x.to(dtype)
+    return tree_map(lambda leaf: leaf.to(dtype) if dtype.is_floating_point and leaf.is_floating_point() else leaf, x)
+
+
+def _precision(net: Any) -> torch.dtype | None:
+    """The one precision of all parameters of a module; None where there are none or several."""
+    found = {p.dtype for p in net.parameters() if p.is_floating_point()} if isinstance(net, nn.Module) else set[torch.dtype]()
+    return found.pop() if len(found) == 1 else None
 
 
 class Guided:
-    """A denoiser wrapped by a guidance; itself a denoiser."""
+    """A denoiser wrapped by a guidance; itself a denoiser.
 
-    def __init__(self, inner: Any, guide: Callable[..., Any]) -> None:
-        self.inner, self.guide = inner, guide
+    grad: the guidance differentiates through the network. Gradients are on within it, and what it returns is detached where
+    they are off outside, so that no history grows along a run.
+    """
+
+    def __init__(self, inner: Any, guide: Callable[..., Any], grad: bool = False) -> None:
+        self.inner, self.guide, self.grad = inner, guide, grad
         self.process, self.base = inner.process, getattr(inner, "base", inner)
         self.null: Mapping[str, Any] = getattr(inner, "null", {})
 
     def __call__(self, x: State, t: Any, **cond: Any) -> Any:
         """The guided posterior of x_0 given x_t = x."""
-        return self.guide(self.inner, x, t, **cond)
+        if not self.grad or torch.is_grad_enabled():
+            return self.guide(self.inner, x, t, **cond)
+        with torch.enable_grad():
+            found = self.guide(self.inner, x, t, **cond)
+        return found.detach()
 
     def many(self, x: State, t: Any, conds: Sequence[Mapping[str, Any]]) -> list[Any]:
         """One call after the other: the wrapping guidance may need each on its own."""
@@ -160,6 +206,8 @@ class Field:
 
     guidance is applied in list order, the first innermost. cond are the conditions passed to the network, each a tensor with
     one row per sample. flow_map, where given, adds the capability "flow_map" (`jump`).
+
+    Raises `IncompatibleError` where the denoiser was made for another process, or a guidance needs what there is not.
     """
 
     def __init__(
@@ -171,7 +219,18 @@ class Field:
         cond: Mapping[str, Any] | None = None,
         flow_map: FlowMap | None = None,
     ) -> None:
-        self.process, self.base, self.guidance = process, getattr(denoiser, "base", denoiser), tuple(guidance)
+        if hasattr(guidance, "guide"):
+            raise IncompatibleError(f"guidance must be a list: guidance=[{type(guidance).__name__}(...)]")
+        trained = getattr(denoiser, "process", None)
+        if trained is None:
+            raise IncompatibleError("Field needs a denoiser: Field(process, Denoiser(net, prediction, process=process))")
+        if trained is not process and trained != process:
+            raise IncompatibleError(
+                f"the denoiser was made for {type(trained).__name__}, the field is of {type(process).__name__} (or of other "
+                f"fields of it); give both the same process"
+            )
+        self.process, self.guidance = process, tuple(guidance)
+        self.base: Any = getattr(denoiser, "base", denoiser)
         self.cond, self.flow_map = dict(cond or {}), flow_map
         for part in self.guidance:
             missing = part.requires - self.provides
@@ -187,17 +246,8 @@ class Field:
         """The capabilities of the process, and "flow_map" where there is one."""
         return self.process.provides | (frozenset({"flow_map"}) if self.flow_map is not None else frozenset())
 
-    @property
-    def needs_grad(self) -> bool:
-        """Whether a guidance differentiates through the network."""
-        return any("grad" in part.needs for part in self.guidance)
-
-    def with_cond(self, cond: Mapping[str, Any]) -> Field:
-        """The same field under other conditions (shares the network and its cost counter)."""
-        return Field(self.process, self.base, self.guidance, cond=cond, flow_map=self.flow_map)
-
     def bound(self, cond: Mapping[str, Any]) -> Field:
-        """This field with other conditions of the same shapes, without building it again."""
+        """This field under other conditions (it shares the network and its cost counter)."""
         other = object.__new__(Field)
         other.__dict__.update(self.__dict__)
         other.cond = dict(cond)
@@ -208,6 +258,18 @@ class Field:
         missing = part.requires - self.provides
         if missing:
             raise IncompatibleError(_lacks(f"{part.kind} {type(part).__name__}", missing, self))
+        if "flow_map" in part.requires and self.denoiser is not self.base:
+            names = ", ".join(type(g).__name__ for g in self.guidance)
+            raise IncompatibleError(
+                f"{part.kind} {type(part).__name__} jumps by the flow map, which guidance ({names}) cannot change; leave the "
+                f"guidance out, or train the flow map on guided targets"
+            )
+
+    def steps(self, solver: Any) -> Any:
+        """The solver as the guidances wrap it, the first innermost."""
+        for part in self.guidance:
+            solver = part.solver(solver)
+        return solver
 
     def posterior(self, x: State, t: Any) -> Any:
         """The guided posterior of x_0 given x_t = x."""

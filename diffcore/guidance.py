@@ -13,7 +13,8 @@ from diffcore.tree import State
 class Guidance(Base):
     """Override `guide` to change what is known of x_0, `solver` to change the steps. Identities by default.
 
-    `needs` declares {"grad"} where gradients flow through the network; `requires` the capabilities of the process.
+    `needs` declares {"grad"} where it differentiates through the network: gradients are then on within `guide`, whatever
+    they are outside; and {"cond"} where it is nothing without a condition. `requires` names the capabilities of the process.
     """
 
     kind: ClassVar[str] = "guidance"
@@ -26,7 +27,7 @@ class Guidance(Base):
 
     def denoiser(self, denoiser: Any) -> Any:
         """The denoiser wrapped by this guidance."""
-        return denoiser if type(self).guide is Guidance.guide else Guided(denoiser, self.guide)
+        return denoiser if type(self).guide is Guidance.guide else Guided(denoiser, self.guide, "grad" in self.needs)
 
     def solver(self, solver: Solver) -> Solver:
         """The solver wrapped by this guidance."""

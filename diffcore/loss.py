@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffcore.affine import Coeffs, Row
 from diffcore.component import Base
@@ -30,6 +30,17 @@ class Loss(Base):
     def __call__(self, model: Denoiser, x0: State, draw: Draw, **cond: Any) -> Tensor | Mapping[str, Tensor]:
         """Per-sample losses [B] at data x0, with all randomness from `draw`; a mapping player -> [B] where several learn."""
         raise NotImplementedError
+
+    def parts(self, model: Denoiser, shape: tuple[int, ...], cond: Mapping[str, int]) -> Mapping[str, nn.Module]:
+        """Further modules the loss needs, by role: a copy of `model.net` as teacher or average, a critic, a fake score.
+
+        Made once, when `model.net` has its first weights. They are found again as `model.parts[role]`, are saved and resumed
+        with the run, and those with trainable parameters are trained (`Trainer.players` says how).
+        """
+        return {}
+
+    def after_step(self, model: Denoiser, step: int) -> None:
+        """Called after training step number `step`: what follows the network without a gradient, such as an average of it."""
 
 
 class Weighting(Base):

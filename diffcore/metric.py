@@ -9,6 +9,7 @@ import attrs
 from torch import Tensor
 
 from diffcore.component import Base
+from diffcore.data import Data
 from diffcore.fields import Field
 
 
@@ -27,7 +28,10 @@ class Measured:
 
 @attrs.frozen(kw_only=True)
 class Evaluation:
-    """What a metric may look at. Samples and reference are in the network's range ([-1, 1] where the data has one)."""
+    """What a metric may look at. Samples and reference are data, in [-1, 1] where it has a range.
+
+    field: the field that was sampled, on states as the network sees them (`data.encode` of raw values).
+    """
 
     samples: Tensor
     reference: Tensor
@@ -38,6 +42,7 @@ class Evaluation:
     calls: int = 0
     seconds: float = 0.0
     field: Field | None = None
+    data: Data | None = None
 
 
 class Metric(Base):

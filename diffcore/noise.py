@@ -16,6 +16,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from diffcore.errors import DataError
 from diffcore.tree import State, leaves, pytree
 
 _MASK32 = 0xFFFFFFFF
@@ -121,6 +122,8 @@ class Draw:
         return float(stream.uniform()[0])
 
     def _like(self, x: State, one: Callable[[Draw, Tensor], Tensor]) -> State:
+        if len(self.ids) != len(leaves(x)[0]):
+            raise DataError(f"the noise is for {len(self.ids)} samples, the state has {len(leaves(x)[0])}; give one id per row")
         if isinstance(x, Tensor):
             return one(self, x)
         flat, spec = leaves(x), pytree.tree_structure(x)

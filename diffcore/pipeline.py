@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,15 +16,17 @@ from diffcore import checkpoint, distributed, weights
 from diffcore.data import Loader, Source
 from diffcore.errors import CheckpointError, IncompatibleError, SpecError
 from diffcore.fields import Denoiser, Field
+from diffcore.fitting import label, problems
 from diffcore.interrupt import Interrupt
 from diffcore.metric import Evaluation, Measured
 from diffcore.noise import Draw, mix
 from diffcore.process import Process
 from diffcore.registry import Registry
-from diffcore.sampling import Result, sample
+from diffcore.sampling import Result, frames, sample
 from diffcore.solver import Solver, evolve
 from diffcore.specs.spec import Spec
 from diffcore.trainer import Job, Player, Report
+from diffcore.tree import State, tree_map
 
 SAMPLING = 0x5A3
 """Salt of all sampling noise, which separates it from the noise of training under the same seed."""
@@ -39,19 +42,18 @@ class Progress(Protocol):
 
 @attrs.frozen
 class Samples:
-    """Samples in the network's range with their conditions and cost. `raw()` is in the range of the data."""
+    """Samples as the network makes them, with their conditions and cost. `raw()` is what they mean: in the range of the data."""
 
-    x: Tensor
+    x: State
     cond: Mapping[str, Tensor]
     nfe: float
     calls: int
     seconds: float
     pipeline: Pipeline = attrs.field(repr=False)
 
-    def raw(self) -> Tensor:
-        """The samples in the data's own range, clipped to it."""
-        declared = self.pipeline.spec.data.value_range
-        return self.x if declared is None else declared.to_raw(self.x.clamp(-1, 1))
+    def raw(self) -> State:
+        """The samples as data: decoded, in the data's own range, clipped to it."""
+        return self.pipeline.spec.data.decode(self.x)
 
 
 def assemble(
@@ -63,14 +65,43 @@ def assemble(
 ) -> Pipeline:
     """Read a spec (file, mapping or `Spec`), make its components, and check that they fit together.
 
-    Raises `SpecError` with every fault of the spec, `IncompatibleError` where parts do not fit, `DataError` where the data
-    is not there.
+    Raises `SpecError` with every fault of the spec, `IncompatibleError` with every reason why parts do not fit (both name the
+    places), `DataError` where the data is not there.
     """
     registry = registry or Registry.load()
     from diffcore.specs import load_spec
+    from diffcore.specs.placing import placed
 
-    loaded: Spec = spec if isinstance(spec, Spec) else load_spec(spec, registry, overrides)
-    return Pipeline(loaded, registry, device)
+    if isinstance(spec, Spec):
+        if overrides:
+            raise SpecError("overrides change a spec that is read; give a finished Spec its fields with attrs.evolve")
+        return Pipeline(spec, registry, device)
+    try:
+        return Pipeline(load_spec(spec, registry, overrides), registry, device)
+    except UnfitError as found:
+        raise placed(found.problems, spec, overrides) from None
+
+
+class UnfitError(IncompatibleError):
+    """What does not fit, each with the path of the part in the spec."""
+
+    def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(f"{path}: {message}" for path, message in problems))
+
+
+def device_of(name: str | torch.device | None) -> torch.device:
+    """The device of this name (default: CUDA where there is one). Raises `SpecError` where this machine has none such."""
+    cuda = torch.cuda.is_available()
+    try:
+        device = torch.device(name or ("cuda" if cuda else "cpu"))
+    except RuntimeError:
+        raise SpecError(f"no device '{name}'; choose cpu, or cuda (cuda:1, ...) where there is a GPU") from None
+    if device.type not in ("cpu", "cuda", "mps", "xpu"):
+        raise SpecError(f"device '{name}' cannot compute; choose cpu, or cuda where there is a GPU")
+    if device.type == "cuda" and not (cuda and (device.index or 0) < torch.cuda.device_count()):
+        raise SpecError(f"device '{name}' is not there: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices")
+    return device
 
 
 class Pipeline:
@@ -78,49 +109,60 @@ class Pipeline:
 
     def __init__(self, spec: Spec, registry: Registry, device: str | torch.device | None = None) -> None:
         self.spec, self.registry = spec, registry
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = device_of(device)
         self.source: Source = spec.data.open()
         self.process: Any = spec.process.build()
-        self.net = self._network()
         if isinstance(self.process, nn.Module):
             self.process.to(self.device)
+        self.net = self._checked_network()
         self.denoiser = Denoiser(
             self.net, spec.prediction, process=cast(Process, self.process), sigma_data=spec.sigma_data, precondition=True
         )
-        self._check()
+        self.extra: Mapping[str, nn.Module] = {}
         if spec.init is not None:
             file = weights.find(Path(spec.init), "init")
             weights.take(file, checkpoint.load(file)[0], self.parts)
+        self.extra = {
+            role: module.to(self.device)
+            for role, module in spec.loss.parts(self.denoiser, self.source.shape, self.source.classes).items()
+        }
+        self.denoiser.parts = self.parts
 
     def _network(self) -> nn.Module:
-        if (self.spec.loss.second_time or self.spec.flow_map is not None) and not self.spec.network.takes_second_time:
-            raise IncompatibleError(
-                f"{type(self.spec.loss).__name__ if self.spec.loss.second_time else type(self.spec.flow_map).__name__} needs a "
-                f"network with a second time; set network.second_time: true"
-            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(self.spec.seed, 0x1217) & 0x7FFFFFFF)
-            return self.spec.network.build(self.source.shape, self.source.classes).to(self.device)
+            shape, classes = self.source.shape, self.source.classes
+            outputs = self.process.output_shape(shape, self.spec.prediction)
+            return self.spec.network.build(shape, classes, None if outputs == shape else outputs).to(self.device)
 
-    def _check(self) -> None:
-        spec, field = self.spec, self.field()
-        for part in (spec.solver, spec.loss, spec.flow_map, *spec.evaluation.solvers):
-            if part is not None:
-                field.check(part)
-        for part in (spec.loss, spec.flow_map):
-            if part is not None and part.predictions and spec.prediction not in part.predictions:
-                raise IncompatibleError(
-                    f"{part.kind} {type(part).__name__} needs prediction {' or '.join(part.predictions)}, not '{spec.prediction}'"
-                )
-        for metric in spec.metrics:
-            if metric.needs_classes and not self.source.classes:
-                raise IncompatibleError(f"metric {type(metric).__name__} needs class labels; {type(spec.data).__name__} has none")
+    def _checked_network(self) -> nn.Module:
+        """The network of a spec whose parts fit together. Raises `UnfitError` with everything that does not fit."""
+        spec = self.spec
+        made: list[nn.Module] = []
+        found = list(problems(spec, self.registry, self.process.provides, self.source.classes))
+        checks: list[tuple[str, Callable[[], Any]]] = [
+            ("prediction", lambda: self.process.check_prediction(spec.prediction, spec.sigma_data)),
+            ("network", lambda: made.append(self._network())),
+            ("sampling.cond", lambda: self.conditions(1, spec.sampling.cond)),
+        ]
+        for path, check in checks:
+            try:
+                check()
+            except (IncompatibleError, SpecError) as error:
+                found.append((path, str(error)))
+        if spec.sampling.mode == "graph" and self.device.type != "cuda":
+            found.append(("sampling.mode", "'graph' needs a CUDA device, and this run is on another; choose compile or eager"))
+        if spec.evaluation.calls and not spec.evaluation.solvers:
+            found.append(("evaluation.calls", "budgets are for evaluation.solvers, and none is named; name some or leave it out"))
+        if found:
+            raise UnfitError(found)
+        return made[0]
 
     @property
     def parts(self) -> dict[str, nn.Module]:
         """The modules with parameters, by role."""
         process = {"process": self.process} if isinstance(self.process, nn.Module) else {}
-        return {"network": self.net, **process}
+        return {"network": self.net, **process, **self.extra}
 
     def field(self, cond: Mapping[str, Any] | None = None, *, guided: bool = True) -> Field:
         """The field under some conditions: what a solver sees."""
@@ -133,11 +175,11 @@ class Pipeline:
         """What the training program needs."""
         rank, world = distributed.world()
         spec = self.spec
-        loader = Loader(self.source, spec.data.value_range, spec.trainer.batch, spec.seed, rank, world)
+        loader = Loader(self.source, spec.data.encode, spec.trainer.batch, spec.seed, rank, world)
 
         def batches(step: int) -> tuple[Any, Mapping[str, Tensor]]:
             x0, cond = loader(step)
-            return x0.to(self.device), {k: v.to(self.device) for k, v in cond.items()}
+            return tree_map(lambda leaf: leaf.to(self.device), x0), {k: v.to(self.device) for k, v in cond.items()}
 
         def loss(x0: Any, draw: Draw, **cond: Any) -> Any:
             self.denoiser.trace.at = None
@@ -153,6 +195,7 @@ class Pipeline:
             seed=spec.seed,
             device=self.device,
             times=times,
+            after=lambda step: spec.loss.after_step(self.denoiser, step),
             name=f"loss {type(spec.loss).__name__}",
         )
 
@@ -173,7 +216,8 @@ class Pipeline:
         players = list(trainer.players(job.parts))
         folder = Path(out) / "checkpoints" if out is not None else None
         step = self._resume(folder, players, say) if folder else 0
-        self.net.train()
+        for module in job.parts.values():
+            module.train()
         if progress:
             progress.start(trainer.steps, f"training {self.spec.name}", step)
         with Interrupt() as interrupt:
@@ -204,6 +248,7 @@ class Pipeline:
                 held, counted = player.state()
                 tensors.update(held)
                 numbers.update(counted)
+            tensors.update(self._unplayed(players))
             meta = {"step": step, "numbers": numbers, "identity": self.identity()}
             checkpoint.save(folder / f"step-{step:08d}.safetensors", tensors, meta)
             checkpoint.prune(folder, self.spec.trainer.keep)
@@ -214,32 +259,58 @@ class Pipeline:
         if found is None:
             return 0
         tensors, meta, refused = found
-        if meta["identity"] != self.identity():
-            raise CheckpointError(
-                f"the checkpoints in {folder} belong to another spec; choose another --out, or remove that folder"
-            )
+        self._same(folder, meta["identity"])
         for line in refused:
             say(f"refused a checkpoint: {line}; going on from the one before it, step {meta['step']}")
         for player in players:
             player.restore(tensors, meta["numbers"])
+        for name, value in self._unplayed(players).items():
+            if name not in tensors or tensors[name].shape != value.shape:
+                raise CheckpointError(f"the checkpoint has no '{name.removeprefix('state/')}' of shape {tuple(value.shape)}")
+            value.copy_(tensors[name])
         return int(meta["step"])
 
-    def identity(self) -> str:
-        """What must agree for a checkpoint to be continued: everything in the spec that changes training."""
-        from diffcore.specs import unstructure
+    def _unplayed(self, players: Sequence[Player]) -> dict[str, Tensor]:
+        """The state of the modules that no player has: buffers, teachers, averages."""
+        played = {id(parameter) for player in players for parameter in player.parameters.values()}
+        return {
+            f"state/{role}.{key}": value
+            for role, module in self.parts.items()
+            for key, value in module.state_dict(keep_vars=True).items()
+            if id(value) not in played
+        }
 
-        raw = unstructure(self.registry, self.spec)
-        for section in ("sampling", "solver", "guidance", "metrics", "evaluation", "name"):
-            raw.pop(section, None)
-        raw["trainer"] = {k: v for k, v in raw["trainer"].items() if k not in ("checkpoint_every", "keep", "log_every")}
-        return repr(sorted(raw.items()))
+    def check_resumable(self, out: str | Path) -> None:
+        """Raise `CheckpointError`, naming what differs, where `out` holds the training of another spec."""
+        found = checkpoint.latest(Path(out) / "checkpoints")
+        if found is not None:
+            self._same(Path(out) / "checkpoints", found[1]["identity"])
+
+    def _same(self, folder: Path, stored: Mapping[str, Any]) -> None:
+        differing = _differences(stored, self.identity())
+        if differing:
+            raise CheckpointError(
+                f"the checkpoints in {folder} belong to another spec ({'; '.join(differing[:5])}); choose another --out, remove "
+                f"that folder, or start from its weights with 'init'"
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """What must agree for a checkpoint to be continued: everything in the spec that changes training.
+
+        A run may be trained longer where its learning rate does not depend on the number of steps.
+        """
+        free = ["checkpoint_every", "keep", "log_every"]
+        if getattr(self.spec.trainer, "final_lr", 0.0) is None:
+            free.append("steps")
+        return _identity(self.registry, self.spec, ("sampling", "solver", "guidance", "metrics", "evaluation", "name"), free)
 
     @torch.no_grad()
     def _use_average(self, players: Sequence[Player]) -> None:
         for player in players:
             for key, average in player.ema.items():
                 player.parameters[key].copy_(average)
-        self.net.eval()
+        for module in self.parts.values():
+            module.eval()
 
     # --- sampling -----------------------------------------------------------------------------------------------------
 
@@ -262,8 +333,8 @@ class Pipeline:
         batch, started = batch or self.spec.sampling.batch, time.perf_counter()
         chosen = self.conditions(n, self.spec.sampling.cond if cond is None else cond)
         rows = distributed.share(n)
-        done: list[Tensor] = []
-        result = None
+        done: list[State] = []
+        result, made = None, 0
         if progress:
             progress.start(len(rows), "sampling")
         for first in range(rows.start, rows.stop, batch):
@@ -271,13 +342,16 @@ class Pipeline:
             part = {k: v[ids.start : ids.stop].to(self.device) for k, v in chosen.items()}
             result = self.sample_ids(ids, seed, part, solver, guided=guided)
             done.append(result.x)
+            made += len(ids)
             if progress:
-                progress.update(len(torch.cat(done)))
+                progress.update(made)
         if progress:
             progress.close()
-        x = torch.cat(done) if done else torch.empty((0, *self.source.shape), device=self.device)
+        if not done:  # more processes than samples
+            done = [self.process.prior(self.source.shape, Draw(seed, [], salt=SAMPLING, device=self.device))]
+        x = tree_map(lambda *parts: distributed.gather(torch.cat(parts), n), *done)
         nfe, calls = (result.nfe, result.calls) if result else (0.0, 0)
-        return Samples(distributed.gather(x, n), chosen, nfe, calls, time.perf_counter() - started, self)
+        return Samples(x, chosen, nfe, calls, time.perf_counter() - started, self)
 
     def sample_ids(
         self,
@@ -290,7 +364,7 @@ class Pipeline:
         keep_frames: bool = False,
     ) -> Result:
         """The samples with these global numbers, in one batch."""
-        solver = self.guided_solver(solver or self.spec.solver)
+        solver = solver or self.spec.solver
         draw = Draw(seed, ids, salt=SAMPLING, device=self.device)
         self.net.eval()
         x = self.process.prior(self.source.shape, draw)
@@ -298,12 +372,6 @@ class Pipeline:
         return sample(
             self.field(cond, guided=guided), solver, x, seed=mix(seed, SAMPLING), ids=ids, mode=mode, keep_frames=keep_frames
         )
-
-    def guided_solver(self, solver: Solver) -> Solver:
-        """The solver as the guidances of the spec wrap it."""
-        for part in self.spec.guidance:
-            solver = part.solver(solver)
-        return solver
 
     def conditions(self, n: int, cond: Mapping[str, Any]) -> dict[str, Tensor]:
         """One class per sample for every condition of the data: as asked, else cycled. Raises `SpecError` for unknown ones."""
@@ -313,7 +381,10 @@ class Pipeline:
                 raise SpecError(f"no condition '{name}'; {type(self.spec.data).__name__} has: {', '.join(classes) or 'none'}")
         chosen: dict[str, Tensor] = {}
         for name, count in classes.items():
-            value = torch.as_tensor(cond.get(name, torch.arange(n) % count), dtype=torch.int64)
+            value = torch.as_tensor(cond.get(name, torch.arange(n) % count))
+            if value.is_floating_point() or value.is_complex():
+                raise SpecError(f"condition '{name}' is a class, an integer of 0 to {count - 1}; got {cond[name]!r}")
+            value = value.to(torch.int64)
             value = value.expand(n) if value.ndim == 0 else value
             if len(value) != n or bool(((value < 0) | (value > count)).any()):
                 raise SpecError(f"condition '{name}' must be one class, or {n} classes, of 0 to {count - 1} ({count} for none)")
@@ -328,12 +399,21 @@ class Pipeline:
         for steps in range(1, calls + 1):
             candidate = evolve(solver, steps=steps)
             try:
-                plan = candidate.plan(self.process, candidate.nodes(self.process))
+                cost = self.cost(candidate)[0]
             except SpecError:
                 continue
-            if sum(plan.evaluations) <= calls:
+            if cost <= calls:
                 best = candidate
         return best
+
+    def cost(self, solver: Solver) -> tuple[int, float]:
+        """Calls and evaluations per sample of one run under the spec's guidance, counted on a network that returns its input."""
+        counted = Denoiser(lambda x, t, **_: x, self.spec.prediction, process=self.process, null=self.denoiser.null)
+        cond = {k: v[:1] for k, v in self.conditions(1, {}).items()}
+        field = Field(self.process, counted, self.spec.guidance, cond=cond, flow_map=self.spec.flow_map)
+        start = self.process.prior(self.source.shape, Draw(0, [0]))
+        *_, last = frames(field, solver, start)
+        return last.calls, last.nfe
 
     def measure(
         self, solver: Solver, *, budget: int | None = None, progress: Progress | None = None
@@ -343,7 +423,7 @@ class Pipeline:
         made = self.sample(plan.n, plan.seed, solver=solver, batch=plan.batch, progress=progress)
         reference, cond = self.reference(2 * plan.n)
         ev = Evaluation(
-            samples=made.x.cpu(),
+            samples=tree_map(lambda leaf: leaf.cpu(), self.shown(made.x)),
             reference=reference,
             cond={k: v.cpu() for k, v in made.cond.items()},
             reference_cond=cond,
@@ -352,12 +432,16 @@ class Pipeline:
             calls=made.calls,
             seconds=made.seconds,
             field=self.field({k: v.to(self.device) for k, v in made.cond.items()}),
+            data=self.spec.data,
         )
         measured: dict[str, Measured] = {}
         for metric in self.spec.metrics:
-            measured.update(metric.measure(ev))
+            for name, value in metric.measure(ev).items():
+                taken = name in measured
+                measured[f"{name} ({label(self.registry, metric)})" if taken else name] = value
         row = {
             "solver": self.registry.id_of(type(solver)),
+            "label": label(self.registry, solver),
             "steps": solver.steps,
             "budget": budget,
             "calls": made.calls,
@@ -368,8 +452,14 @@ class Pipeline:
         }
         return row, made
 
-    def reference(self, n: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Up to n real samples in the network's range, drawn without replacement by the spec's seed."""
+    def shown(self, x: State) -> State:
+        """States as metrics and pictures compare them: decoded, and in [-1, 1] where the data has a range."""
+        declared = self.spec.data.value_range
+        raw = self.spec.data.decode(x)
+        return raw if declared is None else declared.to_model(raw)
+
+    def reference(self, n: int) -> tuple[Any, dict[str, Tensor]]:
+        """Up to n real samples in the range of `shown`, drawn without replacement by the spec's seed."""
         size = self.source.size
         count = n if size is None else min(n, size)
         generator = torch.Generator().manual_seed(mix(self.spec.seed, 0x2EF) & 0x7FFFFFFF)
@@ -381,7 +471,8 @@ class Pipeline:
     def evaluate(
         self, *, progress: Progress | None = None, done: Callable[[dict[str, Any], Samples], None] | None = None
     ) -> list[dict[str, Any]]:
-        """The spec's table: the main solver, then every solver of `evaluation` at every budget it can meet.
+        """The spec's table: the main solver, then every solver of `evaluation` at every budget it can meet (without budgets:
+        with its own steps).
 
         done: called with each row and its samples as soon as they are there.
         """
@@ -389,6 +480,7 @@ class Pipeline:
         plan = self.spec.evaluation
         wanted: list[tuple[Solver, int | None]] = [(self.spec.solver, None)]
         wanted += [(found, c) for s in plan.solvers for c in plan.calls if (found := self.for_calls(s, c)) is not None]
+        wanted += [(solver, None) for solver in plan.solvers if not plan.calls]
         for solver, budget in wanted:
             row, made = self.measure(solver, budget=budget, progress=progress)
             rows.append(row)
@@ -419,15 +511,41 @@ class Pipeline:
         """The pipeline of a weights file or run directory: spec and weights, nothing else to remember.
 
         Raises `CheckpointError` for missing or damaged weights, and where the installed process is no longer the one of
-        training (same name, other schedule).
+        training (same name, other schedule). Raises `SpecError` for overrides of what the weights were trained with.
         """
         from diffcore.specs import load_spec
 
         registry, file = registry or Registry.load(), weights.find(Path(path))
         tensors, meta = checkpoint.load(file)
+        if "spec" not in meta or "fingerprint" not in meta:
+            raise CheckpointError(f"{file} holds no weights of a finished run; take the run directory or its weights.safetensors")
         spec = load_spec(meta["spec"], registry, overrides)
+        if overrides:
+            trained = load_spec(meta["spec"], registry)
+            sections = ("data", "sampling", "solver", "guidance", "flow_map", "metrics", "evaluation", "name")
+            changed = _differences(_identity(registry, trained, sections, ()), _identity(registry, spec, sections, ()))
+            if changed:
+                raise SpecError(f"--set cannot change what {file} was trained with: {'; '.join(changed)}; train again for that")
         pipeline = cls(attrs.evolve(spec, init=None), registry, device)
-        weights.check_process(file, meta["fingerprint"], pipeline.process)
         weights.take(file, tensors, pipeline.parts)
+        weights.check_process(file, meta["fingerprint"], pipeline.process)
         pipeline.spec = spec
         return pipeline
+
+
+def _identity(registry: Registry, spec: Spec, without: Sequence[str], free: Sequence[str]) -> dict[str, Any]:
+    """The spec as plain data without some sections and without some fields of the trainer, as JSON gives it back."""
+    from diffcore.specs import unstructure
+
+    raw = {k: v for k, v in unstructure(registry, spec).items() if k not in without}
+    raw["trainer"] = {k: v for k, v in raw["trainer"].items() if k not in free}
+    return json.loads(json.dumps(raw))
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """`path: old -> new` for every value that differs."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [] if old == new else [f"{path}: {json.dumps(old)} -> {json.dumps(new)}"]
+    before, after = cast(dict[str, Any], old), cast(dict[str, Any], new)
+    below = [_differences(before.get(k), after.get(k), f"{path}.{k}" if path else k) for k in sorted({*before, *after})]
+    return [difference for found in below for difference in found]

@@ -9,11 +9,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from diffcore.affine import Coeffs, Posterior, combine, row, shifted
+from diffcore.affine import Coeffs, Posterior, at_least_float32, combine, row, shifted
 from diffcore.component import Base
-from diffcore.errors import DataError, IncompatibleError
+from diffcore.errors import DataError, IncompatibleError, did_you_mean
 from diffcore.noise import Draw
-from diffcore.tree import State, leaves, lincomb
+from diffcore.tree import State, expand, leaves, lincomb, tree_map
 
 
 class Instant(NamedTuple):
@@ -25,6 +25,10 @@ class Instant(NamedTuple):
     def map(self, fn: Any) -> Instant:
         """Apply `fn` to every entry that is a tensor."""
         return Instant(*(fn(v) if isinstance(v, Tensor) else v for v in self))
+
+    def cast(self, dtype: torch.dtype) -> Instant:
+        """The time in the precision of a state, at least float32."""
+        return self._replace(t=at_least_float32(self.t, dtype))
 
     def at(self, index: Any) -> Instant:
         """The instants at some of the times."""
@@ -79,8 +83,8 @@ class Process(Base):
         """Samples at t = T, one per id of `draw`, of the event shape (or whatever describes the event)."""
         raise NotImplementedError
 
-    def corrupt(self, x0: State, t: Tensor, draw: Draw) -> Corruption:
-        """x_t given x_0 at times t (broadcastable from the left against x_0), with the noise of `draw`."""
+    def corrupt(self, x0: State, t: Tensor, draw: Draw, eps: State = None) -> Corruption:
+        """x_t given x_0 at times t (broadcastable from the left against x_0), with the noise of `draw`, or `eps` if given."""
         raise NotImplementedError
 
     def coeffs(self, t: Tensor) -> Any:
@@ -96,9 +100,17 @@ class Process(Base):
         """The time feature a network built from a spec receives; about 0 to 1."""
         return t / self.T
 
+    def scale_input(self, x: State, at: Any, sigma_data: float) -> State:
+        """The state as a network built from a spec receives it: of about unit size."""
+        return x
+
     def posterior(self, x: State, out: State, at: Any, prediction: str, sigma_data: float) -> Any:
         """How a network's output is read: the only place that knows what `prediction` means for this process."""
         raise NotImplementedError
+
+    def output_shape(self, shape: Any, prediction: str) -> Any:
+        """The event shape of what a network of this prediction returns, for events of `shape`."""
+        return shape
 
     def check_output(self, x: State, out: Any, prediction: str) -> None:
         """Refuse, at a denoiser's first call, an output that `posterior` cannot read. Raises `DataError`."""
@@ -141,6 +153,7 @@ class Process(Base):
         if prediction not in self.predictions:
             raise IncompatibleError(
                 f"prediction '{prediction}' does not fit {type(self).__name__}; it reads: {', '.join(self.predictions)}"
+                + did_you_mean(prediction, self.predictions)
             )
 
 
@@ -159,17 +172,29 @@ class AffineProcess(Process):
         raise NotImplementedError
 
     def prior(self, shape: Sequence[int], draw: Draw) -> Tensor:
-        """N(0, sigma_T^2 I)."""
-        sigma = self.coeffs(torch.tensor(self.T, dtype=torch.float64)).sigma.item()
-        return draw.normal(shape).mul_(sigma)
+        """N(shift_T, sigma_T^2 I)."""
+        at = self.coeffs(torch.tensor(self.T, dtype=torch.float64))
+        return shifted(draw.normal(shape).mul_(float(at.sigma)), at.shift)
 
-    def corrupt(self, x0: State, t: Tensor, draw: Draw) -> Corruption:
-        """alpha_t x_0 + sigma_t eps. Coefficients are computed in float64 and cast once to the dtype of x_0."""
-        dtype = leaves(x0)[0].dtype
-        at = self.coeffs(t.double()).map(lambda v: v.to(dtype))
-        eps = self.noise(x0, draw)
+    def corrupt(self, x0: State, t: Tensor, draw: Draw, eps: State = None) -> Corruption:
+        """alpha_t x_0 + sigma_t eps. Coefficients are computed in float64 and cast once to the dtype of x_0.
+
+        Raises `DataError` for integer data.
+        """
+        leaf = leaves(x0)[0]
+        if not leaf.is_floating_point():
+            raise DataError(f"{type(self).__name__} adds Gaussian noise and needs floating-point data, not {leaf.dtype}")
+        at = self.coeffs(torch.as_tensor(t, dtype=torch.float64, device=leaf.device)).cast(leaf.dtype)
+        eps = self.noise(x0, draw) if eps is None else eps
         xt = shifted(lincomb((at.alpha, x0), (at.sigma, eps)), at.shift)
         return Corruption(xt, at, x0, eps)
+
+    def scale_input(self, x: State, at: Coeffs, sigma_data: float) -> State:
+        """x / sqrt(alpha^2 sigma_data^2 + sigma^2): of unit variance for data of variance sigma_data^2."""
+        scale = (at.alpha**2 * sigma_data**2 + at.sigma**2) ** -0.5
+        if not isinstance(scale, Tensor) and scale == 1:
+            return x
+        return tree_map(lambda leaf: leaf * expand(scale, leaf), shifted(x, at.shift, -1.0))
 
     def posterior(self, x: State, out: State, at: Coeffs, prediction: str, sigma_data: float) -> Posterior:
         """The output as the row `prediction` of `ROWS`."""

@@ -33,7 +33,7 @@ def run(field: Field, solver: Solver, x: State, grid: Tensor, draw: Draw, mode: 
         if mode == "graph":
             last, calls, nfe = _graph(field, solver, plan, x, draw)
         else:
-            rows, noise = plan.rows(field, x, tensors=True), _noise(field, plan, x, draw)
+            rows, noise = plan.rows(field, x, tensors=True), _noise(field, solver, plan, x, draw)
             calls, nfe = _cost(field, plan, x, rows[0])
             last = _loop(compiled(field, solver), solver, rows, x, noise)
     if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves(last) if leaf.is_floating_point()):
@@ -44,7 +44,7 @@ def run(field: Field, solver: Solver, x: State, grid: Tensor, draw: Draw, mode: 
 def compiled(field: Field, solver: Solver) -> Step:
     """The solver's step as one compiled graph per kind of step, cached with the field's denoiser."""
     cache: dict[Any, Any] = field.base.__dict__.setdefault("compiled_steps", {})
-    key = (solver, field.guidance, id(field.flow_map))
+    key = (solver, field.guidance, field.flow_map, tuple(sorted(field.cond)))
     own = field.bound(field.cond)
 
     def step(x: State, row: Any, carry: Any, z: State, cond: Any) -> tuple[State, Any]:
@@ -66,12 +66,13 @@ def _loop(step: Step, solver: Solver, rows: list[Any], x: State, noise: list[Sta
     return x
 
 
-def _noise(field: Field, plan: Plan, x: State, draw: Draw) -> list[State]:
+def _noise(field: Field, solver: Solver, plan: Plan, x: State, draw: Draw) -> list[State]:
     """The noise of every step, of one shape: zeros where none is drawn; None for a deterministic solver."""
     if not plan.stochastic:
         return [None] * plan.steps
-    zeros = tree_map(torch.zeros_like, x)
-    return [field.process.noise(x, draw.at(i + 1)) if plan.draws(i) else zeros for i in range(plan.steps)]
+    drawn = [solver.noise(field.process, x, draw.at(i + 1)) if plan.draws(i) else None for i in range(plan.steps)]
+    zeros = tree_map(torch.zeros_like, next((z for z in drawn if z is not None), None))
+    return [zeros if z is None else z for z in drawn]
 
 
 def _graph(field: Field, solver: Solver, plan: Plan, x: State, draw: Draw) -> tuple[State, int, float]:
@@ -79,11 +80,14 @@ def _graph(field: Field, solver: Solver, plan: Plan, x: State, draw: Draw) -> tu
     device = leaves(x)[0].device
     if device.type != "cuda":
         raise IncompatibleError("mode 'graph' replays a CUDA graph and needs the state on a CUDA device; use mode 'compile'")
-    noise = _noise(field, plan, x, draw)
+    noise = _noise(field, solver, plan, x, draw)
     cache: dict[Any, Any] = field.base.__dict__.setdefault("captured_graphs", {})
-    shapes = tuple((leaf.shape, leaf.dtype) for leaf in _tensors((x, field.cond)))
-    key = (solver, field.guidance, id(field.flow_map), plan.steps, tuple(_flat(plan)), shapes)
+    leaves_, structure = pytree.tree_flatten((x, field.cond))
+    shapes = tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else repr(leaf) for leaf in leaves_)
+    key = (solver, field.guidance, field.flow_map, plan.steps, tuple(_flat(plan)), shapes, repr(structure))
     if key not in cache:
+        if len(cache) >= 8:
+            del cache[next(iter(cache))]
         cache[key] = _capture(field, solver, plan, x, noise)
     graph, inputs, output, cost, _ = cache[key]
     for static, new in zip(_tensors(inputs), _tensors((x, noise, field.cond)), strict=True):
@@ -131,12 +135,11 @@ def _cost(field: Field, plan: Plan, x: State, row: Any) -> tuple[int, float]:
     It is measured with a row of tensors, as in the graph, where what depends on the time is computed for all times.
     """
     cache: dict[Any, tuple[int, float]] = field.base.__dict__.setdefault("evaluation_cost", {})
-    key = (field.guidance, id(field.flow_map))
+    key = (field.guidance, field.flow_map, tuple(sorted(field.cond)))
     if key not in cache:
         trace = field.trace
         before, rows, size = trace.calls, trace.rows, leaves(x)[0].shape[0]
-        with torch.set_grad_enabled(field.needs_grad):
-            field.posterior(x, getattr(row, "t", 0.5 * field.process.T))
+        field.posterior(x, getattr(row, "t", 0.5 * field.process.T))
         cache[key] = (trace.calls - before, (trace.rows - rows) / size)
     calls, evaluations = cache[key]
     count = sum(plan.evaluations)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import attrs
 import torch
 from torch import Tensor
 
-from diffcore.errors import DataError, IncompatibleError, NumericsError
+from diffcore.errors import DataError, IncompatibleError, NumericsError, SpecError
 from diffcore.fields import Field
 from diffcore.noise import Draw
+from diffcore.process import AffineProcess
 from diffcore.runtime import run
 from diffcore.solver import Frame, Grid, Solver, check_grid
-from diffcore.tree import State, batch_size, leaves
+from diffcore.tree import State, batch_size, expand, leaves
 
 Mode = Literal["eager", "compile", "graph"]
 REUSE_FROM = 2**15
@@ -43,20 +44,23 @@ def frames(
     start: float | None = None,
     seed: int = 0,
     ids: Sequence[int] | None = None,
+    grad: bool | None = None,
 ) -> Iterator[Frame]:
     """Sample step by step: yields a `Frame` for the start and after every step; stop iterating whenever you like.
 
-    x: the state at `start` (default T), batch first. grid: a `Grid`, or the times themselves; steps: its number of steps.
+    x: the state at `start` (default T), batch first. grid: a `Grid`, or the times themselves (rising ones carry data to noise,
+    with solvers that go both ways); steps: its number of steps.
     seed, ids: the noise of row i is that of global sample `ids[i]` (default i), whatever the batch.
-    Gradients are off unless a guidance or the solver needs them or x requires them.
+    grad: whether gradients flow through the run (to x, the network, a learned schedule); default: where x requires them or
+    the solver needs them. Guidance that differentiates through the network does so in either case.
 
-    Raises `IncompatibleError` (solver and process do not fit), `SpecError` (bad grid).
+    Raises `IncompatibleError` (solver and process do not fit), `SpecError` (bad grid), `DataError` (ids or conditions that
+    are not one per sample).
     """
+    solver, draw = _checked(field, solver, x, seed, ids)
     nodes = resolve_grid(field, solver, grid, steps, start)
-    _check_conditions(field, x)
-    draw = Draw(seed, range(batch_size(x)) if ids is None else ids, device=leaves(x)[0].device)
     running = solver.loop(field, x, nodes, draw)
-    grad = _wants_grad(field, solver, x)
+    grad = _wants_grad(solver, x) if grad is None else grad
     while True:
         with torch.set_grad_enabled(grad):
             frame = next(running, None)
@@ -75,6 +79,7 @@ def sample(
     start: float | None = None,
     seed: int = 0,
     ids: Sequence[int] | None = None,
+    grad: bool | None = None,
     mode: Mode = "eager",
     keep_frames: bool = False,
 ) -> Result:
@@ -85,10 +90,11 @@ def sample(
 
     Raises `NumericsError` naming step and time where the samples are not finite, and what `frames` raises.
     """
+    if mode not in get_args(Mode):
+        raise SpecError(f"mode must be one of {', '.join(get_args(Mode))}; got {mode!r}")
+    solver, draw = _checked(field, solver, x, seed, ids)
     nodes = resolve_grid(field, solver, grid, steps, start)
-    _check_conditions(field, x)
-    draw = Draw(seed, range(batch_size(x)) if ids is None else ids, device=leaves(x)[0].device)
-    grad = _wants_grad(field, solver, x)
+    grad = _wants_grad(solver, x) if grad is None else grad
     if mode != "eager":
         last, nfe, calls = run(field, solver, x, nodes, draw, mode, grad)
         return Result(last, nfe, calls, nodes)
@@ -103,7 +109,7 @@ def sample(
         else:
             last = _finish(field, solver, x, nodes, draw, reuse=not grad)
     if not _finite(last):
-        _blame(field, solver, x, nodes, draw)
+        _blame(field, solver, x, nodes, draw, grad)
     return Result(last, (trace.rows - evaluated) / size, trace.calls - calls, nodes, kept)
 
 
@@ -122,16 +128,23 @@ def _finish(field: Field, solver: Solver, x: State, nodes: Tensor, draw: Draw, *
 
 
 def resolve_grid(field: Field, solver: Solver, grid: Any = None, steps: int | None = None, start: float | None = None) -> Tensor:
-    """The checked time grid of a run; also checks that solver and field fit together."""
+    """The checked time grid of a run; also checks that solver and field fit together.
+
+    grid: a `Grid`, or the times themselves, which then stand for themselves: no `steps` or `start` beside them.
+    """
+    if grid is not None and not isinstance(grid, Grid) and (steps is not None or start is not None):
+        raise SpecError("the times of the grid are given, so 'steps' and 'start' have nothing to say; leave them out")
     field.check(solver)
     if grid is None and solver.grid is not None:
         field.check(solver.grid)
     if isinstance(grid, Grid):
         field.check(grid)
         grid = grid.nodes(field.process, solver.steps if steps is None else steps, field.process.T if start is None else start)
+    if isinstance(grid, str):
+        raise SpecError(f"grid must be a grid, such as registry.make('grid', '{grid}'), or the times themselves")
     if grid is None:
         return solver.nodes(field.process, steps, start)
-    return check_grid(torch.as_tensor(grid, dtype=torch.float64), field.process)
+    return check_grid(torch.as_tensor(grid, dtype=torch.float64), field.process, rising=solver.both_ways)
 
 
 def kernel(field: Field, solver: Solver, x: State, row: Any, carry: Any) -> torch.distributions.Normal:
@@ -140,22 +153,32 @@ def kernel(field: Field, solver: Solver, x: State, row: Any, carry: Any) -> torc
     `log_prob` of a stored next state under it re-scores a trajectory (reinforcement learning, likelihood ratios).
     Raises `IncompatibleError` for a solver whose step is not such a kernel.
     """
-    if not solver.additive_noise:
-        raise IncompatibleError(f"solver {type(solver).__name__} has no Gaussian step kernel (additive_noise is False)")
+    own = "reverse" not in solver.requires or type(field.process).reverse is AffineProcess.reverse
+    if not (solver.additive_noise and own):
+        raise IncompatibleError(f"solver {type(solver).__name__} has no Gaussian step kernel under this process")
     if not isinstance(row.noise, Tensor) and row.noise == 0:
         raise IncompatibleError(f"this step of solver {type(solver).__name__} draws no noise: it has no density")
     mean, _ = solver.step(field, x, row, carry, torch.zeros_like(x))
-    return torch.distributions.Normal(mean, torch.as_tensor(row.noise, dtype=mean.dtype, device=mean.device))
+    scale = torch.as_tensor(row.noise, dtype=mean.dtype, device=mean.device)
+    return torch.distributions.Normal(mean, expand(scale, mean).expand_as(mean))
 
 
-def _check_conditions(field: Field, x: State) -> None:
+def _checked(field: Field, solver: Solver, x: State, seed: int, ids: Sequence[int] | None) -> tuple[Solver, Draw]:
+    """The solver as guidance wraps it, and the noise of the samples."""
+    if not isinstance(solver, Solver):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise IncompatibleError(f"sample needs a solver, such as registry.make('solver', 'heun', steps=20); got {solver!r}")
+    if not all(isinstance(leaf, Tensor) for leaf in leaves(x)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise DataError(f"the start state must be a tensor or a tree of tensors; got {type(x).__name__}")
+    if ids is not None and len(ids) != batch_size(x):
+        raise DataError(f"{len(ids)} ids for {batch_size(x)} samples; give one global number per sample")
     for name, value in field.cond.items():
         if isinstance(value, Tensor) and value.ndim and value.shape[0] != batch_size(x):
             raise DataError(f"condition '{name}' has {value.shape[0]} rows for {batch_size(x)} samples; give one row per sample")
+    return field.steps(solver), Draw(seed, range(batch_size(x)) if ids is None else ids, device=leaves(x)[0].device)
 
 
-def _wants_grad(field: Field, solver: Solver, x: State) -> bool:
-    return field.needs_grad or "grad" in solver.needs or any(leaf.requires_grad for leaf in leaves(x))
+def _wants_grad(solver: Solver, x: State) -> bool:
+    return "grad" in solver.needs or any(leaf.requires_grad for leaf in leaves(x))
 
 
 def _finite(x: State) -> bool:
@@ -167,12 +190,12 @@ def _time(t: Any) -> str:
     return f"{t:.6g}" if isinstance(t, float) else f"{float(t.min()):.6g} to {float(t.max()):.6g}"
 
 
-def _blame(field: Field, solver: Solver, x: State, nodes: Tensor, draw: Draw) -> None:
+def _blame(field: Field, solver: Solver, x: State, nodes: Tensor, draw: Draw, grad: bool) -> None:
     """Run again, looking at every frame, to name the first step that is not finite."""
     if not _finite(x):
         raise NumericsError("the start state holds NaN or Inf")
     name = type(solver).__name__
-    with torch.no_grad():
+    with torch.set_grad_enabled(grad):
         for frame in solver.loop(field, x, nodes, draw):
             if not _finite(frame.x):
                 raise NumericsError(

@@ -11,12 +11,11 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from diffcore.affine import Coeffs
 from diffcore.component import Base, component, field
 from diffcore.errors import SpecError
 from diffcore.fields import Field
 from diffcore.noise import Draw
-from diffcore.process import Instant, Process
+from diffcore.process import Process
 from diffcore.tree import State, expand, leaves, tree_map
 
 
@@ -74,9 +73,10 @@ class Plan:
         return bool((self.noise[index] != 0).any())
 
     def _column(self, value: Any, field: Field, x: State, tensors: bool) -> list[Any]:
-        if isinstance(value, (Coeffs, Instant)):
-            parts = [_cast(v, x, tensors, self.steps) for v in value[:-1]]
-            return list(map(type(value), *parts, _times(value.t, field, x)))
+        if _is_point(value):
+            kept = {"t": _time_column(value.t, x, tensors, self.steps), "time": _times(value.t, field, x)}
+            parts = [kept[k] if k in kept else _cast(v, x, tensors, self.steps) for k, v in value._asdict().items()]
+            return list(map(type(value), *parts))
         return list(value) if isinstance(value, tuple) else _cast(value, x, tensors, self.steps)
 
 
@@ -85,8 +85,16 @@ def _row_type(names: tuple[str, ...]) -> Any:
     return namedtuple("row_type", names)
 
 
+def _is_point(value: Any) -> bool:
+    """Whether a plan entry is a time with coefficients: `Coeffs`, `Instant`, or a process's own named tuple with t and time."""
+    return isinstance(value, tuple) and hasattr(value, "t") and hasattr(value, "time")
+
+
 def _length(entries: dict[str, Any]) -> int:
-    lengths = {name: len(v.t) if isinstance(v, (Coeffs, Instant)) else len(v) for name, v in entries.items()}
+    bare = [name for name, v in entries.items() if not isinstance(v, tuple) and not (isinstance(v, Tensor) and v.ndim)]
+    if bare:
+        raise SpecError(f"the entries of a plan are tensors, coefficients or tuples with one value per step; not so: {bare}")
+    lengths = {name: len(v.t) if _is_point(v) else len(v) for name, v in entries.items()}
     if len(set(lengths.values())) != 1:
         raise SpecError(f"the entries of a plan must have one value per step each; lengths: {lengths}")
     return next(iter(lengths.values()))
@@ -95,10 +103,17 @@ def _length(entries: dict[str, Any]) -> int:
 def _cast(value: Any, x: State, tensors: bool, steps: int) -> list[Any]:
     if not isinstance(value, Tensor):
         return [value] * steps
-    if value.ndim == 1 and not tensors:
+    if value.ndim == 1 and not tensors and not (value.requires_grad and torch.is_grad_enabled()):
         return value.tolist()
     leaf = next((leaf for leaf in leaves(x) if leaf.is_floating_point()), None)
     return list(value.to(device=leaves(x)[0].device, dtype=leaf.dtype if leaf is not None else torch.float32).unbind(0))
+
+
+def _time_column(t: Any, x: State, tensors: bool, steps: int) -> list[Any]:
+    """Times are at least float32, whatever the state is."""
+    leaf = leaves(x)[0]
+    half = isinstance(t, Tensor) and leaf.is_floating_point() and torch.finfo(leaf.dtype).bits < 32
+    return _cast(t, leaf.new_empty(0, dtype=torch.float32) if half else x, tensors, steps)
 
 
 def _times(t: Tensor, field: Field, x: State) -> list[Any]:
@@ -107,7 +122,7 @@ def _times(t: Tensor, field: Field, x: State) -> list[Any]:
     if t.ndim > 1:
         return [field.base.time(row, x) for row in t]
     size = leaves(x)[0].shape[0]
-    return list(field.base.time(t, x)[:, None].expand(-1, size).unbind(0))
+    return list(field.base.time(t, x)[:, None].expand(-1, size).contiguous().unbind(0))
 
 
 class Grid(Base):
@@ -127,6 +142,7 @@ class Solver(Base):
 
     `order`: the proved global order on smooth problems (None where there is none, as for stochastic solvers of weak order).
     `additive_noise`: z enters the step linearly with weight `row.noise`, so a step is a Gaussian kernel.
+    `both_ways`: a step may also go from t to s > t, so that an explicit grid may rise (encoding data as noise).
     """
 
     kind: ClassVar[str] = "solver"
@@ -134,6 +150,7 @@ class Solver(Base):
     needs: ClassVar[frozenset[str]] = frozenset()
     order: ClassVar[int | None] = None
     additive_noise: ClassVar[bool] = False
+    both_ways: ClassVar[bool] = False
 
     steps: int = field(default=20, ge=1, doc="number of steps")
     grid: Grid | None = field(default=None, doc="time grid; the process's own where none is named")
@@ -150,6 +167,10 @@ class Solver(Base):
         """One step. No branch on a tensor's value, no change of x or of the carry in place. z is None where row.noise is 0."""
         raise NotImplementedError
 
+    def noise(self, process: Process, x: State, draw: Draw) -> State:
+        """The fresh noise z of one step: the process's own; a solver that needs several independent ones returns a tree."""
+        return process.noise(x, draw)
+
     def nodes(self, process: Process, steps: int | None = None, start: float | None = None) -> Tensor:
         """The time grid of a run of this solver, checked."""
         steps, start = self.steps if steps is None else steps, process.T if start is None else start
@@ -159,11 +180,14 @@ class Solver(Base):
     def loop(self, field: Field, x: State, grid: Tensor, draw: Draw) -> Iterator[Frame]:
         """The frames of a run, the start included. A solver that owns its loop overrides this and yields the same frames."""
         trace, size = field.trace, leaves(x)[0].shape[0]
-        calls, evaluated = trace.calls, trace.rows
-        times = grid.tolist() if grid.ndim == 1 else list(grid)
+        times, states = grid.tolist() if grid.ndim == 1 else list(grid), self.states(field, x, grid, draw)
+        calls = evaluated = 0
         yield Frame(0, times[0], x)
-        for i, state in enumerate(self.states(field, x, grid, draw)):
-            yield Frame(i + 1, times[i + 1], state, (trace.rows - evaluated) / size, trace.calls - calls, trace.posterior)
+        for i in range(len(times) - 1):
+            before, rows, trace.posterior = trace.calls, trace.rows, None
+            state = next(states)
+            calls, evaluated = calls + trace.calls - before, evaluated + trace.rows - rows
+            yield Frame(i + 1, times[i + 1], state, evaluated / size, calls, trace.posterior)
 
     def _prepared(self, field: Field, x: State, grid: Tensor, reuse: bool) -> tuple[Plan, list[Any]]:
         """The plan and its rows. Those of an ordinary run are kept with the denoiser, for the next batch of the same shape.
@@ -179,8 +203,9 @@ class Solver(Base):
         if key not in kept:
             if len(kept) >= 8:
                 del kept[next(iter(kept))]
-            plan = self.plan(process, grid)
-            kept[key] = plan, plan.rows(field, x)
+            with torch.inference_mode(False), torch.no_grad():  # they outlive the caller's mode
+                plan = self.plan(process, grid)
+                kept[key] = plan, plan.rows(field, x)
         return kept[key]
 
     def states(self, field: Field, x: State, grid: Tensor, draw: Draw, *, reuse: bool = False) -> Iterator[State]:
@@ -192,7 +217,7 @@ class Solver(Base):
         process, carry, step = field.process, self.init(x), self.step
         noisy = [plan.draws(i) for i in range(plan.steps)] if plan.stochastic else [False] * plan.steps
         for i, row in enumerate(rows):
-            z = process.noise(x, draw.at(i + 1)) if noisy[i] else None
+            z = self.noise(process, x, draw.at(i + 1)) if noisy[i] else None
             before = x
             x, carry = step(field, x, row, carry, z)
             if grid.ndim > 1:
@@ -213,14 +238,20 @@ def held(rest: Tensor, before: State, after: State) -> State:
     return tree_map(lambda old, new: torch.where(expand(rest.to(new.device), new), old, new), before, after)
 
 
-def check_grid(grid: Tensor, process: Process) -> Tensor:
-    """The grid in float64 if its times fall strictly within [0, T] (per-pixel times may stand still), else `SpecError`."""
+def check_grid(grid: Tensor, process: Process, *, rising: bool = False) -> Tensor:
+    """The grid in float64 if its times fall strictly within [0, T] (per-pixel times may stand still), else `SpecError`.
+
+    rising: they may also rise, all of them.
+    """
     grid = torch.as_tensor(grid, dtype=torch.float64)
     if grid.ndim == 0 or len(grid) < 2:
         raise SpecError(f"a time grid needs at least 2 times, got {grid.tolist()}")
     falls = grid[:-1] > grid[1:] if grid.ndim == 1 else grid[:-1] >= grid[1:]
-    if not bool(torch.isfinite(grid).all()) or not bool(falls.all()):
-        raise SpecError(f"the times of a grid must fall strictly from noise to data; got {_short(grid)}")
+    rises = rising and bool((grid[:-1] < grid[1:]).all())
+    if not bool(torch.isfinite(grid).all()) or not (rises or bool(falls.all())):
+        raise SpecError(
+            f"the times of a grid must fall strictly from noise to data{' (or all rise)' if rising else ''}; got {_short(grid)}"
+        )
     if float(grid.min()) < 0 or float(grid.max()) > process.T * (1 + 1e-12):
         raise SpecError(f"the times of a grid must lie within 0 and T = {process.T}; got {_short(grid)}")
     return grid

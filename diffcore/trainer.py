@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import attrs
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from diffcore import distributed
 from diffcore.component import Base, component, field
-from diffcore.errors import CheckpointError, NumericsError
+from diffcore.errors import CheckpointError, IncompatibleError, NumericsError
 from diffcore.noise import Draw
 from diffcore.tree import State
 
@@ -47,6 +47,11 @@ class Player:
     optimizer: torch.optim.Optimizer
     every: int = 1
     ema: dict[str, Tensor] = attrs.field(factory=dict[str, Tensor])
+
+    def __attrs_post_init__(self) -> None:
+        """The rates the optimiser was made with are the player's peak rates."""
+        for group in self.optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and numbers from which `restore` continues exactly."""
@@ -84,7 +89,7 @@ class Job:
     """What is to be trained: modules by role, the loss of a batch, the batches, and the seed.
 
     loss(x0, draw, **cond) returns one value per sample, or a mapping player -> values. `times` tells the times of the
-    last evaluation, for error messages.
+    last evaluation, for error messages; `after` is called after every step.
     """
 
     parts: Mapping[str, nn.Module]
@@ -93,6 +98,7 @@ class Job:
     seed: int = 0
     device: torch.device = attrs.field(factory=lambda: torch.device("cpu"))
     times: Callable[[], Any] = lambda: None
+    after: Callable[[int], None] = lambda step: None
     name: str = "loss"
 
 
@@ -126,13 +132,16 @@ class Trainer(Base):
         named = {f"{role}.{k}": p for role, m in parts.items() for k, p in m.named_parameters() if p.requires_grad}
         return [self.player("model", named)]
 
-    def player(self, name: str, parameters: dict[str, nn.Parameter], *, every: int = 1) -> Player:
-        """A player with this program's optimiser (AdamW, fused where torch has it)."""
+    def player(self, name: str, parameters: dict[str, nn.Parameter], *, every: int = 1, lr: float | None = None) -> Player:
+        """A player with this program's optimiser (AdamW, fused where torch has it), who learns in every `every`-th step.
+
+        lr: its peak learning rate where it is not that of the program; warm-up and decay are the program's.
+        """
         device = next((p.device.type for p in parameters.values()), "cpu")
         fused = device in ("cpu", "cuda") and all(p.is_floating_point() for p in parameters.values())
         optimizer = torch.optim.AdamW(
             parameters.values() or [nn.Parameter(torch.zeros(0))],
-            lr=self.lr,
+            lr=self.lr if lr is None else lr,
             betas=self.betas,
             weight_decay=self.weight_decay,
             fused=fused,
@@ -149,7 +158,13 @@ class Trainer(Base):
         return self.final_lr + (self.lr - self.final_lr) * (1 + math.cos(math.pi * min(1.0, done))) / 2
 
     def run(self, job: Job, players: Sequence[Player], first: int = 0) -> Iterator[Report]:
-        """Train from step `first` to the end; yields after every step. Raises `NumericsError` on NaN or Inf."""
+        """Train from step `first` to the end; yields after every step.
+
+        Raises `NumericsError` on NaN or Inf in a loss or its gradient, before any parameter takes it in.
+        """
+        for player in players:
+            if not player.parameters:
+                raise IncompatibleError(f"player '{player.name}' has no trainable parameters: there is nothing to train")
         rank, world = distributed.world()
         per_rank = self.batch // world
         rows = range(rank * per_rank, (rank + 1) * per_rank)
@@ -161,56 +176,89 @@ class Trainer(Base):
             with self._autocast(job.device.type):
                 losses = job.loss(x0, draw, **cond)
             numbers = self._update(step, losses, players, job)
+            job.after(step)
             yield Report(step + 1, numbers)
 
     def _autocast(self, device: str) -> AbstractContextManager[Any]:
         return torch.autocast(device, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
 
     def _update(self, step: int, losses: Tensor | Mapping[str, Tensor], players: Sequence[Player], job: Job) -> dict[str, float]:
+        """Differentiate every due loss before any player moves, so that each gradient is that of the current weights."""
         named = losses if isinstance(losses, Mapping) else {players[0].name: losses}
-        numbers: dict[str, float] = {}
-        for place, player in enumerate(players):
-            if step % player.every:
-                continue
-            value = named[player.name].mean()
-            numbers["loss" if len(players) == 1 else f"loss/{player.name}"] = self._finite(step, value, named[player.name], job)
-            more = place < len(players) - 1
-            grads = torch.autograd.grad(value, list(player.parameters.values()), retain_graph=more, allow_unused=True)
-            self._learn(step, player, grads)
-        return numbers
+        due = [player for player in players if step % player.every == 0]
+        missing = [player.name for player in due if player.name not in named]
+        if missing:
+            raise IncompatibleError(
+                f"{job.name} gives losses for {sorted(named)}, the training program has player '{missing[0]}'"
+            )
+        if not due:
+            return {}
+        values = [named[player.name].mean() for player in due]
+        grads = [
+            _gradients(value, player, keep=place < len(due) - 1)
+            for place, (player, value) in enumerate(zip(due, values, strict=True))
+        ]
+        norms = [_norm(list(found.values())) for found in grads]
+        numbers = torch.stack([v.detach().double() for v in (*values, *norms)]).tolist()  # the one wait for the device
+        for place, player in enumerate(due):
+            self._check(step, numbers[place], numbers[len(due) + place], named[player.name], player, job)
+        for player, found, norm in zip(due, grads, norms, strict=True):
+            self._learn(step, player, found, norm)
+        labels = ["loss" if len(players) == 1 else f"loss/{player.name}" for player in due]
+        return dict(zip(labels, numbers, strict=False))
 
     @torch.no_grad()
-    def _learn(self, step: int, player: Player, grads: Sequence[Tensor | None]) -> None:
-        parameters = list(player.parameters.values())
-        for parameter, grad in zip(parameters, grads, strict=True):
-            parameter.grad = grad
-        present = [g for g in grads if g is not None]
-        distributed.average(present)
-        if self.clip is not None and present:
-            _clip(present, self.clip)
+    def _learn(self, step: int, player: Player, grads: Mapping[str, Tensor], norm: Tensor) -> None:
+        if self.clip is not None:
+            torch._foreach_mul_(list(grads.values()), (self.clip / (norm + 1e-6)).clamp_(max=1.0))  # pyright: ignore[reportPrivateUsage]
+        for key, grad in grads.items():
+            player.parameters[key].grad = grad
+        factor = self.learning_rate(step) / self.lr
         for group in player.optimizer.param_groups:
-            group["lr"] = self.learning_rate(step)
+            group["lr"] = group["initial_lr"] * factor
         player.optimizer.step()
         if player.ema:
-            decay = min(self.ema, (1 + step) / (10 + step))
-            torch._foreach_lerp_(list(player.ema.values()), list[Tensor](parameters), 1 - decay)  # pyright: ignore[reportPrivateUsage]
-        for parameter in parameters:
-            parameter.grad = None
+            update = step // player.every
+            decay = min(self.ema, (1 + update) / (10 + update))
+            averages, parameters = list(player.ema.values()), list[Tensor](player.parameters.values())
+            torch._foreach_lerp_(averages, parameters, 1 - decay)  # pyright: ignore[reportPrivateUsage]
+        for key in grads:
+            player.parameters[key].grad = None
 
-    def _finite(self, step: int, value: Tensor, each: Tensor, job: Job) -> float:
-        number = float(value.detach())
-        if math.isfinite(number):
-            return number
-        bad = int((~torch.isfinite(each.detach())).nonzero()[0, 0]) if each.ndim else 0
+    def _check(self, step: int, loss: float, norm: float, each: Tensor, player: Player, job: Job) -> None:
+        """Raise `NumericsError` naming step, row and time where a loss or its gradient is not finite."""
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        advice = "lower the learning rate or check the data"
+        if math.isfinite(loss):
+            raise NumericsError(
+                f"the gradient of {job.name} is {norm} at step {step} (player '{player.name}', loss {loss:.6g}); {advice}, or "
+                f"look for a square root or a division at 0 in the loss"
+            )
+        bad = (~torch.isfinite(each.detach())).nonzero().flatten().tolist()
         times = job.times()
-        at = f", t = {float(times.reshape(-1)[bad]):.6g}" if isinstance(times, Tensor) and times.numel() > bad else ""
-        raise NumericsError(
-            f"{job.name} is {number} at step {step} (row {bad} of the batch{at}); lower the learning rate or check the data"
+        at = (
+            f", t = {float(times.reshape(-1)[bad[0]]):.6g}"
+            if bad and isinstance(times, Tensor) and times.numel() > bad[0]
+            else ""
         )
+        where = f"row {bad[0]} of the batch{at}" if bad else "every row is finite, their mean overflows"
+        raise NumericsError(f"{job.name} is {loss} at step {step} ({where}); {advice}")
 
 
-def _clip(grads: list[Tensor], most: float) -> None:
-    """Scale the gradients so that their joint norm is at most `most`; no host synchronisation."""
+def _gradients(value: Tensor, player: Player, *, keep: bool) -> dict[str, Tensor]:
+    """The gradients of a player's loss, averaged over the processes; parameters it does not depend on have none."""
+    if not value.requires_grad:
+        raise IncompatibleError(f"the loss of player '{player.name}' depends on none of its parameters: nothing would be learnt")
+    found = torch.autograd.grad(value, list(player.parameters.values()), retain_graph=keep, allow_unused=True)
+    present = {key: grad for key, grad in zip(player.parameters, found, strict=True) if cast(Tensor | None, grad) is not None}
+    distributed.average(present.values())
+    return present
+
+
+def _norm(grads: list[Tensor]) -> Tensor:
+    """The joint 2-norm; 0 of nothing."""
+    if not grads:
+        return torch.zeros(())
     norms = torch._foreach_norm(grads)  # pyright: ignore[reportPrivateUsage]
-    norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
-    torch._foreach_mul_(grads, (most / (norm + 1e-6)).clamp_(max=1.0))  # pyright: ignore[reportPrivateUsage]
+    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))

@@ -84,6 +84,8 @@ def _combine(terms: list[tuple[Scalar, Tensor]], out: Tensor | None) -> Tensor:
     """One leaf. In-place additions go to a fresh buffer (or `out`), never to an operand that is still to be read."""
     if out is not None:
         terms.sort(key=lambda term: term[1] is not out)
+        if len(terms) > 1 and terms[1][1] is out:
+            return out.copy_(_combine(terms, None))
     a, x = terms[0]
     if len(terms) == 1:
         return torch.mul(x, expand(a, x), out=out) if out is not None else x * expand(a, x)

@@ -10,6 +10,7 @@ from typing import ClassVar
 import pytest
 
 import diffcore as dc
+from diffcore.registry import misnamed
 
 GOOD = """
     import diffcore as dc
@@ -145,6 +146,40 @@ def test_a_bad_plugin_is_one_line_and_costs_the_others_nothing(site, fault):
     assert dc.Registry.load().find("solver", "stepper").dist == "fake-good"
 
 
+@pytest.mark.parametrize("metadata", [None, "", "Metadata-Version: 2.1\nName: ghost\n"], ids=["missing", "empty", "no version"])
+def test_an_installation_without_metadata_is_one_broken_plugin(site, metadata):
+    site.install("fake-good")
+    info = site.root / "ghost-1.0.dist-info"
+    info.mkdir()
+    (info / "entry_points.txt").write_text("[diffcore]\nghost = ghost\n")
+    if metadata is not None:
+        (info / "METADATA").write_text(metadata)
+    registry = dc.Registry.load()
+    (ghost,) = [p for p in registry.plugins if p.name == "ghost"]
+    assert (ghost.status, ghost.dist, ghost.components) == ("broken", "unknown", ())
+    assert str(site.root) in ghost.cause
+    assert "METADATA" in ghost.cause
+    assert registry.find("solver", "stepper").dist == "fake-good"
+
+
+def test_two_entry_points_of_one_module_are_one_set_of_components(site):
+    module = site.install("fake-good")
+    info = site.root / f"{module}-1.2.dist-info" / "entry_points.txt"
+    info.write_text(info.read_text() + f"again = {module}\n")
+    registry = dc.Registry.load()
+    assert registry.get("solver", "stepper").__name__ == "Step"
+    assert [e.id for e in registry.list("solver")].count("stepper") == 1
+
+
+def test_a_name_in_the_environment_that_is_no_plugin_is_told(site, monkeypatch):
+    site.install("fake-good")
+    monkeypatch.setenv("DIFFCORE_DISABLE_PLUGINS", "fake-good,fake-goood")
+    monkeypatch.setenv("DIFFCORE_PLUGINS", "good")
+    assert list(misnamed(dc.Registry.load().plugins)) == [
+        "DIFFCORE_DISABLE_PLUGINS: no plugin or distribution 'fake-goood'; did you mean 'fake-good'? see: diffcore plugins"
+    ]
+
+
 def test_an_unknown_component_names_the_nearest_the_installed_and_the_failed(site):
     site.install("fake-good")
     site.install("fake-bad", BROKEN["import error"][0])
@@ -158,6 +193,8 @@ def test_an_unknown_component_names_the_nearest_the_installed_and_the_failed(sit
         registry.get("loss", "stepper")
     with pytest.raises(dc.SpecError, match="no kind 'solvers'; did you mean 'solver'"):
         registry.list("solvers")
+    with pytest.raises(dc.SpecError, match="no kind 'zzz'; kinds: process, "):
+        registry.make("zzz", "x")
 
 
 def test_two_distributions_with_one_id_are_settled_by_the_full_id(site):
@@ -208,12 +245,14 @@ def test_only_the_named_plugins_are_loaded(site, monkeypatch):
     [
         ("fake_good.nothing:Step", "cannot be imported from fake_good.nothing:Step: ModuleNotFoundError"),
         ("fake_good.solver:Stepp", "cannot be imported from fake_good.solver:Stepp: AttributeError"),
+        ("fake_good.exits:Step", "cannot be imported from fake_good.exits:Step: SystemExit: 0"),
         ("fake_good.solver:Plain", "is not a class made with @diffcore.component"),
         ("fake_good.solver:Rule", "declared as a solver"),
     ],
 )
 def test_a_target_that_is_not_what_it_says_names_distribution_and_cause(site, target, cause):
     site.install("fake-good", GOOD.replace("{module}.solver:Step", target))
+    (site.root / "fake_good" / "exits.py").write_text("import sys\nsys.exit(0)")
     registry = dc.Registry.load()
     assert registry.find("solver", "stepper")
     with pytest.raises(dc.PluginError) as error:
@@ -279,10 +318,15 @@ def test_components_are_frozen_checked_and_compared_by_value():
             Step(**fields)
 
 
-def test_listing_installed_components_imports_no_torch():
-    code = "import sys, diffcore; n = len(diffcore.Registry.load().list()); print(n > 0, 'torch' in sys.modules)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.split() == ["True", "False"]
+def test_listing_components_and_public_names_imports_no_torch():
+    code = """
+        import sys, diffcore
+        listed = diffcore.Registry.load().list()
+        print(len(listed) > 0, set(diffcore.__all__) <= set(dir(diffcore)), 'torch' in sys.modules)
+    """
+    out = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["True", "True", "False"]
+    assert set(dc._WHERE) <= set(dc.__all__)
 
 
 def test_public_names_are_what_they_say_whatever_is_imported_first():

@@ -292,7 +292,7 @@ def test_rows_are_numbers_in_eager_mode_and_tensors_when_asked():
 
 
 def test_a_plan_is_made_once_for_batches_of_one_shape():
-    """Another seed or start needs no plan; another grid, batch size, precision or solver does. Fields that cannot be hashed do."""
+    """Another seed or start needs no plan; another grid, batch size, precision or solver, or what has no hash, does."""
     planned: list[int] = []
 
     @dc.component

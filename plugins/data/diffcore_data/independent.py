@@ -13,7 +13,6 @@ class Independent(dc.Coupling):
 
     source: ClassVar[str] = "Lipman et al. 2023, arXiv 2210.02747"
 
-    def pair(self, x0: Any, eps: Any, draw: dc.Draw) -> tuple[Any, Any]:
-        """Both unchanged."""
-        del draw
-        return x0, eps
+    def pair(self, x0: dc.State, eps: dc.State, draw: dc.Draw, **cond: Any) -> dc.State:
+        """The noise unchanged."""
+        return eps

@@ -15,7 +15,7 @@ import diffcore as dc
 from .time_laws import Uniform
 from .weightings import Constant
 
-TIME, NOISE, DROP = 1, 2, 3
+TIME, NOISE, DROP, COUPLING = 1, 2, 3, 4
 
 
 @dc.component
@@ -39,17 +39,24 @@ class Denoising(dc.Loss):
     )
     weighting: dc.Weighting = dc.field(factory=Constant, doc="weight of the squared error")
     time_law: dc.TimeLaw = dc.field(factory=Uniform, doc="law of the training times")
+    coupling: dc.Coupling | None = dc.field(default=None, doc="how noise is paired with data; independent where null")
     drop: float = dc.field(default=0.1, ge=0, le=1, doc="probability of training a sample without its conditions")
 
     def __call__(self, model: dc.Denoiser, x0: dc.State, draw: dc.Draw, **cond: Any) -> Tensor:
         """Losses [B] of data x0 (B, ...) under conditions name -> (B, ...); differentiable in the model's parameters."""
         name = self.target or model.prediction
         t = self.time_law(model.process, draw.fold(TIME))
-        noised = model.process.corrupt(x0, t, draw.fold(NOISE))
+        noised = model.process.corrupt(x0, t, draw.fold(NOISE), *self._paired(model.process, x0, draw, cond))
         cond = dropped(cond, model.null, self.drop, draw.fold(DROP))
         found = model(noised.xt, noised.at, **cond).read(name)
         weight = self.weighting(noised.at, dc.row(name, noised.at, model.sigma_data))
         return mean_square(found, noised.target(name, model.sigma_data), weight)
+
+    def _paired(self, process: dc.Process, x0: dc.State, draw: dc.Draw, cond: Mapping[str, Any]) -> tuple[dc.State, ...]:
+        """The noise as the coupling pairs it with the data; nothing where there is no coupling."""
+        if self.coupling is None:
+            return ()
+        return (self.coupling.pair(x0, process.noise(x0, draw.fold(NOISE)), draw.fold(COUPLING), **cond),)
 
 
 def dropped(cond: Mapping[str, Any], null: Mapping[str, Any], rate: float, draw: dc.Draw) -> dict[str, Any]:

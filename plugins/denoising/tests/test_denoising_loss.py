@@ -245,3 +245,23 @@ def test_gradients_reach_the_network_through_a_conversion(processes):
         return loss(dc.Denoiser(lambda x, t: value * x, "v", processes["vp"]), x0, draw).sum()
 
     assert float(grad) == pytest.approx(float(at(0.701) - at(0.699)) / 0.002, rel=1e-8)  # quadratic: exact
+
+
+def test_a_coupling_moves_the_noise_and_nothing_else(processes):
+    """Noise paired in reverse order: x_t = (1 - t) x_0 + t eps_reversed, the same times and data as without."""
+
+    @dc.component
+    class Reversed(dc.Coupling):
+        """The last noise to the first sample."""
+
+        def pair(self, x0, eps, draw, **cond):
+            return eps.flip(0)
+
+    seen, x0, draw = [], batch(6, (2,)), dc.Draw(3, range(6))
+    model = dc.Denoiser(lambda x, t: seen.append((x, t)) or x, "x0", processes["flow"])
+    for coupling in (None, Reversed()):
+        Denoising(coupling=coupling)(model, x0, draw)
+    (plain, t), (moved, same) = seen
+    assert torch.equal(t, same)
+    eps = (plain - (1 - t[:, None]) * x0) / t[:, None]
+    torch.testing.assert_close(moved, (1 - t[:, None]) * x0 + t[:, None] * eps.flip(0), rtol=1e-9, atol=1e-9)

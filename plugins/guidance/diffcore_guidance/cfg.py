@@ -30,6 +30,7 @@ class CFG(dc.Guidance):
 
     source: ClassVar[str] = "Ho and Salimans 2022, arXiv 2207.12598; rescale: Lin et al. 2023, arXiv 2305.08891, equation 16"
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
+    needs: ClassVar[frozenset[str]] = frozenset({"cond"})
     neutral: ClassVar[Mapping[str, float]] = {"weight": 1.0}
 
     weight: float = dc.field(default=2.0, doc="w: 0 unconditional, 1 conditional, above 1 stronger than conditional")

@@ -29,11 +29,11 @@ class Interval(dc.Guidance):
 
     guidance: dc.Guidance = dc.field(doc="what is applied inside")
     t_low: float = dc.field(default=0.0, ge=0, doc="smallest time with guidance, in the process's time")
-    t_high: float = dc.field(default=1.0, gt=0, doc="largest time with guidance, in the process's time")
+    t_high: float | None = dc.field(default=None, gt=0, doc="largest time with guidance, in the process's time; T where null")
 
     def __attrs_post_init__(self) -> None:
         """Refuse what cannot work."""
-        if not self.t_low <= self.t_high:
+        if self.t_high is not None and not self.t_low <= self.t_high:
             raise dc.SpecError(f"interval: t_low = {self.t_low} must not exceed t_high = {self.t_high}")
         if type(self.guidance).solver is not dc.Guidance.solver:
             raise dc.SpecError(f"interval cannot limit {type(self.guidance).__name__}, which changes the solver")
@@ -46,7 +46,7 @@ class Interval(dc.Guidance):
     def guide(self, denoiser: Any, x: dc.State, t: Any, **cond: Any) -> dc.Posterior:
         """The guided or the plain posterior, by time."""
         guided, time = self.guidance.denoiser(denoiser), t.t if isinstance(t, (dc.Coeffs, dc.Instant)) else t
-        inside = (time >= self.t_low) & (time <= self.t_high)
+        inside = (time >= self.t_low) & (time <= (denoiser.process.T if self.t_high is None else self.t_high))
         if not isinstance(inside, Tensor):
             return guided(x, t, **cond) if inside else denoiser(x, t, **cond)
 

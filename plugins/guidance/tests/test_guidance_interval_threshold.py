@@ -100,8 +100,8 @@ def test_the_needs_of_the_guidance_inside_are_passed_on():
 
         needs = frozenset({"grad"})
 
-    assert LABELLED.field(VP, guidance=[Interval(guidance=Gradient())]).needs_grad
-    assert not LABELLED.field(VP, guidance=[INSIDE]).needs_grad
+    assert Interval(guidance=Gradient()).needs == {"grad"}
+    assert INSIDE.needs == {"cond"}
 
 
 def test_what_cannot_be_limited_is_refused():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import diffcore as dc
 
 from .embedding import Conditioning
-from .layers import SelfAttention, image_shape, modulate, pad_to, zeroed
+from .layers import SelfAttention, image_shape, modulate, output_channels, pad_to, zeroed
 
 
 def positions(rows: int, columns: int, width: int) -> Tensor:
@@ -53,7 +53,7 @@ class DiTModule(nn.Module):
 
     positions: Tensor
 
-    def __init__(self, spec: DiT, shape: tuple[int, int, int], cond: Mapping[str, int]) -> None:
+    def __init__(self, spec: DiT, shape: tuple[int, int, int], cond: Mapping[str, int], channels_out: int) -> None:
         super().__init__()
         channels, *sides = shape
         self.null_cond, self.patch = dict(cond), spec.patch
@@ -63,11 +63,11 @@ class DiTModule(nn.Module):
         self.register_buffer("positions", positions(rows, columns, spec.width), persistent=False)
         self.blocks = nn.ModuleList(Block(spec.width, spec.head_width, spec.mlp_ratio) for _ in range(spec.depth))
         self.norm, self.modulation = layer_norm(spec.width), zeroed(nn.Linear(spec.width, 2 * spec.width))
-        self.head = zeroed(nn.Linear(spec.width, channels * spec.patch**2))
+        self.head = zeroed(nn.Linear(spec.width, channels_out * spec.patch**2))
         self.unpatch = nn.Sequential(nn.Unflatten(2, (rows, columns)), nn.PixelShuffle(spec.patch))
 
     def forward(self, x: Tensor, t: Tensor, s: Tensor | None = None, **cond: Tensor | None) -> Tensor:
-        """The prediction at x, of its shape."""
+        """The prediction at x: an image of its sides."""
         emb = self.embed(x, t, s, cond)
         h = self.stem(pad_to(x, self.patch)).flatten(2).transpose(1, 2) + self.positions
         for block in self.blocks:
@@ -104,6 +104,6 @@ class DiT(dc.Network):
         """`second_time`."""
         return self.second_time
 
-    def build(self, shape: tuple[int, ...], cond: Mapping[str, int]) -> nn.Module:
-        """The module for images of `shape`."""
-        return DiTModule(self, image_shape("dit", shape), cond)
+    def build(self, shape: tuple[int, ...], cond: Mapping[str, int], outputs: tuple[int, ...] | None = None) -> nn.Module:
+        """The module for images of `shape`; outputs are images of the same sides."""
+        return DiTModule(self, image_shape("dit", shape), cond, output_channels("dit", shape, outputs))

@@ -33,21 +33,21 @@ class Block(nn.Module):
 class MLPModule(nn.Module):
     """See `MLP`."""
 
-    def __init__(self, spec: MLP, shape: tuple[int, ...], cond: Mapping[str, int]) -> None:
+    def __init__(self, spec: MLP, shape: tuple[int, ...], cond: Mapping[str, int], outputs: tuple[int, ...]) -> None:
         super().__init__()
-        self.null_cond, size = dict(cond), math.prod(shape)
+        self.null_cond, self.outputs, size = dict(cond), outputs, math.prod(shape)
         self.embed = Conditioning(spec.width, cond, spec.second_time)
         self.stem = nn.Linear(size, spec.width)
         self.blocks = nn.ModuleList(Block(spec.width) for _ in range(spec.depth))
-        self.norm, self.head = nn.LayerNorm(spec.width), zeroed(nn.Linear(spec.width, size))
+        self.norm, self.head = nn.LayerNorm(spec.width), zeroed(nn.Linear(spec.width, math.prod(outputs)))
 
     def forward(self, x: Tensor, t: Tensor, s: Tensor | None = None, **cond: Tensor | None) -> Tensor:
-        """The prediction at x, of its shape."""
+        """The prediction at x (B, *shape), of shape (B, *outputs)."""
         emb = self.embed(x, t, s, cond)
         h = self.stem(x.flatten(1))
         for block in self.blocks:
             h = block(h, emb)
-        return self.head(silu(self.norm(h))).view_as(x)
+        return self.head(silu(self.norm(h))).unflatten(1, self.outputs)
 
 
 @dc.component
@@ -68,6 +68,6 @@ class MLP(dc.Network):
         """`second_time`."""
         return self.second_time
 
-    def build(self, shape: tuple[int, ...], cond: Mapping[str, int]) -> nn.Module:
-        """The module for events of any `shape`."""
-        return MLPModule(self, shape, cond)
+    def build(self, shape: tuple[int, ...], cond: Mapping[str, int], outputs: tuple[int, ...] | None = None) -> nn.Module:
+        """The module for events of any `shape`, and outputs of any."""
+        return MLPModule(self, shape, cond, shape if outputs is None else outputs)

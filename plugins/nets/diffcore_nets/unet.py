@@ -13,7 +13,7 @@ from torch.nn.functional import silu
 import diffcore as dc
 
 from .embedding import Conditioning
-from .layers import PixelAttention, group_norm, image_shape, modulate, pad_to, zeroed
+from .layers import PixelAttention, group_norm, image_shape, modulate, output_channels, pad_to, zeroed
 
 
 class ResBlock(nn.Module):
@@ -68,7 +68,7 @@ class Up(nn.Module):
 class UNetModule(nn.Module):
     """See `UNet`. Between levels, pixels move into channels and back: no pooling, no interpolation."""
 
-    def __init__(self, spec: UNet, shape: tuple[int, int, int], cond: Mapping[str, int]) -> None:
+    def __init__(self, spec: UNet, shape: tuple[int, int, int], cond: Mapping[str, int], channels_out: int) -> None:
         super().__init__()
         widths, factor = [spec.width * m for m in spec.multipliers], spec.unshuffle
         self.null_cond, self.multiple = dict(cond), factor * 2 ** (len(widths) - 1)
@@ -86,10 +86,10 @@ class UNetModule(nn.Module):
         self.middle = ResBlock(widths[-1], widths[-1], emb, spec.head_width)
         self.up = nn.ModuleList(Up(blocks(i, wider=2), grows[i]) for i in reversed(range(len(widths))))
         self.norm = group_norm(widths[0])
-        self.head = nn.Sequential(zeroed(nn.Conv2d(widths[0], inputs, 3, padding=1)), nn.PixelShuffle(factor))
+        self.head = nn.Sequential(zeroed(nn.Conv2d(widths[0], channels_out * factor**2, 3, padding=1)), nn.PixelShuffle(factor))
 
     def forward(self, x: Tensor, t: Tensor, s: Tensor | None = None, **cond: Tensor | None) -> Tensor:
-        """The prediction at x, of its shape."""
+        """The prediction at x: an image of its sides."""
         kept: list[list[Tensor]] = []
         emb = self.embed(x, t, s, cond)
         h = self.stem(pad_to(x, self.multiple))
@@ -142,6 +142,6 @@ class UNet(dc.Network):
         """`second_time`."""
         return self.second_time
 
-    def build(self, shape: tuple[int, ...], cond: Mapping[str, int]) -> nn.Module:
-        """The module for images of `shape`."""
-        return UNetModule(self, image_shape("unet", shape), cond)
+    def build(self, shape: tuple[int, ...], cond: Mapping[str, int], outputs: tuple[int, ...] | None = None) -> nn.Module:
+        """The module for images of `shape`; outputs are images of the same sides."""
+        return UNetModule(self, image_shape("unet", shape), cond, output_channels("unet", shape, outputs))

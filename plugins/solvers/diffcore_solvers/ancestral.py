@@ -22,6 +22,7 @@ class Ancestral(dc.Solver):
 
     source: ClassVar[str] = "Ho et al. 2020, arXiv 2006.11239; Kingma et al. 2021, arXiv 2107.00630, equation 33"
     requires: ClassVar[frozenset[str]] = frozenset({"reverse"})
+    additive_noise: ClassVar[bool] = True
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """Only the two times of each step; the process knows its kernel."""

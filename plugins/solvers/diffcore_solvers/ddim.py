@@ -29,6 +29,11 @@ class DDIM(dc.Solver):
     additive_noise: ClassVar[bool] = True
     variants: ClassVar[tuple[Mapping[str, float], ...]] = ({"eta": 0.5}, {"eta": 1.0})
 
+    @property
+    def both_ways(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Without noise the step is its ODE's, in either direction."""
+        return self.eta == 0
+
     eta: float = dc.field(default=0.0, ge=0, le=1, doc="share of the ancestral kernel's standard deviation; 0 draws no noise")
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:

@@ -20,6 +20,7 @@ class Euler(dc.Solver):
 
     source: ClassVar[str] = "Song et al. 2021, arXiv 2011.13456, equation 13; Lipman et al. 2023, arXiv 2210.02747"
     requires: ClassVar[frozenset[str]] = frozenset({"velocity", "flat"})
+    both_ways: ClassVar[bool] = True
     order: ClassVar[int | None] = 1
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:

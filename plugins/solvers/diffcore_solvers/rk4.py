@@ -24,6 +24,7 @@ class RK4(dc.Solver):
 
     source: ClassVar[str] = "Kutta 1901"
     requires: ClassVar[frozenset[str]] = frozenset({"velocity", "flat"})
+    both_ways: ClassVar[bool] = True
     order: ClassVar[int | None] = 4
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:

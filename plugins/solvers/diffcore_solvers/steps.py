@@ -30,7 +30,7 @@ def ends(process: dc.Process, grid: Tensor) -> tuple[dc.Coeffs, dc.Coeffs]:
     Raises `IncompatibleError` for a process with a moving mean (`shift`), which these formulas leave out.
     """
     t, s = process.pairs(grid)
-    if isinstance(t.shift, Tensor):
+    if isinstance(t.shift, Tensor) or t.shift != 0:
         raise dc.IncompatibleError(
             f"{type(process).__name__} shifts the mean of its states; use a solver of its velocity (euler, heun, rk4)"
         )

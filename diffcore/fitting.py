@@ -1,0 +1,108 @@
+"""Whether the parts of a spec fit together: every reason why they do not, each with the path of the part it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from diffcore.component import Base
+from diffcore.errors import DiffcoreError
+from diffcore.registry import Registry
+from diffcore.specs.spec import Spec
+
+Problem = tuple[str, str]
+
+
+def problems(spec: Spec, registry: Registry, provides: frozenset[str], classes: Mapping[str, int]) -> Iterator[Problem]:
+    """(path, message) for every part of the spec that lacks what it needs from process, network, prediction or data."""
+    provides = provides | (frozenset({"flow_map"}) if spec.flow_map is not None else frozenset())
+    for path, part in _consumers(spec):
+        if missing := getattr(part, "requires", frozenset[str]()) - provides:
+            yield path, _lacks(spec, registry, part, missing, provides)
+    for part in (spec.loss, spec.flow_map):
+        if part is None:
+            continue
+        name = _name(registry, part)
+        if part.predictions and spec.prediction not in part.predictions:
+            yield "prediction", f"{name} needs prediction {' or '.join(part.predictions)}, not '{spec.prediction}'"
+        if (part is not spec.loss or spec.loss.second_time) and not spec.network.takes_second_time:
+            yield "network", f"{name} needs a network with a second time; set network.second_time: true"
+    if not classes:
+        yield from _without_classes(spec, registry)
+
+
+def _without_classes(spec: Spec, registry: Registry) -> Iterator[Problem]:
+    data = _name(registry, spec.data)
+    conditional = any(field.name == "conditional" for field in attrs.fields(type(spec.data)))
+    hint = "set data.conditional: true, or leave it out" if conditional else "leave it out, or take data with classes"
+    for i, metric in enumerate(spec.metrics):
+        if metric.needs_classes:
+            yield f"metrics.{i}", f"{_name(registry, metric)} needs class labels, {data} has none; {hint}"
+    for i, guidance in enumerate(spec.guidance):
+        if "cond" in guidance.needs:
+            yield f"guidance.{i}", f"{_name(registry, guidance)} guides towards a condition, {data} has none; {hint}"
+
+
+def _consumers(spec: Spec) -> Iterator[tuple[str, Base]]:
+    """Everything that may require capabilities, by path."""
+    solvers = {"solver": spec.solver, **{f"evaluation.solvers.{i}": s for i, s in enumerate(spec.evaluation.solvers)}}
+    for path, solver in solvers.items():
+        yield path, solver
+        if solver.grid is not None:
+            yield f"{path}.grid", solver.grid
+    yield "loss", spec.loss
+    if spec.flow_map is not None:
+        yield "flow_map", spec.flow_map
+    for i, guidance in enumerate(spec.guidance):
+        yield f"guidance.{i}", guidance
+
+
+def _lacks(spec: Spec, registry: Registry, part: Base, missing: frozenset[str], provides: frozenset[str]) -> str:
+    have = ", ".join(f"'{p}'" for p in sorted(provides)) or "nothing"
+    need = ", ".join(f"'{m}'" for m in sorted(missing))
+    text = f"{_name(registry, part)} needs {need}; {_name(registry, spec.process)} provides {have}"
+    if missing == frozenset({"flow_map"}):
+        known = ", ".join(entry.id for entry in registry.list("flow_map")) or "none is installed"
+        return f"{text}; name a flow_map ({known})"
+    fit = ", ".join(_fitting(registry, part.kind, provides))
+    return f"{text}; of the installed {part.kind}s these fit: {fit or 'none'}"
+
+
+def _fitting(registry: Registry, kind: str, provides: frozenset[str]) -> Iterator[str]:
+    for entry in registry.list(kind):
+        try:
+            requires = getattr(registry.get(kind, entry.full_id), "requires", frozenset[str]())
+        except DiffcoreError:
+            continue
+        if isinstance(requires, frozenset) and requires <= provides:
+            yield entry.id
+
+
+def _name(registry: Registry, part: Any) -> str:
+    try:
+        return f"{part.kind} '{registry.id_of(type(part))}'"
+    except DiffcoreError:
+        return f"{part.kind} {type(part).__name__}"
+
+
+def label(registry: Registry, part: Base) -> str:
+    """A component in a table: its id, and the fields that are not at their defaults (`ddim(eta=1.0)`)."""
+    shown = [
+        f"{field.name}={_short(registry, value)}"
+        for field in attrs.fields(type(part))
+        if field.name != "steps" and (value := getattr(part, field.name)) != _default(field, part)
+    ]
+    return registry.id_of(type(part)) + (f"({', '.join(shown)})" if shown else "")
+
+
+def _default(field: Any, part: Base) -> Any:
+    made = field.default
+    if isinstance(made, attrs.Factory):  # pyright: ignore[reportArgumentType]
+        return made.factory(part) if made.takes_self else made.factory()
+    return made
+
+
+def _short(registry: Registry, value: Any) -> str:
+    return label(registry, value) if isinstance(value, Base) else f"{value:g}" if isinstance(value, float) else str(value)
