@@ -37,7 +37,8 @@ types: setup
 check: lint types test
 
 docs: setup
-	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/generate_hooks.py
+	$(BIN)/python docs/generate_reference.py
 
 bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/overhead.py

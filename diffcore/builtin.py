@@ -13,10 +13,12 @@ __all__ = ["API_VERSION"]
 @hookimpl
 def diffcore_solvers() -> Iterator[Component]:
     """The flow map as a solver."""
-    yield Component("flow-map", "diffcore.flow_map:FlowMapSolver", "jumps of the model's flow map, one per step")
+    yield Component("flow-map", "diffcore.flow_map:FlowMapSolver", "jumps by the model's flow map, one per step")
 
 
 @hookimpl
 def diffcore_trainers() -> Iterator[Component]:
     """The ordinary training program."""
-    yield Component("standard", "diffcore.trainer:Trainer", "one network, one loss, AdamW with warm-up, EMA")
+    yield Component(
+        "standard", "diffcore.trainer:Trainer", "trains one network on one loss: AdamW, warm-up, moving average of the weights"
+    )

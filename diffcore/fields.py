@@ -295,7 +295,8 @@ class Field:
 
     def jump(self, x: State, t: Any, s: Any) -> State:
         """x_s from x_t by the flow map."""
-        assert self.flow_map is not None
+        if self.flow_map is None:
+            raise IncompatibleError(f"a jump needs 'flow_map', and this field of {type(self.process).__name__} has none")
         return self.flow_map.map(self.base, x, t, s, **self.cond)
 
 

@@ -133,7 +133,8 @@ class Pipeline:
             torch.manual_seed(mix(self.spec.seed, 0x1217) & 0x7FFFFFFF)
             shape, classes = self.source.shape, self.source.classes
             outputs = self.process.output_shape(shape, self.spec.prediction)
-            return self.spec.network.build(shape, classes, None if outputs == shape else outputs).to(self.device)
+            other = {} if outputs == shape else {"outputs": outputs}
+            return self.spec.network.build(shape, classes, **other).to(self.device)
 
     def _checked_network(self) -> nn.Module:
         """The network of a spec whose parts fit together. Raises `UnfitError` with everything that does not fit."""
@@ -519,9 +520,9 @@ class Pipeline:
         tensors, meta = checkpoint.load(file)
         if "spec" not in meta or "fingerprint" not in meta:
             raise CheckpointError(f"{file} holds no weights of a finished run; take the run directory or its weights.safetensors")
-        spec = load_spec(meta["spec"], registry, overrides)
+        spec = load_spec(meta["spec"], registry, overrides, name=str(file))
         if overrides:
-            trained = load_spec(meta["spec"], registry)
+            trained = load_spec(meta["spec"], registry, name=str(file))
             sections = ("data", "sampling", "solver", "guidance", "flow_map", "metrics", "evaluation", "name")
             changed = _differences(_identity(registry, trained, sections, ()), _identity(registry, spec, sections, ()))
             if changed:

@@ -249,6 +249,10 @@ class AffineProcess(Process):
         """Also refuses a prediction that leaves x_0 undetermined at t = T (zero terminal SNR with eps or score)."""
         super().check_prediction(prediction, sigma_data)
         c = Coeffs(*(v.item() if isinstance(v, Tensor) else v for v in self.coeffs(torch.tensor(self.T, dtype=torch.float64))))
+        if c.sigma == 0:
+            raise IncompatibleError(
+                f"{type(self).__name__} has sigma = 0 at T = {self.T}: time runs from 0 (data) to T (noise); replace t by T - t"
+            )
         p, q = row(prediction, c, sigma_data)
         det, size = abs(c.alpha * q - c.sigma * p), (c.alpha**2 + c.sigma**2) ** 0.5 * (p**2 + q**2) ** 0.5
         if not det > 1e-8 * size:

@@ -47,7 +47,7 @@ class Entry:
         module, _, name = self.target.partition(":")
         try:
             cls: Any = getattr(importlib.import_module(module), name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(
                 f"{self.kind} '{self.id}' of {self.dist} {self.version} cannot be imported from {self.target}: "
                 f"{type(error).__name__}: {error}"
@@ -87,7 +87,9 @@ class Registry:
         self._classes: dict[Entry, type[Base]] = {}
         for plugin in self.plugins:
             for entry in plugin.components:
-                self._entries.setdefault((entry.kind, entry.id), []).append(entry)
+                known = self._entries.setdefault((entry.kind, entry.id), [])
+                if entry not in known:  # two entry points of one distribution may name one module
+                    known.append(entry)
 
     @classmethod
     def load(cls, group: str = "diffcore", disable: Iterable[str] = ()) -> Registry:
@@ -97,13 +99,14 @@ class Registry:
         `DIFFCORE_DISABLE_PLUGINS=a,b`, `DIFFCORE_PLUGINS=a,b` (only these), `DIFFCORE_NO_PLUGINS=1`.
         """
         wanted = _Selection.read(disable)
-        points = sorted(importlib_metadata.entry_points(group=group), key=lambda p: (p.dist.name if p.dist else "", p.name))
-        return cls(_discover(point, wanted) for point in points)
+        found = [(*_provider(point), point) for point in importlib_metadata.entry_points(group=group)]
+        ordered = sorted(found, key=lambda f: (f[0], f[-1].name))
+        return cls(_discover(point, dist, version, damage, wanted) for dist, version, damage, point in ordered)
 
     def list(self, kind: str | None = None) -> list[Entry]:
         """All components (of one kind), by kind and id. Imports nothing."""
         if kind is not None and kind not in ALL_KINDS:
-            raise SpecError(f"no kind '{kind}'{did_you_mean(kind, ALL_KINDS)} kinds: {', '.join(ALL_KINDS)}")
+            raise SpecError(f"no kind '{kind}'{did_you_mean(kind, ALL_KINDS) or ';'} kinds: {', '.join(ALL_KINDS)}")
         order = {k: i for i, k in enumerate(ALL_KINDS)}
         found = [e for entries in self._entries.values() for e in entries if kind in (None, e.kind)]
         return sorted(found, key=lambda e: (order[e.kind], e.id, e.dist))
@@ -212,6 +215,14 @@ class _Selection:
         return ""
 
 
+def misnamed(plugins: Iterable[Plugin]) -> Iterator[str]:
+    """A line for every name in the environment that selects plugins and is neither an entry point nor a distribution."""
+    known = {name for plugin in plugins for name in (plugin.name, plugin.dist)}
+    for variable in ("DIFFCORE_DISABLE_PLUGINS", "DIFFCORE_PLUGINS"):
+        for name in sorted(_names(os.environ.get(variable, "")) - known):
+            yield f"{variable}: no plugin or distribution '{name}'{did_you_mean(name, known) or ';'} see: diffcore plugins"
+
+
 def _loads(entry: Entry, cls: type) -> bool:
     """Whether the entry's target is this class under another name; a class that cannot be imported is not."""
     try:
@@ -232,12 +243,26 @@ def _first_line(doc: str | None) -> str:
     return (doc or "").strip().partition("\n")[0]
 
 
-def _discover(point: importlib_metadata.EntryPoint, wanted: _Selection) -> Plugin:
-    dist = point.dist.name if point.dist else "unknown"
-    version = point.dist.version if point.dist else "0"
+def _provider(point: importlib_metadata.EntryPoint) -> tuple[str, str, str]:
+    """Name and version of the distribution of an entry point, and what is damaged where they cannot be read."""
+    if point.dist is None:
+        return "unknown", "0", ""
+    try:
+        name, version = point.dist.name, point.dist.version
+    except Exception as error:
+        name, version = None, type(error).__name__
+    if isinstance(name, str) and name and isinstance(version, str):
+        return name, version, ""
+    where = point.dist.locate_file("")
+    return "unknown", "0", f"the METADATA of its installation in {where} is missing or damaged; reinstall it or remove its folder"
+
+
+def _discover(point: importlib_metadata.EntryPoint, dist: str, version: str, damage: str, wanted: _Selection) -> Plugin:
     record = Plugin(point.name, dist, version, point.value, "ok")
     if why := wanted.refuses(point.name, dist):
         return attrs.evolve(record, status="disabled", cause=why)
+    if damage:
+        return attrs.evolve(record, status="broken", cause=damage)
     try:
         module = point.load()
         api = getattr(module, "API_VERSION", None)
@@ -279,6 +304,6 @@ def _refuse_unknown_hooks(module: Any) -> None:
     for name, value in vars(module).items():
         marked = getattr(value, "diffcore_impl", None) is not None
         if (marked or (name.startswith("diffcore_") and callable(value))) and name not in KINDS:
-            raise PluginError(f"'{name}' is not a hook of diffcore{did_you_mean(name, KINDS)} hooks: {', '.join(KINDS)}")
+            raise PluginError(f"'{name}' is not a hook of diffcore{did_you_mean(name, KINDS) or ';'} hooks: {', '.join(KINDS)}")
         if name in KINDS and not marked:
             raise PluginError(f"'{name}' lacks the @diffcore.hookimpl decorator")

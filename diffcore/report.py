@@ -3,39 +3,47 @@
 from __future__ import annotations
 
 import base64
-import json
+import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from diffcore.errors import PluginError
-from diffcore.pictures import WAIT, new_figure, png
-from diffcore.record import read_metrics, read_rows
+from diffcore.pictures import new_figure, png, require_packages
+from diffcore.record import read_lock, read_metrics, read_rows, read_text
+
+TEXTS = 24
+"""Lines of text shown of samples that are text."""
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Shown:
     """One run as the template sees it."""
 
     name: str
     rows: list[dict[str, Any]]
     spec: str
+    changed: str
     lock: dict[str, Any]
     losses: list[dict[str, Any]]
+    reference: str
     samples: str
     trajectory: str
+    paths: str
+    texts: dict[str, str]
 
 
-def build(folders: Sequence[Path]) -> str:
-    """The page. Raises `PluginError` where the extra `diffcore[report]` is missing, `CheckpointError` for an unfinished run."""
-    try:
-        import jinja2
-    except ImportError:
-        raise PluginError(WAIT) from None
-    runs = [_read(folder) for folder in folders]
-    template = Path(__file__).with_name("report.html.j2").read_text()
+def build(folders: Mapping[str, Path]) -> str:
+    """The page about run directories by the names they are shown under.
+
+    Raises `PluginError` where the extra `diffcore[report]` is missing, `CheckpointError` for an unfinished or damaged run.
+    """
+    require_packages()
+    import jinja2
+
+    runs = [_read(name, folder) for name, folder in folders.items()]
+    template = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     metrics = _metric_names(runs)
     return environment.from_string(template).render(
@@ -47,18 +55,23 @@ def build(folders: Sequence[Path]) -> str:
     )
 
 
-def _read(folder: Path) -> Shown:
+def _read(name: str, folder: Path) -> Shown:
     rows = read_rows(folder)
     for row in rows:
         row["image"] = inline_file(folder / row["picture"]) if row.get("picture") else ""
+    spec, measured = read_text(folder / "spec.yaml"), read_text(folder / "evaluation.yaml", f"run: diffcore evaluate {folder}")
+    lines = difflib.unified_diff(spec.splitlines(), measured.splitlines(), "spec.yaml", "evaluation.yaml", n=2, lineterm="")
+    pictures = {kind: inline_file(folder / "samples" / f"{kind}.png") for kind in ("reference", "samples", "trajectory", "paths")}
+    files = {kind: folder / "samples" / f"{kind}.txt" for kind in ("samples", "reference")}
     return Shown(
-        folder.name,
-        rows,
-        (folder / "spec.yaml").read_text(),
-        json.loads((folder / "lock.json").read_text()),
-        read_metrics(folder / "metrics.jsonl"),
-        inline_file(folder / "samples" / "samples.png"),
-        inline_file(folder / "samples" / "trajectory.png"),
+        name=name,
+        rows=rows,
+        spec=spec,
+        changed="\n".join(lines),
+        lock=read_lock(folder),
+        losses=read_metrics(folder / "metrics.jsonl"),
+        texts={kind: "\n".join(read_text(file).splitlines()[:TEXTS]) for kind, file in files.items() if file.exists()},
+        **pictures,
     )
 
 
@@ -99,12 +112,12 @@ def _smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:
 
 
 def _budgets(runs: Sequence[Shown], name: str) -> dict[str, list[tuple[float, Mapping[str, Any]]]]:
-    """Solver -> [(calls, measured)] of one metric, over the rows made for a budget."""
+    """Label of the solver -> [(calls, measured)] of one metric, over the rows made for a budget."""
     series: dict[str, list[tuple[float, Mapping[str, Any]]]] = {}
     for run in runs:
         for row in run.rows:
             if row["budget"] is not None and name in row["metrics"]:
-                label = row["solver"] if len(runs) == 1 else f"{run.name}: {row['solver']}"
+                label = row["label"] if len(runs) == 1 else f"{run.name}: {row['label']}"
                 series.setdefault(label, []).append((row["calls"], row["metrics"][name]))
     return series
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.utils._pytree import keystr, tree_leaves_with_path
 
 from diffcore import checkpoint, distributed
-from diffcore.errors import CheckpointError, DataError, SpecError
+from diffcore.data import Range
+from diffcore.errors import CheckpointError, SpecError
+from diffcore.pictures import are_images, are_points, paths, picture, require_packages, trajectory
 from diffcore.pipeline import Pipeline, Progress, Samples, assemble
-from diffcore.record import MetricsLog, lock, read_rows
+from diffcore.record import MetricsLog, file_name, lock, place, read_rows
 from diffcore.registry import Registry
 from diffcore.report import build
+from diffcore.tree import State
 
 Spec = str | Path | Mapping[str, Any]
 
@@ -33,13 +38,17 @@ def run(
 
     Raises `RunError` subclasses (exit 1) where the run fails, other `DiffcoreError`s (exit 2) for what the user can mend.
     """
+    require_packages()
     pipeline, folder = _trained(spec, out, overrides, device, progress, registry)
     made = pipeline.sample(progress=progress)
-    evaluate_pipeline(pipeline, folder, progress)
-    if distributed.world()[0] == 0:
+    first = distributed.world()[0] == 0
+    if first:
         write_samples(made, folder / "samples" / "samples.safetensors")
-        picture_samples(made, folder / "samples" / "samples.png")
-        picture_trajectory(pipeline, folder / "samples" / "trajectory.png")
+    evaluate_pipeline(pipeline, folder, progress)
+    if first:
+        picture_samples(pipeline, _first(pipeline, made.raw()), folder / "samples" / "samples.png")
+        write_texts(pipeline, made.raw(), folder / "samples" / "samples.txt")
+        picture_trajectory(pipeline, folder / "samples")
         report([folder], folder / "report.html")
     distributed.barrier()
     return folder
@@ -68,8 +77,9 @@ def _trained(
 ) -> tuple[Pipeline, Path]:
     distributed.start()
     pipeline = assemble(spec, registry=registry, overrides=overrides, device=device)
-    folder = Path(out) if out is not None else Path("runs") / pipeline.spec.name
+    folder = place(out, Path("runs") / pipeline.spec.name, folder=True)
     first = distributed.world()[0] == 0
+    pipeline.check_resumable(folder)
     if first:
         _write_record(pipeline, folder)
     distributed.barrier()
@@ -94,13 +104,16 @@ def sample_run(
 ) -> tuple[Samples, Path]:
     """Sample a trained run; nothing else has to be remembered. Returns the samples and the file they went to.
 
-    out: .safetensors (x in the data's range, and conditions), .npz, or .png (a grid); default in the run directory.
+    out: .safetensors (x in the data's range, and conditions), .npz, or .png (a grid); default in the run directory, under a
+    name that says what was asked for.
     """
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    asked = {"seed": seed, **({} if n is None else {"n": n}), **(cond or {})}
+    name = ",".join([*(f"{key}-{value}" for key, value in asked.items()), *overrides])
+    target = _samples_file(place(out, folder / "samples" / f"{file_name(name)}.safetensors", folder=False))
     distributed.start()
     pipeline = Pipeline.load(path, overrides=overrides, device=device)
     made = pipeline.sample(n, seed, cond, progress=progress)
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    target = Path(out) if out is not None else folder / "samples" / f"seed-{seed}.safetensors"
     if distributed.world()[0] == 0:
         write_samples(made, target)
     distributed.barrier()
@@ -111,11 +124,12 @@ def evaluate_run(
     path: str | Path, *, overrides: Sequence[str] = (), device: str | None = None, progress: Progress | None = None
 ) -> list[dict[str, Any]]:
     """Measure a trained run again and rewrite its table and report."""
+    require_packages()
+    folder = Path(path)
+    if folder.is_file():
+        raise CheckpointError(f"{folder} is not a run directory; evaluate wants the directory that holds weights.safetensors")
     distributed.start()
     pipeline = Pipeline.load(path, overrides=overrides, device=device)
-    folder = Path(path)
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is not a run directory; evaluate wants the directory that holds weights.safetensors")
     rows = evaluate_pipeline(pipeline, folder, progress)
     if distributed.world()[0] == 0:
         report([folder], folder / "report.html")
@@ -123,35 +137,46 @@ def evaluate_run(
 
 
 def evaluate_pipeline(pipeline: Pipeline, folder: Path, progress: Progress | None = None) -> list[dict[str, Any]]:
-    """The spec's table, a picture of each row's samples, and `evaluation.json`."""
-    rows: list[dict[str, Any]] = []
+    """The spec's table in `evaluation.json`, the spec it was measured with in `evaluation.yaml`, and a picture of each row.
 
-    def done(row: dict[str, Any], made: Samples) -> None:
-        if distributed.world()[0] == 0:
-            name = f"{row['solver'].replace('/', '-')}-{row['calls']}.png"
-            if picture_samples(made, folder / "samples" / name):
-                row["picture"] = f"samples/{name}"
-
-    rows = pipeline.evaluate(progress=progress, done=done)
+    The table is written before the pictures, so that a picture that fails costs no measurement.
+    """
+    shown: list[State] = []
+    rows = pipeline.evaluate(progress=progress, done=lambda _, made: shown.append(_first(pipeline, made.raw())))
     if distributed.world()[0] == 0:
+        for row, raw in zip(rows, shown, strict=True):
+            name = f"samples/{file_name(row['label'])}-{row['steps']}-steps.png"
+            row["picture"] = name if are_images(raw) or are_points(raw) else ""
+        _write_yaml(pipeline, folder / "evaluation.yaml")
         checkpoint.write_aside(folder / "evaluation.json", json.dumps(rows, indent=1).encode())
+        picture_samples(pipeline, _first(pipeline, _real(pipeline)), folder / "samples" / "reference.png")
+        write_texts(pipeline, _real(pipeline), folder / "samples" / "reference.txt")
+        for row, raw in zip(rows, shown, strict=True):
+            picture_samples(pipeline, raw, folder / row["picture"])
     return rows
 
 
 def compare(paths: Sequence[str | Path], out: str | Path | None = None) -> list[dict[str, Any]]:
     """The tables of several runs in one, each row with its run; with `out`, also as one report."""
-    folders = [Path(p) for p in paths]
-    names = [folder.name for folder in folders]
-    shown = [str(f) if names.count(f.name) > 1 else f.name for f in folders]
-    rows = [{"run": name, **row} for name, folder in zip(shown, folders, strict=True) for row in read_rows(folder)]
-    if out is not None:
-        report(folders, Path(out))
+    target = place(out, Path(), folder=False) if out is not None else None
+    folders = list(dict.fromkeys(Path(p).resolve() for p in paths))
+    rows = [{"run": name, **row} for name, folder in shown_names(folders).items() for row in read_rows(folder)]
+    if target is not None:
+        report(folders, target)
     return rows
+
+
+def shown_names(folders: Sequence[Path]) -> dict[str, Path]:
+    """Runs by the name they are shown under: that of the folder, and as many of the folders above it as tell them apart."""
+    full = [folder.resolve().parts for folder in folders]
+    depth = next(d for d in range(1, 1 + max(map(len, full))) if len({parts[-d:] for parts in full}) == len(full))
+    names = [os.fsencode(Path(*parts[-depth:])).decode(errors="replace") for parts in full]  # UTF-8, whatever the locale is
+    return dict(zip(names, folders, strict=True))
 
 
 def report(folders: Sequence[Path], out: Path) -> Path:
     """One self-contained HTML page about one or several runs."""
-    checkpoint.write_aside(out, build(folders).encode())
+    checkpoint.write_aside(out, build(shown_names(folders)).encode())
     return out
 
 
@@ -159,19 +184,25 @@ def report(folders: Sequence[Path], out: Path) -> Path:
 
 
 def write_samples(made: Samples, path: Path) -> None:
-    """Write samples in the data's own range: .safetensors, .npz or .png by the name's ending."""
-    raw = made.raw().cpu()
-    if path.suffix == ".png":
-        if not picture_samples(made, path, rows=None):
-            raise SpecError(
-                f"samples of shape {tuple(raw.shape[1:])} have no picture; choose a name that ends in .safetensors or .npz"
-            )
+    """Write samples in the data's own range: .safetensors, .npz, .png or .txt by the name. Leaves of a tree: `x['name']`."""
+    raw = made.raw()
+    tensors = {**{f"x{keystr(key)}": leaf for key, leaf in tree_leaves_with_path(raw)}, **made.cond}
+    if _samples_file(path).suffix == ".png":
+        if not picture_samples(made.pipeline, raw, path):
+            raise SpecError("samples that are neither images nor points have no picture; name a .safetensors or .npz file")
+    elif path.suffix == ".txt":
+        if not write_texts(made.pipeline, raw, path):
+            raise SpecError("these samples are no text; name a .safetensors or .npz file")
     elif path.suffix == ".npz":
-        _write_npz(path, {"x": raw, **{k: v.cpu() for k, v in made.cond.items()}})
-    elif path.suffix == ".safetensors":
-        checkpoint.save(path, {"x": raw, **made.cond}, {"calls": made.calls, "nfe": made.nfe})
+        _write_npz(path, tensors)
     else:
-        raise SpecError(f"cannot write samples to '{path.name}': the name must end in .safetensors, .npz or .png")
+        checkpoint.save(path, tensors, {"calls": made.calls, "nfe": made.nfe})
+
+
+def _samples_file(path: Path) -> Path:
+    if path.suffix not in (".safetensors", ".npz", ".png", ".txt"):
+        raise SpecError(f"cannot write samples to '{path.name}': the name must end in .safetensors, .npz, .png or .txt")
+    return path
 
 
 def _write_npz(path: Path, arrays: Mapping[str, Tensor]) -> None:
@@ -180,40 +211,70 @@ def _write_npz(path: Path, arrays: Mapping[str, Tensor]) -> None:
     import numpy as np
 
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{k: v.numpy() for k, v in arrays.items()})  # pyright: ignore[reportArgumentType]
+    np.savez_compressed(buffer, **{k: v.cpu().numpy() for k, v in arrays.items()})  # pyright: ignore[reportArgumentType]
     checkpoint.write_aside(path, buffer.getvalue())
 
 
-def picture_samples(made: Samples, path: Path, rows: int | None = 4) -> bool:
-    """A PNG of the first rows of samples (or all), where they are images or points; says whether there was one."""
-    from diffcore.pictures import picture
-
-    classes = made.pipeline.source.classes
-    columns = next(iter(classes.values())) if len(classes) == 1 else 10
-    shown = made.raw()[: rows * columns] if rows is not None and made.x.ndim == 4 else made.raw()
-    data = picture(shown, made.pipeline.spec.data.value_range, columns)
-    if data is not None:
-        checkpoint.write_aside(path, data)
-    return data is not None
+def picture_samples(pipeline: Pipeline, raw: State, path: Path) -> bool:
+    """A PNG of samples in the data's range, where they are images or points of the plane; says whether there was one."""
+    shows = are_images(raw) or are_points(raw)
+    if shows:
+        checkpoint.write_aside(path, picture(raw, _span(pipeline), _columns(pipeline)))
+    return shows
 
 
-def picture_trajectory(pipeline: Pipeline, path: Path) -> bool:
-    """A PNG of states and posterior means along the main solver's run, or of the paths of points."""
-    from diffcore.pictures import trajectory
+def write_texts(pipeline: Pipeline, raw: State, path: Path) -> bool:
+    """A text file of samples that are text, one line each; says whether they were."""
+    texts = pipeline.spec.data.texts(raw)
+    if texts is not None:
+        checkpoint.write_aside(path, "".join(f"{text}\n" for text in texts).encode())
+    return texts is not None
 
-    count = 10 if len(pipeline.source.shape) == 3 else 200
+
+def picture_trajectory(pipeline: Pipeline, folder: Path) -> None:
+    """`trajectory.png`, states and posterior means of images along the main solver's run, or `paths.png` of points."""
+    count = 200 if tuple(pipeline.source.shape) == (2,) else 10
     cond = {k: v.to(pipeline.device) for k, v in pipeline.conditions(count, pipeline.spec.sampling.cond).items()}
-    result = pipeline.sample_ids(range(count), 0, cond, keep_frames=True)
-    data = trajectory(result.frames)
-    if data is not None:
-        checkpoint.write_aside(path, data)
-    return data is not None
+    frames = pipeline.sample_ids(range(count), 0, cond, keep_frames=True).frames
+    if are_images(frames[0].x):
+        checkpoint.write_aside(folder / "trajectory.png", trajectory(frames))
+    elif are_points(frames[0].x):
+        checkpoint.write_aside(folder / "paths.png", paths(frames))
+
+
+def _columns(pipeline: Pipeline) -> int:
+    classes = pipeline.source.classes
+    return next(iter(classes.values())) if len(classes) == 1 else 10
+
+
+def _first(pipeline: Pipeline, raw: State) -> State:
+    """As many samples as the report shows at once: four lines of images, or all points."""
+    return raw[: 4 * _columns(pipeline)] if are_images(raw) else raw
+
+
+def _real(pipeline: Pipeline) -> State:
+    """As many real samples as the spec makes, in the data's range."""
+    real, declared = pipeline.reference(pipeline.spec.sampling.n)[0], pipeline.spec.data.value_range
+    return real if declared is None else declared.to_raw(real)
+
+
+def _span(pipeline: Pipeline) -> Range:
+    """The values that pictures show: the declared range, else what real data spans, so that no outlier sets the axes."""
+    declared = pipeline.spec.data.value_range
+    if declared is not None:
+        return declared
+    real = pipeline.reference(1000)[0]
+    lo, hi = float(real.min()), float(real.max())
+    margin = 0.05 * (hi - lo) or 1.0
+    return Range(lo=lo - margin, hi=hi + margin)
 
 
 def _write_record(pipeline: Pipeline, folder: Path) -> None:
+    _write_yaml(pipeline, folder / "spec.yaml")
+    checkpoint.write_aside(folder / "lock.json", json.dumps(lock(pipeline), indent=1).encode())
+
+
+def _write_yaml(pipeline: Pipeline, path: Path) -> None:
     from diffcore.specs import dump
 
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"--out {folder} is a file; choose a directory")
-    checkpoint.write_aside(folder / "spec.yaml", dump(pipeline.registry, pipeline.spec).encode())
-    checkpoint.write_aside(folder / "lock.json", json.dumps(lock(pipeline), indent=1).encode())
+    checkpoint.write_aside(path, dump(pipeline.registry, pipeline.spec).encode())

@@ -62,10 +62,24 @@ def render(name: str, kind: str) -> dict[str, str]:
     }
 
 
+def places(name: str, kind: str) -> list[tuple[str, str]]:
+    """What an author replaces: (path in the distribution, what stands there). Nothing else speaks of the template's method."""
+    values = _values(name, kind)
+    module, file = values["module"], values["file"]
+    declaration = _fill("init.py.in", values).splitlines()
+    line = next(number for number, text in enumerate(declaration, 1) if f'"{values["summary"]}"' in text)
+    return [
+        (f"{module}/{file}.py", "the formulas, their docstring and their source"),
+        (f"{module}/__init__.py:{line}", "the one-line summary that `diffcore list` shows"),
+        ("README.md", "the last line"),
+    ]
+
+
 def _values(name: str, kind: str) -> dict[str, str]:
     hook = next(hook for hook, kinds in KINDS.items() if kind in kinds)
     file = name.replace("-", "_")
-    summary = _text(f"kinds/{kind}.py.in").partition("\n")[0].strip('"').rstrip(".")
+    first = _text(f"kinds/{kind}.py.in").partition("\n")[0].strip('"').rstrip(".")
+    summary = first[0].lower() + first[1:]
     return {
         "id": name,
         "dist": PREFIX + name,
@@ -73,7 +87,7 @@ def _values(name: str, kind: str) -> dict[str, str]:
         "file": file,
         "cls": "".join(part.capitalize() for part in name.split("-")),
         "hook": hook,
-        "summary": summary[0].lower() + summary[1:],
+        "summary": summary,
         "kind_argument": "" if KINDS[hook][0] == kind else f'\n        kind="{kind}",',
         "word": kind.replace("_", " "),
         "usage": usage(kind, name),

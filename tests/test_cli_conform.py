@@ -45,6 +45,21 @@ def test_every_check_is_a_line_and_the_last_is_the_sum():
     assert lines[-1].startswith("karras: 1 components, ")
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"), [("solvers", "diffcore-solvers"), ("diffcore-solvers", "diffcore-solvers"), ("heun", "heun")]
+)
+def test_a_plugin_is_its_distribution(name: str, meant: str, monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+
+    def run_checks(registry: dc.Registry, target: str, progress: object) -> Report:
+        asked.append(target)
+        return Report(target, (PASSED,))
+
+    monkeypatch.setattr("diffcore.testing.run_checks", run_checks)
+    conform(name, code=0)
+    assert asked == [meant]
+
+
 def test_a_failure_is_exit_code_1_with_its_reason(monkeypatch: pytest.MonkeyPatch):
     reporting(FAILED, monkeypatch)
     said = conform("heun", code=1)

@@ -108,6 +108,13 @@ def test_a_disabled_plugin_is_listed_as_such(installed: None, monkeypatch: pytes
     assert (told["broken"], told["old"], told["good"]) == ("disabled", "disabled", "ok")
 
 
+def test_a_name_that_disables_nothing_is_told(installed: None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DIFFCORE_DISABLE_PLUGINS", "goood")
+    for arguments in (["plugins"], ["plugins", "--json"]):
+        shown = CliRunner().invoke(main, arguments)
+        assert "DIFFCORE_DISABLE_PLUGINS: no plugin or distribution 'goood'; did you mean 'good'?" in shown.stderr
+
+
 def test_an_id_of_two_distributions_is_listed_in_full(installed: None):
     lines = run("list", "solver").splitlines()
     assert {line.split()[1] for line in lines if "flow-map" in line} == {"diffcore/flow-map", "fake-good/flow-map"}

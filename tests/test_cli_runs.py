@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import os
 import shlex
+import shutil
 import signal
+import string
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -20,7 +24,11 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
+import diffcore
 from diffcore.cli import main
+from diffcore.pictures import picture
+from diffcore.report import _budgets, _read
+from diffcore.runs import write_samples
 
 SPEC = """\
 diffcore: 1
@@ -99,7 +107,7 @@ def test_check_finds_parts_that_do_not_fit(place: Path):
     shown = call("check", place / "spec.yaml", "--set", "prediction=eps", code=2)
     assert "'eps'" in shown.stderr
     told = json.loads(call("check", place / "spec.yaml", "--set", "prediction=eps", "--json", code=2).stdout)
-    assert [f["file"] for f in told["faults"]] == [str(place / "spec.yaml")]
+    assert [(f["file"], f["path"]) for f in told["faults"]] == [("--set prediction=eps", "prediction")]
 
 
 def test_explain_shows_the_final_grid_in_closed_form(place: Path):
@@ -151,7 +159,7 @@ def test_run_prints_its_table_and_where_the_report_is(place: Path):
     said = (place / "said").read_text()
     rows = json.loads((place / "run" / "evaluation.json").read_text())
     assert [line.split()[:3] for line in said.splitlines()[1 : 1 + len(rows)]] == [
-        [r["solver"], str(r["steps"]), str(r["calls"])] for r in rows
+        [r["label"], str(r["steps"]), str(r["calls"])] for r in rows
     ]
     assert [(r["solver"], r["calls"]) for r in rows] == [("heun", 7), ("euler", 2), ("euler", 4)]
     assert f"report: {place / 'run' / 'report.html'}" in said
@@ -179,6 +187,28 @@ def test_sample_takes_another_solver(place: Path):
     other = ["--set", "solver.type=euler", "--set", "solver.steps=3"]
     shown = call("sample", place / "run", "-n", 2, *other, "--out", place / "d.npz")
     assert "3 network calls" in shown.stdout
+
+
+def test_samples_that_were_asked_for_differently_have_different_names(place: Path):
+    folder = place / "run" / "samples"
+    ways = [[], ["-n", 2], ["--set", "solver.steps=2"], ["--set", "solver={type: euler}"], ["--set", "solver={type: ddim}"]]
+    made = [call("sample", place / "run", "--seed", 5, *words).stdout.rpartition(": ")[2].strip() for words in ways]
+    assert [Path(file).parent for file in made] == [folder] * 5
+    assert [Path(file).name for file in made[:3]] == [
+        "seed-5.safetensors",
+        "seed-5,n-2.safetensors",
+        "seed-5,solver.steps=2.safetensors",
+    ]
+    assert len(set(made)) == 5
+    assert all(Path(file).exists() for file in made)
+
+
+@pytest.mark.parametrize("words", [["sample", "run", "-n", "1"], ["check", "spec.yaml"]])
+def test_what_a_new_type_of_solver_drops_is_said_once_on_stderr(place: Path, words: list[str]):
+    command = [sys.executable, "-m", "diffcore", *words, "--set", "solver.type=euler"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=place)
+    assert shown.stderr.count("what was set for 'heun' is dropped: steps (4)") == 1
+    assert "dropped" not in shown.stdout
 
 
 def test_only_the_first_of_several_processes_speaks(place: Path, monkeypatch: pytest.MonkeyPatch):
@@ -210,6 +240,18 @@ def test_evaluate_gives_the_table_of_the_run(place: Path):
     assert [v[2] for v in values(told)] == pytest.approx([v[2] for v in values(before)])
 
 
+def test_evaluate_with_another_spec_says_so_beside_the_table(place: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    shutil.copytree(place / "run", run)
+    assert "Measured under another spec" not in (run / "report.html").read_text()
+    call("evaluate", run, "--set", "evaluation.n=10")
+    assert "n: 32" in (run / "spec.yaml").read_text()
+    assert "n: 10" in (run / "evaluation.yaml").read_text()
+    page = (run / "report.html").read_text()
+    assert "Measured under another spec" in page
+    assert "-  n: 32\n+  n: 10" in page
+
+
 def test_compare_puts_runs_side_by_side(place: Path):
     call("train", place / "spec.yaml", "--out", place / "other", "--set", "trainer.steps=1")
     call("evaluate", place / "other")
@@ -220,9 +262,150 @@ def test_compare_puts_runs_side_by_side(place: Path):
     assert "<html" in (place / "both.html").read_text()
 
 
+def test_a_terminal_without_unicode_reads_and_writes_the_same(place: Path, tmp_path: Path):
+    shutil.copytree(place / "run", tmp_path / "Läufe")
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "diffcore", "compare", tmp_path / "Läufe", "--out", tmp_path / "page.html"]
+    subprocess.run(command, check=True, capture_output=True, env=env)
+    assert "<h1>Läufe</h1>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_samples_that_are_trees_are_written_leaf_by_leaf(tmp_path: Path):
+    x = {"place": torch.ones(3, 2), "count": torch.zeros(3, dtype=torch.int64)}
+    made = SimpleNamespace(raw=lambda: x, cond={"label": torch.arange(3)}, calls=1, nfe=1.0, pipeline=None)
+    write_samples(made, tmp_path / "a.npz")  # pyright: ignore[reportArgumentType]
+    write_samples(made, tmp_path / "a.safetensors")  # pyright: ignore[reportArgumentType]
+    names = {"x['place']", "x['count']", "label"}
+    assert set(np.load(tmp_path / "a.npz")) == set(load_file(tmp_path / "a.safetensors")) == names
+    with pytest.raises(diffcore.SpecError, match="neither images nor points"):
+        write_samples(made, tmp_path / "a.png")  # pyright: ignore[reportArgumentType]
+
+
+def test_compare_tells_runs_of_one_name_apart(place: Path, monkeypatch: pytest.MonkeyPatch):
+    for above in ("a", "b"):
+        shutil.copytree(place / "run", place / above / "run")
+    told = json.loads(call("compare", place / "a" / "run", place / "b" / "run", "--out", place / "ab.html", "--json").stdout)
+    assert list(dict.fromkeys(row["run"] for row in told)) == ["a/run", "b/run"]
+    assert "<h1>a/run and b/run</h1>" in (place / "ab.html").read_text()
+    monkeypatch.chdir(place / "run")
+    assert {row["run"] for row in json.loads(call("compare", ".", place / "run", "--json").stdout)} == {"run"}
+
+
 def test_compare_with_a_run_that_was_not_measured_says_what_to_do(place: Path):
     call("train", place / "spec.yaml", "--out", place / "bare", "--set", "trainer.steps=1")
     assert f"diffcore evaluate {place / 'bare'}" in call("compare", place / "bare", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("lock.json", ""),
+        ("lock.json", "[1]"),
+        ("lock.json", None),
+        ("spec.yaml", None),
+        ("metrics.jsonl", '{"step": 1, "loss": 2.0}\n3\n{"step": 2, "loss": 1.0}\n'),
+        ("metrics.jsonl", '{"loss": 2.0}\n'),
+        ("evaluation.json", ""),
+        ("evaluation.json", "[]"),
+        ("evaluation.json", "[1]"),
+        ("evaluation.json", "{}"),
+        ("evaluation.json", '[{"solver": "heun"}]'),
+        ("evaluation.json", None),
+    ],
+)
+def test_a_damaged_run_is_one_message_that_names_the_file(place: Path, tmp_path: Path, file: str, text: str | None):
+    run = tmp_path / "run"
+    shutil.copytree(place / "run", run)
+    (run / file).unlink() if text is None else (run / file).write_text(text)
+    said = call("compare", run, "--out", tmp_path / "page.html", code=2).stderr
+    assert said.startswith(f"Error: {run / file} ")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_table_whose_metrics_are_no_numbers_is_damaged(place: Path, tmp_path: Path):
+    shutil.copytree(place / "run", tmp_path / "run")
+    rows = json.loads((place / "run" / "evaluation.json").read_text())
+    for metrics in ({"SW2": 3}, {"SW2": {"value": 3}}, 3, None):
+        (tmp_path / "run" / "evaluation.json").write_text(json.dumps([{**rows[0], "metrics": metrics}]))
+        assert "evaluation.json is damaged" in call("compare", tmp_path / "run", code=2).stderr
+
+
+@pytest.mark.parametrize("out", ["", " ", "{place}/spec.yaml", "{place}/spec.yaml/x", "/proc/diffcore/x"])
+@pytest.mark.parametrize("command", ["run", "train"])
+def test_a_folder_that_cannot_be_written_is_found_before_training(place: Path, command: str, out: str):
+    words = ["--set", "trainer.steps=100000000", "--out", out.format(place=place)]
+    assert call(command, place / "spec.yaml", *words, code=2).stderr.startswith("Error: --out ")
+
+
+@pytest.mark.parametrize("out", ["", "{place}/run/weights.safetensors/a.npz", "/proc/diffcore.npz", "{place}/folder.npz"])
+def test_a_file_that_cannot_be_written_is_found_before_sampling(place: Path, out: str):
+    (place / "folder.npz").mkdir(exist_ok=True)
+    words = ["-n", 100_000_000, "--out", out.format(place=place)]
+    assert call("sample", place / "run", *words, code=2).stderr.startswith("Error: --out ")
+    assert call("compare", place / "run", "--out", out.format(place=place), code=2).stderr.startswith("Error: --out ")
+
+
+@pytest.mark.parametrize("command", ["compare", "evaluate"])
+def test_a_weights_file_is_no_run(place: Path, command: str):
+    assert "is not a run directory" in call(command, place / "run" / "weights.safetensors", code=2).stderr
+
+
+def test_missing_packages_for_pictures_are_found_before_training(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    words = ["--set", "trainer.steps=100000000"]
+    said = call("run", place / "spec.yaml", "--out", tmp_path / "run", *words, code=2).stderr
+    assert said == "Error: pictures and reports need matplotlib: pip install 'diffcore[report]'\n"
+    assert not (tmp_path / "run").exists()
+    call("train", place / "spec.yaml", "--out", tmp_path / "run")
+    assert "diffcore[report]" in call("evaluate", tmp_path / "run", code=2).stderr
+
+
+def test_a_picture_that_fails_costs_no_measurement(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object) -> None:
+        raise diffcore.RunError("no ink")
+
+    monkeypatch.setattr("diffcore.runs.picture", fail)
+    assert "no ink" in call("run", place / "spec.yaml", "--out", tmp_path / "run", code=1).stderr
+    assert len(json.loads((tmp_path / "run" / "evaluation.json").read_text())) == 3
+    assert len(load_file(tmp_path / "run" / "samples" / "samples.safetensors")["x"]) == 16
+
+
+def test_two_variants_of_a_solver_are_told_apart(place: Path, tmp_path: Path):
+    solvers = "evaluation.solvers=[{type: ddim}, {type: ddim, eta: 1}]"
+    shutil.copytree(place / "run", tmp_path / "run")
+    said = call("evaluate", tmp_path / "run", "--set", solvers, "--set", "evaluation.calls=[4]").stdout
+    rows = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert [row["label"] for row in rows] == ["heun", "ddim", "ddim(eta=1)"]
+    assert [line.split()[0] for line in said.splitlines()[1:]] == ["heun", "ddim", "ddim(eta=1)"]
+    pictures = [tmp_path / "run" / row["picture"] for row in rows]
+    assert len(set(pictures)) == 3
+    assert pictures[1].read_bytes() != pictures[2].read_bytes()
+    assert all(set(path.name) <= set(string.ascii_letters + string.digits + "._=-") for path in pictures)
+    assert list(_budgets([_read("run", tmp_path / "run")], "SW2")) == ["ddim", "ddim(eta=1)"]
+
+
+def test_the_report_shows_real_data_beside_the_samples(place: Path, tmp_path: Path):
+    page = (place / "run" / "report.html").read_text()
+    assert "real data, drawn at random" in page
+    assert base64.b64encode((place / "run" / "samples" / "reference.png").read_bytes()).decode() in page
+    assert "A floor is the same metric between two sets of real data" in page
+    assert "Each pair of rows" not in page, "there are no images"
+    assert "Each line is one sample" in page
+    assert "Every solver" in page
+    shutil.copytree(place / "run", tmp_path / "run")
+    call("evaluate", tmp_path / "run", "--set", "evaluation.solvers=[]", "--set", "evaluation.calls=[]")
+    assert "Every solver" not in (tmp_path / "run" / "report.html").read_text(), "it would be the samples once more"
+
+
+def test_outliers_do_not_set_the_axes_of_points():
+    figures: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("diffcore.pictures.png", lambda figure: figures.append(figure) or b"")
+        for x in (torch.zeros(5, 2), torch.tensor([[0.0, 0.5], [40.0, 0.0], [0.0, -90.0]])):
+            picture(x, diffcore.Range(lo=-2.0, hi=3.0), 10)
+    assert [(f.axes[0].get_xlim(), f.axes[0].get_ylim()) for f in figures] == [((-2.0, 3.0), (-2.0, 3.0))] * 2
+    assert [f.axes[0].get_title().strip() for f in figures] == ["", "2 of 3 lie outside"]
 
 
 def test_a_run_that_diverges_is_exit_code_1(place: Path):

@@ -44,10 +44,11 @@ def test_nothing_heavy_is_imported(arguments: list[str], code: int, tmp_path: Pa
     assert shown.stderr.splitlines()[-1] == f"exit {code}, loaded []"
 
 
-def test_a_misspelt_component_of_a_spec_is_found_without_torch(tmp_path: Path):
+@pytest.mark.parametrize("command", ["check", "explain", "run", "train"])
+def test_a_misspelt_component_of_a_spec_is_found_without_torch(command: str, tmp_path: Path):
     (tmp_path / "spec.yaml").write_text(SPEC)
     shown = subprocess.run(
-        [sys.executable, "-c", PROBE, "check", "spec.yaml"], capture_output=True, text=True, cwd=tmp_path, check=True
+        [sys.executable, "-c", PROBE, command, "spec.yaml"], capture_output=True, text=True, cwd=tmp_path, check=True
     )
     assert "did you mean 'flow-map'?" in shown.stderr
     assert "exit 2" in shown.stderr.splitlines()[-1]

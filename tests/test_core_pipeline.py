@@ -255,3 +255,34 @@ def test_a_state_that_is_a_tree_is_trained_and_sampled_from_a_spec(registry):
     parted = pipeline.sample(5, batch=2).x
     assert {k: tuple(v.shape) for k, v in whole.items()} == {"x": (5, 2), "v": (5, 3)}
     assert all(torch.allclose(whole[k], parted[k]) for k in whole)
+
+
+@dc.component
+class Words(dc.Data):
+    """Two real numbers per sample, whose signs are its letters."""
+
+    shape: ClassVar[tuple[int, ...]] = (2,)
+    size: ClassVar[None] = None
+    classes: ClassVar[dict[str, int]] = {}
+
+    def open(self):
+        return self
+
+    def batch(self, ids):
+        return dc.Draw(0, ids).normal((2,)), {}
+
+    def texts(self, raw):
+        return ["".join("ab"[int(v > 0)] for v in row) for row in raw.tolist()]
+
+
+def test_samples_that_are_text_are_shown_as_text(tmp_path, registry):
+    from diffcore import runs
+
+    registry.add(Words, "words")
+    folder = runs.run(with_(data={"type": "words"}), tmp_path / "run", registry=registry)
+    lines = (folder / "samples" / "samples.txt").read_text().splitlines()
+    assert len(lines) == 4
+    assert set("".join(lines)) <= {"a", "b"}
+    page = (folder / "report.html").read_text()
+    assert "\n".join(lines) in page
+    assert "\n".join((folder / "samples" / "reference.txt").read_text().splitlines()) in page

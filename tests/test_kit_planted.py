@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+from pathlib import Path
 from typing import Any, ClassVar
 
 import attrs
@@ -11,6 +13,7 @@ import torch
 from torch import nn
 
 import diffcore as dc
+from diffcore import scaffold
 from diffcore.testing.base import RULES
 from diffcore.testing.suite import cases
 
@@ -38,7 +41,7 @@ class Multistep(dc.Solver):
         return dc.Plan(t=t, keep=keep, now=gain * (1 + half), before=-gain * half)
 
     def init(self, x):
-        return torch.zeros_like(x)
+        return dc.tree_map(torch.zeros_like, x)
 
     def step(self, field, x, row, carry, z):
         m = field.posterior(x, row.t).mean
@@ -259,7 +262,94 @@ class UndeclaredNoise(Ancestral):
         return (x if z is None else x + row.noise * z), carry
 
 
+@dc.component
+class PlainArithmetic(Multistep):
+    """keep x + now m + before m' by * and + = weights (B,) broadcast along the last axis."""
+
+    def step(self, field, x, row, carry, z):
+        m = field.posterior(x, row.t).mean
+        return row.keep * x + row.now * m + row.before * carry, m
+
+
+@dc.component
+class TensorHistory(Multistep):
+    """m' = zeros_like(x): of a tensor, not of a tree."""
+
+    def init(self, x):
+        return torch.zeros_like(x)
+
+
+@dc.component
+class Slope(dc.Solver):
+    """x_s = x_t + (s - t) v (Song et al. 2021)."""
+
+    requires: ClassVar[frozenset[str]] = frozenset({"velocity", "flat"})
+
+    def plan(self, process, grid):
+        t, s = process.pairs(grid)
+        return dc.Plan(t=t, s=s, dt=s.t - t.t)
+
+    def step(self, field, x, row, carry, z):
+        return dc.lincomb((1, x), (row.dt, field.velocity(x, row.t))), None
+
+
+@dc.component
+class RequiresNothing(Slope):
+    """x_s = x + (s - t) v of a process that need not have any v."""
+
+    requires: ClassVar[frozenset[str]] = frozenset()
+
+
+@dc.component
+class AssumesFlat(Slope):
+    """x_s = x + (s - t) v where the space may be curved."""
+
+    requires: ClassVar[frozenset[str]] = frozenset({"velocity"})
+
+
+@dc.component
+class ReadsSigma(Slope):
+    """x_s = x_t + (s - t) v, with v = 0 at sigma = 0, read from a time that has no sigma."""
+
+    def plan(self, process, grid):
+        t, s = process.pairs(grid)
+        return dc.Plan(t=t, s=s, dt=torch.where(t.sigma > 0, s.t - t.t, 0.0))
+
+
+@dc.component
+class ReadsMean(Slope):
+    """x_s = x_t + 0 E[x_0]: the mean of a posterior that may be of tokens."""
+
+    def step(self, field, x, row, carry, z):
+        return dc.lincomb((1, super().step(field, x, row, carry, z)[0]), (1e-3, field.posterior(x, row.t).mean)), None
+
+
+@dc.component
+class StepsBack(Slope):
+    """x_s ~ p(x_s | x_t) = the reverse kernel, undeclared."""
+
+    def step(self, field, x, row, carry, z):
+        return field.reverse(x, row.t, row.s, torch.zeros_like(x)), None
+
+
+@dc.component
+class Jumps(Slope):
+    """x_s = Psi(x_t) of a flow map that may not be there."""
+
+    def step(self, field, x, row, carry, z):
+        return field.jump(x, row.t, row.s), None
+
+
 SOLVERS = [
+    (PlainArithmetic, "time_per_sample", "sample 0 is .* off its run alone"),
+    (PlainArithmetic, "tree_state", "write dc.lincomb"),
+    (TensorHistory, "tree_state", "zeros_like"),
+    (RequiresNothing, "only_what_it_requires", "the velocity, which needs the capability 'velocity'"),
+    (AssumesFlat, "only_what_it_requires", "'flat', or move by `field.retract`"),
+    (ReadsSigma, "only_what_it_requires", "reads `sigma` of a time"),
+    (ReadsMean, "only_what_it_requires", "`mean` of a posterior, which needs the capability 'affine'"),
+    (StepsBack, "only_what_it_requires", "needs the capability 'reverse'"),
+    (Jumps, "only_what_it_requires", "needs the capability 'flow_map'"),
     (SwappedIndex, "order", "does not converge|order"),
     (SwappedIndex, "from_the_middle", "errors by steps"),
     (WrongSign, "order", "has order|does not converge"),
@@ -440,7 +530,44 @@ class TakesAnything(Line):
         return
 
 
+@dc.component
+class TenPercentMore(Line):
+    """alpha = 1.1 - t^2 = 1.1 x_0 at t = 0."""
+
+    def coeffs(self, t):
+        return super().coeffs(t)._replace(alpha=1.1 - t**2, dalpha=-2 * t)
+
+
+@dc.component
+class FromNoiseToData(Line):
+    """alpha = t^2, sigma = 1 - t: data at t = 1."""
+
+    def coeffs(self, t):
+        one = torch.ones_like(t)
+        return dc.Coeffs(t, t**2, 1 - t, 2 * t, -one)
+
+
+@dc.component
+class BlurredData(Line):
+    """sigma = .1 + .9 t: the samples keep noise of .1."""
+
+    def coeffs(self, t):
+        return super().coeffs(t)._replace(sigma=0.1 + 0.9 * t, dsigma=torch.full_like(t, 0.9))
+
+
+@dc.component
+class MovedData(Line):
+    """shift = .2 (1 - t): the samples are moved by .2."""
+
+    def coeffs(self, t):
+        return super().coeffs(t)._replace(shift=0.2 * (1 - t), dshift=torch.full_like(t, -0.2))
+
+
 PROCESSES = [
+    (TenPercentMore, "data_to_noise", r"alpha\(0\) = 1.1, must be 1: .* 1.1 times as large"),
+    (FromNoiseToData, "data_to_noise", r"sigma is 0 at T = 1 and 1 at 0: time runs from 0 \(data\) to T \(noise\)"),
+    (BlurredData, "data_to_noise", r"sigma\(0\) = 0.1"),
+    (MovedData, "data_to_noise", r"shift\(0\) is 0.2"),
     (SingleCoefficients, "double_precision", "float32"),
     (Misreads, "one_point", "only possible x_0"),
     (Anonymous, "fingerprint", "must have a fingerprint"),
@@ -673,16 +800,16 @@ class NormalisedWeight(dc.Weighting):
 class Shuffled(dc.Coupling):
     """eps in another order = the same marginals."""
 
-    def pair(self, x0, eps, draw):
-        return x0, eps[draw.uniform().argsort()]
+    def pair(self, x0, eps, draw, **cond):
+        return eps[draw.uniform().argsort()]
 
 
 @dc.component
 class Shrinks(Shuffled):
     """eps / 2 = other noise."""
 
-    def pair(self, x0, eps, draw):
-        return x0, eps / 2
+    def pair(self, x0, eps, draw, **cond):
+        return eps / 2
 
 
 OTHERS = [
@@ -784,6 +911,90 @@ class LosesTheSolver(Scale):
 
     def solver(self, solver):
         return None
+
+
+@dc.component
+class Mix(dc.Guidance):
+    """w m_c + (1 - w) m_u of the means, its deviation moved to that of m_c (Ho and Salimans 2022; Lin et al. 2023)."""
+
+    weight: float = dc.field(default=2.0, doc="w, 1 is conditional")
+
+    def guide(self, denoiser, x, t, **cond):
+        if self.weight == 1 or not cond:
+            return denoiser(x, t, **cond)
+        given, free = denoiser.many(x, t, [cond, dict.fromkeys(cond)])
+        return given.replace("x0", self.rescaled(self.mixed(given.mean, free.mean), given.mean))
+
+    def mixed(self, given, free):
+        return dc.lincomb((self.weight, given), (1 - self.weight, free))
+
+    def rescaled(self, mean, given):
+        want, have = given.flatten(1).std(1), mean.flatten(1).std(1)
+        return (0.3 + 0.7 * dc.expand(want / have, mean)) * mean
+
+
+@dc.component
+class BothWithWeight(Mix):
+    """w m_c + w m_u = weights of sum 2 w."""
+
+    def mixed(self, given, free):
+        return dc.lincomb((self.weight, given), (self.weight, free))
+
+
+@dc.component
+class FreeAdded(Mix):
+    """w m_c + (w - 1) m_u = the wrong sign of the free branch."""
+
+    def mixed(self, given, free):
+        return dc.lincomb((self.weight, given), (self.weight - 1, free))
+
+
+@dc.component
+class MeanAsNoise(Mix):
+    """eps <- the mixed means = another target."""
+
+    def guide(self, denoiser, x, t, **cond):
+        found = super().guide(denoiser, x, t, **cond)
+        return found if found.name != "x0" or self.weight == 1 else found.replace("eps", found.value)
+
+
+@dc.component
+class OnlyWithout(Mix):
+    """if cond: plain = guides where there is no condition."""
+
+    def guide(self, denoiser, x, t, **cond):
+        return denoiser(x, t, **cond) if cond else super().guide(denoiser, x, t, **cond)
+
+
+@dc.component
+class DropsCondition(Mix):
+    """if cond: cond = {}, the network is never told."""
+
+    def guide(self, denoiser, x, t, **cond):
+        found = denoiser(x, t, **(dict.fromkeys(cond) if cond else {}))
+        return found.replace("x0", self.weight * found.mean)
+
+
+@dc.component
+class ForgetsGiven(Mix):
+    """0 m_c + m_u: evaluated = not used."""
+
+    def mixed(self, given, free):
+        return dc.lincomb((0, given), (self.weight, free))
+
+    def rescaled(self, mean, given):
+        return mean
+
+
+@dc.component
+class ScalesInPlace(Mix):
+    """m_c *= w, in the memory of the network's answer."""
+
+    def mixed(self, given, free):
+        return given.mul_(self.weight).add_(free, alpha=1 - self.weight)
+
+    def rescaled(self, mean, given):
+        return mean
 
 
 @dc.component
@@ -1018,6 +1229,15 @@ REST = [
     (TrainsFrozen, "players_own_parameters", "frozen parameter is trained"),
     (ScalesOutput, "same_for_every_prediction", "off that of 'x0'"),
     (NeverNeutral, "neutral", "still changes the mean"),
+    (BothWithWeight, "neutral", "with {'weight': 1.000001} it changes the mean"),
+    (BothWithWeight, "deaf_network", "weights of the branches must sum to 1"),
+    (FreeAdded, "deaf_network", "weights of the branches must sum to 1"),
+    (MeanAsNoise, "neutral", "with {'weight': 1.000001} it changes the mean"),
+    (MeanAsNoise, "deaf_network", "'x0' for means"),
+    (OnlyWithout, "has_an_effect", "changes the mean nowhere"),
+    (DropsCondition, "heeds_the_condition", "have the label 0; the network was asked for it 0 times"),
+    (ForgetsGiven, "heeds_the_condition", "does not depend on their label"),
+    (ScalesInPlace, "leaves_answers_alone", "changed in place"),
     (ClipsInPlace, "leaves_inputs_alone", "changed in place"),
     (CentresBatch, "row_by_row", "alone differ"),
     (SecretGradient, "honest_needs", "grad"),
@@ -1104,6 +1324,98 @@ def test_a_planted_error_fails_its_check(broken, check, message):
     assert re.search(message, outcome.message), outcome.message
 
 
+ALONE = (
+    *(PlainArithmetic, TensorHistory, RequiresNothing, AssumesFlat, ReadsSigma, TenPercentMore, BlurredData, MovedData),
+    *(BothWithWeight, FreeAdded, MeanAsNoise, OnlyWithout, ScalesInPlace),
+)
+
+
+@pytest.mark.parametrize("broken", ALONE, ids=lambda c: c.__name__)
+def test_what_no_other_check_finds(broken):
+    """The checks named for these errors are all that find them: without them the component would pass."""
+    found = {o.check for o in outcomes(broken) if o.status == "failed"}
+    assert found == {check for cls, check, _ in PLANTED if cls is broken}
+
+
+def test_the_direction_of_time_is_said_first():
+    first = next(o for o in outcomes(FromNoiseToData) if o.status == "failed")
+    assert first.check == "data_to_noise"
+
+
+def test_guidance_without_a_neutral_setting_says_so():
+    """A declared None and an unknown setting are reported as such, and nothing is assumed."""
+
+    @dc.component
+    class Never(Scale):
+        """E[x_0] <- 2 w E[x_0]."""
+
+        neutral: ClassVar[Any] = None
+
+    @dc.component
+    class Unknown(dc.Guidance):
+        """E[x_0] <- (1 - c) E[x_0]."""
+
+        cut: float = dc.field(default=0.1, doc="share")
+
+        def guide(self, denoiser, x, t, **cond):
+            found = denoiser(x, t, **cond)
+            return found.replace("x0", (1 - self.cut) * found.mean)
+
+    for cls, reason in ((Never, "no setting of it is neutral"), (Unknown, "declare `neutral`")):
+        (outcome,) = outcomes(cls, "neutral")
+        assert outcome.status == "skipped"
+        assert reason in outcome.message
+
+
+# --- what is left of the template --------------------------------------------------------------------------------------
+def documented(name: str, kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *changes: tuple[str, str]) -> Any:
+    """The outcome of `documented` for a plugin as `diffcore new plugin` writes it, with some changes of its files."""
+    for path, text in scaffold.render(name, kind).items():
+        for old, new in changes:
+            text = text.replace(old, new)
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    monkeypatch.syspath_prepend(folder)
+    hooks = importlib.import_module(f"diffcore_{name}")
+    (declared,) = next(value for key, value in vars(hooks).items() if key.startswith("diffcore_"))()
+    entry = dc.Entry(name, kind, declared.target, declared.summary, "diffcore-x", "1")
+    registry = dc.Registry([dc.Plugin(name, "diffcore-x", "1", name, "ok", components=(entry,))])
+    return next(c.run() for c in cases(registry, name) if c.name.endswith("-documented"))
+
+
+SLIP = ("(grid[:-1] + grid[1:]) / 2", "(grid[:-1] + 2 * grid[1:]) / 3")
+
+
+def test_the_words_of_the_template_for_other_formulas_fail(tmp_path, monkeypatch):
+    outcome = documented("slipa", "solver", tmp_path, monkeypatch, SLIP)
+    assert outcome.status == "failed"
+    for place in ("summary of its declaration", "docstring of the class", "docstring of the module", "README.md"):
+        assert place in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "changes"),
+    [
+        ("slipb", "solver", ()),
+        ("slipc", "grid", [("default=2.0", "default=3.0")]),
+        (
+            "slipd",
+            "solver",
+            [
+                SLIP,
+                ("midpoint rule (Runge 1895)", "two-thirds rule"),
+                ("m = (t + s) / 2", "m = (t + 2 s) / 3"),
+                ("Replace the formulas by yours, run the tests again, publish.", ""),
+            ],
+        ),
+    ],
+    ids=["unchanged", "another default", "rewritten"],
+)
+def test_the_words_of_the_template_for_its_formulas_pass(name, kind, changes, tmp_path, monkeypatch):
+    outcome = documented(name, kind, tmp_path, monkeypatch, *changes)
+    assert outcome.status == "passed", outcome.message
+
+
 def test_a_core_that_accepts_everything_fails_the_refusal(monkeypatch):
     monkeypatch.setattr(dc.Field, "check", lambda self, part: None)
     (outcome,) = outcomes(Multistep, "refusal")
@@ -1120,6 +1432,7 @@ def test_every_check_of_the_kit_has_failed_once():
 SOUND = [
     Multistep,
     Ancestral,
+    Slope,
     Line,
     Even,
     Regression,
@@ -1127,6 +1440,7 @@ SOUND = [
     UniformLaw,
     Shuffled,
     Scale,
+    Mix,
     Average,
     Perceptron,
     Square,

@@ -111,6 +111,57 @@ def test_unforeseen_exceptions_name_their_place():
     assert "in nodes" in found["pure"].message
 
 
+@dc.component
+class Typo(Even):
+    """t_i = start (1 - (i / N)^pwoer)."""
+
+    variants: ClassVar[tuple[dict[str, Any], ...]] = ({"power": 2.0},)
+
+    def nodes(self, process, steps, start):
+        return start * (1 - torch.linspace(0, 1, steps + 1, dtype=torch.float64) ** pwoer)  # noqa: F821  # pyright: ignore
+
+
+def test_one_error_in_many_checks_is_told_once():
+    told: list[str] = []
+    report = run_checks(registry_of(Typo), "typo", lambda outcome: told.append(outcome.line()))
+    failed = [line for line in told if line.startswith("FAIL")]
+    assert len(failed) == 2
+    assert "NameError: name 'pwoer' is not defined" in failed[0]
+    names = failed[1].removeprefix("FAIL  grid typo: ").removesuffix(": the same error as in nodes").split(", ")
+    assert {"same_end", "pure", "nodes[power=2.0]", "pure[power=2.0]"} <= set(names)
+    every = [o for o in report.outcomes if o.status == "failed"]
+    assert len(every) == report.count("failed") == 1 + len(names)
+    assert all("NameError" in o.message for o in every)
+    assert [o.same_as for o in every] == ["", *["nodes"] * len(names)]
+
+
+def test_other_errors_and_other_components_are_told_again():
+    """What is merged is one error of one component: another line, or another component, is another error."""
+
+    @dc.component
+    class AnotherTypo(Typo):
+        """t_i = the same."""
+
+        variants: ClassVar[tuple[dict[str, Any], ...]] = ()
+
+    report = run_checks(registry_of(Typo, AnotherTypo), "local")
+    firsts = [o for o in report.outcomes if o.status == "failed" and not o.same_as]
+    assert sorted((o.component, o.check) for o in firsts) == [("another-typo", "nodes"), ("typo", "nodes")]
+
+
+def test_pytest_tells_one_error_once():
+    test = conformance("typo", registry_of(Typo))
+    said: list[str] = []
+    for case in test.pytestmark[0].args[1]:  # type: ignore[attr-defined]
+        try:
+            test(case)
+        except pytest.fail.Exception as error:
+            said.append(str(error))
+    assert len(said) > 4
+    assert sum("NameError" in line for line in said) == 1
+    assert all(line.endswith("the same error as in nodes") for line in said[1:])
+
+
 def test_every_check_says_what_it_proves():
     assert len({(r.kind, r.name) for r in RULES}) == len(RULES) > 50
     assert all(rule.run.__doc__ for rule in RULES)

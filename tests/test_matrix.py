@@ -107,7 +107,7 @@ def test_every_guidance_gives_the_same_for_every_prediction(process, solver, gui
     first, last = run(process, solver, names[0], [guide]), run(process, solver, names[-1], [guide])
     assert bool(torch.isfinite(first).all())
     assert float((last - first).abs().max()) < 1e-6 * (1 + float(first.abs().max()))
-    if hasattr(type(guide), "neutral"):
+    if getattr(type(guide), "neutral", None) is not None:
         entry = REGISTRY.find("guidance", guidance.partition("[")[0])
         plain = Subject(REGISTRY, entry, type(guide)).make(**type(guide).neutral)
         alone = run(process, solver, names[0], [dc.Guidance()])

@@ -68,6 +68,22 @@ def test_a_generated_plugin_is_listed_shown_and_conforms(made: tuple[Path, dict[
         assert "my-solver" in shown.stdout
 
 
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_nothing_speaks_of_the_template_but_the_places_that_are_named(kind: str, tmp_path: Path):
+    """Whoever replaces what the command names publishes no word of the template's method."""
+    code, said = new("mine", "--kind", kind, "--dir", str(tmp_path))
+    assert code == 0
+    made = tmp_path / "diffcore-mine"
+    formulas, summary, readme = (path for path, _ in scaffold.places("mine", kind))
+    assert all(str(made / path) in said for path in (formulas, summary, readme))
+    module, _, line = summary.partition(":")
+    words = ast.literal_eval((made / module).read_text().splitlines()[int(line) - 1].strip().rstrip(","))
+    assert words.casefold() == (made / formulas).read_text().partition("\n")[0].strip('".').casefold()
+    assert (made / readme).read_text().splitlines()[-1].startswith("Replace the formulas")
+    elsewhere = {path for path in made.rglob("*.*") if path.is_file()} - {made / formulas, made / module}
+    assert [path for path in elsewhere if words[:20].casefold() in path.read_text().casefold()] == []
+
+
 def test_a_planted_error_fails_its_tests(made: tuple[Path, dict[str, str]], tmp_path: Path):
     """The middle of the step taken at the wrong time: still second-order in look, first-order in fact."""
     _, env = made

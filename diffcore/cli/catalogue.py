@@ -9,7 +9,7 @@ import click
 from diffcore.cli.group import command, is_verbose, json_option, unknown
 from diffcore.cli.output import print_json, print_table
 from diffcore.errors import SpecError, UnknownComponentError, did_you_mean
-from diffcore.registry import ALL_KINDS, Entry, Plugin, Registry
+from diffcore.registry import ALL_KINDS, Entry, Plugin, Registry, misnamed
 
 PLURALS = {
     "process": "processes",
@@ -74,10 +74,14 @@ def _contents(plugin: Plugin) -> str:
 @command("plugins")
 @json_option
 def plugins(as_json: bool) -> None:
-    """Installed plugins and what became of them. Nothing but the plugins' own declarations is imported."""
+    """Installed plugins and what became of them. Nothing but the plugins' own declarations is imported.
+
+    A plugin is named by its entry point or by its distribution, also in DIFFCORE_DISABLE_PLUGINS=a,b and DIFFCORE_PLUGINS=a,b.
+    """
     found = Registry.load().plugins
     if as_json:
         print_json([_plugin_json(p) for p in found])
+        warn_of_misnamed(found)
         return
     rows = [(p.dist, p.version, p.api or "-", p.status, _contents(p)) for p in found]
     print_table(("distribution", "version", "api", "status", "components, or why there are none"), rows)
@@ -85,6 +89,13 @@ def plugins(as_json: bool) -> None:
         if plugin.trace and is_verbose():
             click.echo(f"\n{plugin.dist} {plugin.version} ({plugin.module}):\n{plugin.trace.rstrip()}")
     warn_of_broken(found)
+    warn_of_misnamed(found)
+
+
+def warn_of_misnamed(plugins: tuple[Plugin, ...]) -> None:
+    """One line on stderr for each name in the environment that selects nothing."""
+    for line in misnamed(plugins):
+        click.echo(line, err=True)
 
 
 def warn_of_broken(plugins: tuple[Plugin, ...]) -> None:

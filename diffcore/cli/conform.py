@@ -17,12 +17,12 @@ from diffcore.registry import Registry
 @click.argument("target")
 @json_option
 def conform(target: str, as_json: bool) -> None:
-    """Check TARGET, a component ID, DISTRIBUTION/ID or a whole DISTRIBUTION, against the mathematics of its kind.
+    """Check TARGET, a component ID, DISTRIBUTION/ID, or a whole DISTRIBUTION or plugin, against the mathematics of its kind.
 
     Prints every check with what it found; exit code 1 where one failed or none ran.
     """
     registry = Registry.load()
-    _check_name(registry, target)
+    target = _known(registry, target)
     from diffcore.testing import run_checks
 
     report = run_checks(registry, target, None if as_json else lambda outcome: click.echo(outcome.line()))
@@ -36,13 +36,15 @@ def conform(target: str, as_json: bool) -> None:
         click.get_current_context().exit(1)
 
 
-def _check_name(registry: Registry, target: str) -> None:
-    """Refuse a misspelt name before the kit, and torch with it, is imported."""
-    words = {name: None for p in registry.plugins for name in (p.dist, p.name)}
-    words |= {name: None for e in registry.list() for name in (e.id, e.full_id, e.dist)}
+def _known(registry: Registry, target: str) -> str:
+    """The component or distribution meant; a misspelt name is refused before the kit, and torch with it, is imported."""
+    words = {plugin.name: plugin.dist for plugin in registry.plugins}
+    words |= {p.dist: p.dist for p in registry.plugins}
+    words |= {name: name for e in registry.list() for name in (e.id, e.full_id, e.dist)}
     if target not in words:
         short = [word for word in words if "/" not in word]
         raise UnknownComponentError(unknown("installed component or distribution", target, short))
+    return words[target]
 
 
 def _json(report: Any) -> dict[str, Any]:

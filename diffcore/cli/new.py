@@ -9,7 +9,7 @@ import click
 from diffcore.cli.catalogue import kind_of
 from diffcore.cli.group import LazyGroup, command
 from diffcore.registry import ALL_KINDS, Registry
-from diffcore.scaffold import write_plugin
+from diffcore.scaffold import PREFIX, places, write_plugin
 
 TABLE = {"plugin": ("new:plugin", "A distribution with one working component.")}
 
@@ -29,8 +29,10 @@ def plugin(name: str, kind: str, folder: Path) -> None:
     It holds a real method of that kind to replace by yours, and passes its conformance tests as it is.
     """
     made = write_plugin(name, kind_of(kind), folder, Registry.load())
-    short = name.removeprefix("diffcore-")
-    file = short.replace("-", "_")
-    click.echo(f"wrote {made}\n")
-    click.echo("  " + str(made / f"diffcore_{file}" / f"{file}.py") + "   the formulas, to be replaced by yours")
-    click.echo(f"\nthen:\n  cd {made}\n  pip install -e .\n  pytest\n  diffcore conform {short}")
+    short = name.removeprefix(PREFIX)
+    click.echo(f"wrote {made}\n\nto be replaced by yours:")
+    rows = [(str(made / path), what) for path, what in places(short, kind_of(kind))]
+    for path, what in rows:
+        click.echo(f"  {path:{max(len(p) for p, _ in rows)}}   {what}")
+    click.echo(f"\nthen, in {made}:\n  pip install -e .\n  pytest\n  diffcore conform {short}")
+    click.echo("\nto publish: the version and your name in pyproject.toml, a licence")

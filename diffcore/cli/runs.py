@@ -6,7 +6,6 @@ import os
 import shlex
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
@@ -14,10 +13,10 @@ import click
 from diffcore.cli.group import RESUME, command, json_option, set_option
 from diffcore.cli.output import number, print_json, print_table
 from diffcore.cli.progress import Progress
-from diffcore.errors import SpecError
 from diffcore.interrupt import Interrupt
+from diffcore.registry import Registry
 
-out_option = click.option("--out", type=click.Path(path_type=Path), help="Run directory (default: runs/NAME).")
+out_option = click.option("--out", metavar="FOLDER", help="Run directory (default: runs/NAME).")
 device_option = click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one).")
 
 
@@ -45,10 +44,19 @@ def _say(line: str) -> None:
         click.echo(line)
 
 
-def _remember(name: str, spec: str, overrides: Sequence[str], out: Path | None, device: str | None) -> None:
+def _read_before_torch(spec: str, overrides: Sequence[str]) -> Registry:
+    """The installed components, where the spec has no fault that is found without importing torch."""
+    from diffcore.specs import refuse_unknown
+
+    registry = Registry.load()
+    refuse_unknown(spec, registry, overrides)
+    return registry
+
+
+def _remember(name: str, spec: str, overrides: Sequence[str], out: str | None, device: str | None) -> None:
     """Keep the command line that resumes this run, for whoever presses Ctrl-C."""
     words = ["diffcore", name, spec, *(w for o in overrides for w in ("--set", o))]
-    words += ["--out", str(out)] if out else []
+    words += ["--out", out] if out else []
     words += ["--device", device] if device else []
     click.get_current_context().meta[RESUME] = shlex.join(words)
 
@@ -58,13 +66,14 @@ def _remember(name: str, spec: str, overrides: Sequence[str], out: Path | None, 
 @set_option
 @out_option
 @device_option
-def run(spec: str, overrides: tuple[str, ...], out: Path | None, device: str | None) -> None:
+def run(spec: str, overrides: tuple[str, ...], out: str | None, device: str | None) -> None:
     """Train, sample, measure and report. A run that was stopped is resumed by the same command."""
+    registry = _read_before_torch(spec, overrides)
     from diffcore import runs
 
     _remember("run", spec, overrides, out, device)
     with work() as progress:
-        folder = runs.run(spec, out, overrides=overrides, device=device, progress=progress)
+        folder = runs.run(spec, out, overrides=overrides, device=device, progress=progress, registry=registry)
     if _is_first():
         print_rows(runs.read_rows(folder))
         click.echo(f"\nreport: {folder / 'report.html'}\nmore samples: diffcore sample {shlex.quote(str(folder))}")
@@ -75,13 +84,14 @@ def run(spec: str, overrides: tuple[str, ...], out: Path | None, device: str | N
 @set_option
 @out_option
 @device_option
-def train(spec: str, overrides: tuple[str, ...], out: Path | None, device: str | None) -> None:
+def train(spec: str, overrides: tuple[str, ...], out: str | None, device: str | None) -> None:
     """Train only. A run that was stopped is resumed by the same command."""
+    registry = _read_before_torch(spec, overrides)
     from diffcore import runs
 
     _remember("train", spec, overrides, out, device)
     with work() as progress:
-        folder = runs.train(spec, out, overrides=overrides, device=device, progress=progress)
+        folder = runs.train(spec, out, overrides=overrides, device=device, progress=progress, registry=registry)
     _say(f"trained: {folder}\nsamples: diffcore sample {shlex.quote(str(folder))}")
 
 
@@ -101,7 +111,7 @@ def _classes(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, .
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Sample i depends on seed and i.")
 @click.option("--cond", multiple=True, metavar="NAME=CLASS", callback=_classes, help="Condition (default: all classes in turn).")
 @set_option
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A .safetensors, .npz or .png file.")
+@click.option("--out", metavar="FILE", help="A .safetensors, .npz or .png file (default: in RUN/samples).")
 @device_option
 def sample(
     run: str,
@@ -109,19 +119,20 @@ def sample(
     seed: int,
     cond: dict[str, int] | None,
     overrides: tuple[str, ...],
-    out: Path | None,
+    out: str | None,
     device: str | None,
 ) -> None:
     """Sample from RUN, a run directory or a weights file. Nothing else has to be remembered."""
     from diffcore import runs
+    from diffcore.tree import leaves
 
-    if out is not None and out.suffix not in (".safetensors", ".npz", ".png"):
-        raise SpecError(f"cannot write samples to '{out.name}': the name must end in .safetensors, .npz or .png")
     with work() as progress:
         made, target = runs.sample_run(
             run, n=n, seed=seed, cond=cond, overrides=overrides, out=out, device=device, progress=progress
         )
-    _say(f"{len(made.x)} samples of shape {tuple(made.x.shape[1:])}, {made.calls} network calls, {made.seconds:.3g} s: {target}")
+    shapes = " and ".join(str(tuple(leaf.shape[1:])) for leaf in leaves(made.x))
+    count = len(leaves(made.x)[0])
+    _say(f"{count} samples of shape {shapes}, {made.calls} network calls, {made.seconds:.3g} s: {target}")
 
 
 @command("evaluate")
@@ -141,9 +152,9 @@ def evaluate(run: str, overrides: tuple[str, ...], device: str | None, as_json: 
 
 @command("compare")
 @click.argument("runs", nargs=-1, required=True)
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Also write one HTML report of all.")
+@click.option("--out", metavar="FILE", help="Also write one HTML report of all.")
 @json_option
-def compare(runs: tuple[str, ...], out: Path | None, as_json: bool) -> None:
+def compare(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
     """Put the tables of several RUNS side by side."""
     from diffcore.runs import compare as compare_runs
 
@@ -164,7 +175,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _cost(row: Mapping[str, Any]) -> list[str]:
-    cells = [row["solver"], row["steps"], row["calls"], f"{row['nfe']:g}", f"{row['seconds']:.3g}", row["n"]]
+    cells = [row["label"], row["steps"], row["calls"], f"{row['nfe']:g}", f"{row['seconds']:.3g}", row["n"]]
     return [str(c) for c in ([row["run"], *cells] if "run" in row else cells)]
 
 

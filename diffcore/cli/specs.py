@@ -35,13 +35,13 @@ def check(spec: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
 
 def assemble_checked(registry: Registry, spec: str, overrides: tuple[str, ...]) -> Any:
-    """The assembled pipeline. The spec is read first, because its faults are found without torch where they can be."""
-    from diffcore.specs import load_spec
+    """The assembled pipeline; what can be found without torch is found before it is imported."""
+    from diffcore.specs import refuse_unknown
 
-    loaded = load_spec(spec, registry, overrides)
+    refuse_unknown(spec, registry, overrides)
     from diffcore.pipeline import assemble
 
-    return assemble(loaded, registry=registry)
+    return assemble(spec, registry=registry, overrides=overrides)
 
 
 def _faults(spec: str, error: DiffcoreError) -> list[dict[str, Any]]:
@@ -59,10 +59,10 @@ def _faults(spec: str, error: DiffcoreError) -> list[dict[str, Any]]:
 @json_option
 def explain(spec: str, overrides: tuple[str, ...], origin: bool, as_json: bool) -> None:
     """What SPEC assembles to: its parts, its final time grid, and its cost in network calls."""
-    from diffcore.explaining import explain as explain_pipeline
-
     registry = Registry.load()
     pipeline = assemble_checked(registry, spec, overrides)
+    from diffcore.explaining import explain as explain_pipeline
+
     told = explain_pipeline(pipeline)
     values = list(_origins(registry, pipeline.spec, spec, overrides)) if origin else None
     if as_json:

@@ -9,7 +9,7 @@ from diffcore.specs.faults import Fault, SpecErrors
 from diffcore.specs.json_schema import schema
 from diffcore.specs.loading import origins
 from diffcore.specs.reader import parse
-from diffcore.specs.sections import FORMAT, load_spec
+from diffcore.specs.sections import FORMAT, load_spec, refuse_unknown
 from diffcore.specs.structuring import roundtrip, structure
 from diffcore.specs.writing import dump, unstructure
 
@@ -27,6 +27,7 @@ __all__ = [
     "load_spec",
     "origins",
     "parse",
+    "refuse_unknown",
     "roundtrip",
     "schema",
     "structure",

@@ -89,10 +89,11 @@ class SpecErrors(SpecError):  # noqa: N818  several of them
 
 
 class Faults:
-    """Collects faults while a spec is read; stops at `MAX_FAULTS`."""
+    """Collects faults while a spec is read; stops at `MAX_FAULTS`. `notes` are lines worth saying of a spec without fault."""
 
     def __init__(self) -> None:
         self.found: list[Fault] = []
+        self.notes: list[str] = []
 
     def add(self, mark: Mark | None, path: str, message: str) -> None:
         """Note a fault and go on."""

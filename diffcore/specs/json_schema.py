@@ -115,11 +115,13 @@ class _Writer:
 
     def _default(self, attribute: attrs.Attribute[Any]) -> dict[str, Any]:
         default = default_of(attribute)
+        if default is attrs.NOTHING:
+            return {}
         try:
             plain = unstructure(self.registry, default)
             json.dumps(plain, allow_nan=False)
         except (UnknownComponentError, PluginError, TypeError, ValueError):
-            return {}  # no default, or one that JSON cannot write
+            return {}  # one that JSON cannot write
         return {"default": plain}
 
 

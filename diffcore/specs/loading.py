@@ -19,17 +19,19 @@ MAX_FILES = 64
 SpecSource = str | Path | Mapping[str, Any]
 
 
-def load_tree(source: SpecSource, overrides: Sequence[str], faults: Faults) -> Node:
-    """The composed tree of a spec: a file, a text (a string of several lines) or a mapping."""
+def load_tree(source: SpecSource, overrides: Sequence[str], faults: Faults, name: str = "<text>") -> Node:
+    """The composed tree of a spec: a file, a text (a string of several lines, shown as `name` in faults) or a mapping."""
     files = _Files(faults)
     if isinstance(source, Mapping):
         node = files.extend(tree_of(source, faults), ".", ())
     elif isinstance(source, str) and "\n" in source:
-        node = files.extend(read(Source("<text>", source), faults), ".", ())
+        node = files.extend(read(Source(name, source), faults), ".", ())
     else:
         node = files.load(str(source), (), None)
+    written = node
     for text in sorted(overrides, key=_types_first):
         node = _override(node, text, faults)
+    faults.notes += [note for text in overrides if (note := _dropped(text, written, node))]
     if node.size > MAX_SIZE or node.height > MAX_DEPTH:
         faults.stop(node.mark, "", f"the composed spec has more than {MAX_SIZE} values or {MAX_DEPTH} levels")
     return node
@@ -123,6 +125,23 @@ def _types_first(text: str) -> tuple[int, int]:
     """Overrides of `type` go first, outer ones before inner ones: they drop what was there, not what is set beside them."""
     path = text.partition("=")[0].split(".")
     return (0, len(path)) if path[-1] == "type" else (1, 0)
+
+
+def _dropped(text: str, written: Node, now: Node) -> str:
+    """What an override of `type` took with it and no other one set again; empty where that is nothing."""
+    *section, last = text.partition("=")[0].strip().split(".")
+    old, new = _at(written, section), _at(now, section)
+    lost = [name for name, child in old.children.items() if name not in new.children and child.value is not None]
+    if last != "type" or not lost:
+        return ""
+    fields = ", ".join(f"{name} ({old.children[name].describe()})" for name in lost)
+    return f"--set {shorten(text)}: what was set for '{old.child('type')}' is dropped: {fields}; set again what is still meant"
+
+
+def _at(node: Node, keys: Sequence[str]) -> Node:
+    for key in keys:
+        node = node.children.get(key, Node(None))
+    return node
 
 
 def _override(root: Node, text: str, faults: Faults) -> Node:

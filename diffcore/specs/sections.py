@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """The version of the spec format, the value of the key `diffcore`."""
+
+_LOG = logging.getLogger("diffcore")
 
 _SECTIONS = {
     "diffcore": "",
@@ -44,21 +47,36 @@ _SECTIONS = {
 """The fields of `Spec`, known without importing it: the kind of component, and whether it is mandatory, optional or a list."""
 
 
-def load_spec(source: SpecSource, registry: Registry, overrides: Sequence[str] = ()) -> Spec:
-    """The spec in a file, a text (a string of several lines) or a mapping, with `key.path=value` overrides applied.
+def load_spec(source: SpecSource, registry: Registry, overrides: Sequence[str] = (), name: str = "<text>") -> Spec:
+    """The spec in a file, a text (a string of several lines, called `name` in faults) or a mapping, with overrides applied.
 
-    Raises `SpecErrors` with every fault: the YAML's, the overrides', and those of all components.
+    A component in a file states its `type`; an override `key.path=value` edits what is there, defaults too. Raises `SpecErrors`
+    with every fault: the YAML's, the overrides', and those of all components. Fields that an override of `type` dropped are
+    logged as a warning.
     """
     faults = Faults()
-    tree = load_tree(source, overrides, faults)
-    _check_format(tree, isinstance(source, Mapping), faults)
-    structurer = Structurer(registry, faults)
-    if not any(_is_known(registry, kind, node) for kind, node in _named(tree)):
-        structurer.record(_outline(), tree, "")
-        faults.check()
+    tree = _refuse_unknown(source, registry, overrides, faults, name)
     from diffcore.specs.spec import Spec
 
-    return structurer.finish(structurer.record(Spec, tree, ""))
+    structurer = Structurer(registry, faults)
+    made = structurer.finish(structurer.record(Spec, tree, ""))
+    for note in faults.notes:
+        _LOG.warning(note)
+    return made
+
+
+def refuse_unknown(source: SpecSource, registry: Registry, overrides: Sequence[str] = ()) -> None:
+    """Raise the faults of a spec that are found without torch: all of them where no component that it names is installed."""
+    _refuse_unknown(source, registry, overrides, Faults(), "<text>")
+
+
+def _refuse_unknown(source: SpecSource, registry: Registry, overrides: Sequence[str], faults: Faults, name: str) -> Node:
+    tree = load_tree(source, overrides, faults, name)
+    _check_format(tree, isinstance(source, Mapping), faults)
+    if not any(_is_known(registry, kind, node) for kind, node in _named(tree)):
+        Structurer(registry, faults).record(_outline(), tree, "")
+        faults.check()
+    return tree
 
 
 def _check_format(tree: Node, may_lack: bool, faults: Faults) -> None:

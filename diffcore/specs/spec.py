@@ -8,6 +8,7 @@ import attrs
 
 from diffcore.component import component, field
 from diffcore.data import Data
+from diffcore.errors import SpecError
 from diffcore.flow_map import FlowMap
 from diffcore.guidance import Guidance
 from diffcore.loss import Loss
@@ -62,6 +63,15 @@ class Spec:
     sampling: Sampling = field(factory=Sampling, doc="what is sampled")
     metrics: tuple[Metric, ...] = field(default=(), doc="what is measured")
     evaluation: EvaluationPlan = field(factory=EvaluationPlan, doc="on how many samples of which solvers")
+
+    @name.validator  # pyright: ignore[reportUntypedFunctionDecorator, reportAttributeAccessIssue]
+    def _one_folder(self, attribute: attrs.Attribute[str], value: str) -> None:
+        """The name is that of a folder beside those of other runs."""
+        if value.strip() in ("", ".", "..") or len(value) > 100 or not value.isprintable() or set(value) & set("/\\"):
+            raise SpecError(
+                f"'name' of {type(self).__name__} must be one folder's name (the run goes to runs/NAME): at most 100 printable "
+                f"characters without / and \\, and not '.' or '..'; got {value[:100]!r}"
+            )
 
 
 SECTIONS = tuple(a.name for a in attrs.fields(Spec))

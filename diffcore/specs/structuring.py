@@ -44,8 +44,8 @@ _DOLLAR = re.compile(r"\$\$\{|\$\{(?:env:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\
 def structure(registry: Registry, kind: str, raw: Mapping[str, Any] | Node) -> Any:
     """A component of a kind from a mapping with `type` (or a parsed tree). Raises `SpecErrors` with every fault.
 
-    Any other exception that a class raises when it is made is a fault of its plugin: it passes through as it is, with a note
-    that says which component of which plugin, written where.
+    A class refuses its fields by `SpecError`, `ValueError` or `TypeError`. Any other exception that it raises when made is a
+    fault of its plugin: it passes through as it is, with a note that says which component of which plugin, written where.
     """
     faults = Faults()
     structurer = Structurer(registry, faults)
@@ -130,6 +130,10 @@ class Structurer:
         members = get_args(wanted)
         fitting = [member for member in members if fits(self.registry, member, node)]
         nested = [member for member in members if not is_scalar(member)] if node.children else []
+        parts = [member for member in members if kind_of(member)]
+        if not fitting and len(nested) != 1 and len(parts) == 1 and not node.partial:
+            others = "".join(f" or {expected(member)}" for member in members if member not in parts)
+            return self.fault(node, path, self._needs_type(parts[0].kind, node, others))
         if not fitting and len(nested) != 1:
             return self.mismatch(wanted, node, path)
         return self.value((fitting or nested)[0], node, path)
@@ -173,13 +177,13 @@ class Structurer:
             return self.fault(named, path_of_type, f"the {kind} '{entry.id}' is no {base.__name__}, which this field needs")
         return self.record(cls, node, path, entry)
 
-    def _needs_type(self, kind: str, node: Node) -> str:
+    def _needs_type(self, kind: str, node: Node, others: str = "") -> str:
         ids = [entry.id for entry in self.registry.list(kind)]
         installed = f"installed: {', '.join(ids) or 'none'}"
         if isinstance(node.value, dict):
             return f"'type' is missing: it says which {kind} this is; {installed}"
         example = node.value if node.value in ids else (ids or ["..."])[0]
-        return f"expected a map with 'type', such as {{type: {example}}}; got {node.describe()}; {installed}"
+        return f"expected a map with 'type', such as {{type: {example}}}{others}; got {node.describe()}; {installed}"
 
     def record(self, cls: type, node: Node, path: str, entry: Entry | None = None) -> Any:
         """An instance of an attrs class from the fields of a map; `entry` where the class was chosen by `type`."""
@@ -219,8 +223,7 @@ class Structurer:
         try:
             attribute.validator(object.__new__(cls), attribute, value)
         except (ValueError, TypeError) as error:
-            message = str(error.args[0] if error.args else error)
-            return self.fault(node, path, message.removeprefix(f"'{attribute.name}' of {cls.__name__} "))
+            return self.fault(node, path, _said(error).removeprefix(f"'{attribute.name}' of {cls.__name__} "))
         except AttributeError:  # it looks at other fields: it is asked again when the object is made
             pass
         return value
@@ -237,13 +240,18 @@ class Structurer:
     def _make(self, cls: type, values: dict[str, Any], node: Node, path: str, entry: Entry | None) -> Any:
         try:
             return cls(**values)
-        except SpecError as error:
-            return self.fault(node, path, str(error))
+        except (ValueError, TypeError) as error:  # a SpecError, or what the validators and converters of attrs raise
+            return self.fault(node, path, _said(error))
         except Exception as error:
             what = f"{entry.kind} '{entry.id}' of {entry.dist} {entry.version}" if entry else f"'{cls.__name__}'"
             error.add_note(f"raised while making the {what}, '{path}' of the spec{f' at {node.mark}' if node.mark else ''}")
             self.crash = self.crash or (error, node, path)
             return BAD
+
+
+def _said(error: Exception) -> str:
+    """The message alone: the validators of attrs add the attribute and the value as further arguments."""
+    return str(error.args[0] if error.args else error)
 
 
 def _any_bad(values: Iterable[Any]) -> bool:

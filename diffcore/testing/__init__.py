@@ -10,7 +10,8 @@ What a component class may tell the kit, as class attributes:
     variants           further sets of fields to check as well: ({"eta": 1.0},)
     expected_failures  check -> why it cannot hold; a check that holds after all is then a failure
     event_shape        guidance, networks, metrics: the shape of one sample, where not every shape will do
-    neutral            guidance: fields for which it changes nothing
+    neutral            guidance: fields for which it changes nothing, None where there are none; weight = 1 where there is a
+                       field `weight` and nothing is said
     oracle             losses: what minimises them: "denoiser" (the default), "flow_map", or None
 
 and as methods: `probe(draw)` of a process makes data for states other than vectors, `oracle()` of a process that is not affine

@@ -47,22 +47,23 @@ class _Conformance(pytest.Collector):
         self.target = target
 
     def collect(self) -> list[pytest.Item]:
-        from diffcore.testing.suite import cases
+        from diffcore.testing.suite import Repeats, cases
 
         try:
             found = list(cases(Registry.load(), self.target))
         except DiffcoreError as error:
             raise pytest.UsageError(str(error)) from None
-        return [_Item.from_parent(self, name=case.name, case=case) for case in found]
+        repeats = Repeats()
+        return [_Item.from_parent(self, name=case.name, case=case, repeats=repeats) for case in found]
 
 
 class _Item(pytest.Item):
-    def __init__(self, *, case: Any, **kwargs: Any) -> None:
+    def __init__(self, *, case: Any, repeats: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.case = case
+        self.case, self.repeats = case, repeats
 
     def runtest(self) -> None:
-        outcome = self.case.run()
+        outcome = self.repeats.noted(self.case.run())
         if outcome.status == "skipped":
             pytest.skip(outcome.message)
         if outcome.status == "xfailed":

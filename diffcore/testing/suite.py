@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from itertools import groupby
 from typing import Any, Literal
 
 import attrs
@@ -19,17 +20,45 @@ MARKS: Mapping[str, str] = {"passed": "ok", "failed": "FAIL", "skipped": "skip",
 
 @attrs.frozen
 class Outcome:
-    """What one check said of one component. `message`: why it failed, was skipped, or is expected to fail."""
+    """What one check said of one component. `message`: why it failed, was skipped, or is expected to fail.
+
+    same_as: the earlier check of the component that failed with this very error, if one did.
+    """
 
     component: str
     kind: str
     check: str
     status: Status
     message: str = ""
+    same_as: str = ""
 
     def line(self) -> str:
         """One line for a terminal."""
-        return f"{MARKS[self.status]:5} {self.kind} {self.component}: {self.check}{': ' + self.message if self.message else ''}"
+        said = f"the same error as in {self.same_as}" if self.same_as else self.message
+        return f"{MARKS[self.status]:5} {self.kind} {self.component}: {self.check}{': ' + said if said else ''}"
+
+
+class Repeats:
+    """Finds failures of one component, its variants included, that have the same error: type, message and line."""
+
+    def __init__(self) -> None:
+        self.first: dict[tuple[str, str, str], str] = {}
+        self.again: dict[tuple[str, str, str], list[str]] = {}
+
+    def noted(self, outcome: Outcome) -> Outcome:
+        """The outcome, with `same_as` where its error was seen before."""
+        component, bracket, variant = outcome.component.partition("[")
+        key, name = (outcome.kind, component, outcome.message), outcome.check + bracket + variant
+        if outcome.status != "failed" or self.first.setdefault(key, name) == name:
+            return outcome
+        self.again.setdefault(key, []).append(name)
+        return attrs.evolve(outcome, same_as=self.first[key])
+
+    def lines(self) -> Iterator[Outcome]:
+        """What was found since the last call, all checks with one error as one outcome."""
+        for key, names in self.again.items():
+            yield Outcome(key[1], key[0], ", ".join(names), "failed", key[2], self.first[key])
+        self.again.clear()
 
 
 @attrs.frozen
@@ -152,16 +181,23 @@ def cases(registry: Registry, target: str) -> Iterator[Case]:
 
 
 def run_checks(registry: Registry, target: str, progress: Callable[[Outcome], None] | None = None) -> Report:
-    """Run the kit on a distribution or a component. Never raises for a fault of the target; `progress` sees each outcome."""
+    """Run the kit on a distribution or a component. Never raises for a fault of the target.
+
+    `progress` sees each outcome; the checks of a component that fail with one error as two: the first, then all others.
+    """
     try:
         planned = list(cases(registry, target))
     except DiffcoreError as error:
         return Report(target, cause=str(error))
     outcomes: list[Outcome] = []
-    for case in planned:
-        outcomes.append(case.run())
-        if progress is not None:
-            progress(outcomes[-1])
+    repeats, progress = Repeats(), progress or (lambda outcome: None)
+    for _, group in groupby(planned, key=lambda case: case.entry):
+        for case in group:
+            outcomes.append(repeats.noted(case.run()))
+            if not outcomes[-1].same_as:
+                progress(outcomes[-1])
+        for outcome in repeats.lines():
+            progress(outcome)
     return Report(target, tuple(outcomes))
 
 
@@ -182,10 +218,11 @@ def conformance(target: str, registry: Registry | None = None) -> Callable[..., 
         found = list(cases(registry or Registry.load(), target))
     except DiffcoreError as error:
         return _nothing(str(error))
+    repeats = Repeats()
 
     @pytest.mark.parametrize("case", found, ids=[c.name for c in found])
     def test_conformance(case: Case) -> None:
-        outcome = case.run()
+        outcome = repeats.noted(case.run())
         if outcome.status == "skipped":
             pytest.skip(outcome.message)
         if outcome.status == "xfailed":

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Literal
+from typing import Any, Literal
 
+import attrs
 import pytest
 
 import diffcore as dc
@@ -79,6 +80,20 @@ class Fragile(dc.Guidance):
 
 
 @dc.component
+class Ordered(dc.Guidance):
+    """Two fields that depend on each other, refused as attrs does it."""
+
+    lo: float = 0.0
+    hi: float = attrs.field(default=1.0)
+    kind_of_error: str = "ValueError"
+
+    @hi.validator
+    def _above(self, attribute: Any, value: float) -> None:
+        if value <= self.lo:
+            raise {"ValueError": ValueError, "TypeError": TypeError}[self.kind_of_error]("hi must be above lo", attribute, value)
+
+
+@dc.component
 class Square(dc.AffineProcess):
     pass
 
@@ -93,7 +108,7 @@ class NeedsAffine(dc.Guidance):
     process: dc.AffineProcess = dc.field(doc="an affine process")
 
 
-TOYS = (Karras, Custom, Euler, Heun, Everything, Nest, Fragile, Square, Jump, NeedsAffine)
+TOYS = (Karras, Custom, Euler, Heun, Everything, Nest, Fragile, Ordered, Square, Jump, NeedsAffine)
 
 
 @pytest.fixture(scope="session")

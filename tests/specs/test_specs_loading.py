@@ -184,6 +184,9 @@ solver: {type: heun, steps: 3}
 """
 
 
+PARTS = {"data": "points", "process": "square", "network": "net", "loss": "plain", "solver": "heun"}
+
+
 @pytest.fixture(scope="module")
 def pipeline_registry(toys):
     registry = dc.Registry.load(disable=[p.dist for p in dc.Registry.load().plugins if p.dist != "diffcore"])
@@ -253,6 +256,38 @@ guidance: [{type: nest, w: x}, {type: nset}]
         "<text>:9:28: guidance.0.w: expected a number",
         "<text>:9:39: guidance.1.type: no guidance 'nset'",
     ]
+
+
+@pytest.mark.parametrize("name", ["../../x", "..", ".", "/abs", "a/b", "a\\b", "", " ", "a\nb", "a\0b", "x" * 101])
+def test_a_name_is_that_of_one_folder(pipeline_registry, name):
+    (message,) = spec_faults(pipeline_registry, {**{s: {"type": t} for s, t in PARTS.items()}, "name": name})
+    assert message.startswith("name: must be one folder's name (the run goes to runs/NAME)")
+    assert message.endswith(f"got {name[:100]!r}")
+
+
+def test_a_name_with_spaces_and_letters_of_any_script_is_fine(pipeline_registry):
+    assert load_spec(WHOLE + "name: Läufe 3 (η=1)\n", pipeline_registry).name == "Läufe 3 (η=1)"
+    assert spec_faults(pipeline_registry, WHOLE + "name: ../x\n")[0].startswith("<text>:7:7: name: ")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["solver.type=euler"], ["--set solver.type=euler: what was set for 'heun' is dropped: steps (3), churn (0.5); set again what is still meant"]),
+        (["solver.type=euler", "solver.steps=3"], ["--set solver.type=euler: what was set for 'heun' is dropped: churn (0.5); set again what is still meant"]),
+        (["solver.type=heun"], []),
+        (["solver={type: euler}"], []),
+        (["trainer.type=standard"], []),
+    ],
+)  # fmt: skip
+def test_what_an_override_of_type_drops_is_said_once(pipeline_registry, caplog, overrides, said):
+    load_spec(WHOLE.replace("steps: 3", "steps: 3, churn: 0.5, grid: null"), pipeline_registry, overrides)
+    assert [record.message for record in caplog.records] == said
+
+
+def test_a_text_has_the_name_it_is_given(pipeline_registry):
+    with pytest.raises(SpecErrors, match=r"^run/weights\.safetensors:7:7: seed: must be >= 0; got -1"):
+        load_spec(WHOLE + "seed: -1\n", pipeline_registry, name="run/weights.safetensors")
 
 
 def test_the_format_version(pipeline_registry):

@@ -97,6 +97,7 @@ def test_it_documents_the_fields(registry):
     everything = schema(registry, "metric")["definitions"]["metric.local.everything"]
     assert everything["properties"]["grid"]["default"] == {"type": "karras", "rho": 3.0}
     assert everything["required"] == ["type", "count"]
+    assert "default" not in everything["properties"]["count"], "what is required has none"
 
 
 def test_a_whole_spec(registry):

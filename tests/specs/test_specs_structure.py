@@ -52,7 +52,8 @@ SOLVERS = "installed: euler, heun"
         ("{type: heun, grid: {type: heun}}", "s.yaml:1:27: solver.grid.type: no grid 'heun'; 'heun' is a solver; installed: custom, karras"),
         ("{type: heun, grid: {type: karras, rho: 0}}", "s.yaml:1:40: solver.grid.rho: must be > 0; got 0.0"),
         ("{type: heun, grid: {rho: 3}}", "s.yaml:1:20: solver.grid: 'type' is missing: it says which grid this is; installed: custom, karras"),
-        ("{type: heun, grid: 3}", "s.yaml:1:20: solver.grid: expected a map with 'type' (a grid) or null; got 3"),
+        ("{type: heun, grid: 3}", "s.yaml:1:20: solver.grid: expected a map with 'type', such as {type: custom} or null; got 3; installed: custom, karras"),
+        ("{type: heun, grid: karras}", "s.yaml:1:20: solver.grid: expected a map with 'type', such as {type: karras} or null; got the text 'karras'; installed: custom, karras"),
         ("{type: heun, grid: {type: custom, times: 0.5}}", "s.yaml:1:42: solver.grid.times: expected a list of numbers; got 0.5; write [0.5]"),
         ("{type: heun, grid: {type: custom, times: [1, -1]}}", "s.yaml:1:42: solver.grid.times: must be >= 0; got -1.0"),
     ],
@@ -154,7 +155,8 @@ def test_python_values_and_finished_components_are_taken(registry, toys):
     assert made.grid is grid
     assert made.seeds == (1, 2)
     assert messages(registry, "solver", type="heun", grid=toys.Heun()) == [
-        "solver.grid: expected a map with 'type' (a grid) or null; got a value of the class Heun"
+        "solver.grid: expected a map with 'type', such as {type: custom} or null; got a value of the class Heun; "
+        "installed: custom, karras"
     ]
 
 
@@ -192,6 +194,12 @@ def test_environment_variables_in_texts(registry, monkeypatch):
     assert messages(registry, "metric", type="everything", count="${env:DIFFCORE_TEST_X}") == [
         "metric.count: expected an integer; got the text '${env:DIFFCORE_TEST_X}'"
     ], "only texts are filled in"
+
+
+@pytest.mark.parametrize("error", ["ValueError", "TypeError"])
+def test_a_validator_over_two_fields_stands_at_its_map(registry, error):
+    text = f"type: nest\ninner:\n  {{type: ordered, lo: 2, kind_of_error: {error}}}\n"
+    assert faults(registry, "guidance", text) == ["s.yaml:3:3: guidance.inner: hi must be above lo"]
 
 
 def test_a_spec_error_of_the_class_stands_at_its_map(registry):

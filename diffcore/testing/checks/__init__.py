@@ -14,6 +14,7 @@ from diffcore.testing.checks import (
     process,
     solver_accuracy,
     solver_contract,
+    solver_state,
     trainer,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "process",
     "solver_accuracy",
     "solver_contract",
+    "solver_state",
     "trainer",
 ]

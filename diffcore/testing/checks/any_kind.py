@@ -7,6 +7,7 @@ import re
 import attrs
 
 from diffcore.testing.base import SkipError, Subject, check
+from diffcore.testing.leftovers import leftovers
 
 PLAIN = ("data", "trainer")
 """Kinds that need no formula."""
@@ -28,7 +29,7 @@ def frozen(subject: Subject) -> None:
 
 @check()
 def documented(subject: Subject) -> None:
-    """Its own docstring with a formula or a source, a summary, and a doc for every field."""
+    """Its own docstring with a formula or a source, a summary, a doc for every field; not the template's words for other code."""
     doc = subject.cls.__dict__.get("__doc__") or ""
     assert doc.strip(), f"{subject.cls.__name__} has no docstring of its own"
     formula = subject.entry.kind in PLAIN or FORMULA.search(doc + subject.cls.source)
@@ -36,6 +37,11 @@ def documented(subject: Subject) -> None:
     assert subject.entry.summary.strip(), "its declaration has no summary line"
     bare = [a.name for a in attrs.fields(subject.cls) if not a.metadata.get("doc")]
     assert not bare, f"fields without documentation: {', '.join(bare)}; write dc.field(..., doc='what, unit')"
+    left = leftovers(subject.cls, subject.entry.kind, subject.entry.summary)
+    assert not left, (
+        f"its formulas are no longer those of the template, but these still describe the template: {', '.join(left)}; say what "
+        f"yours does"
+    )
 
 
 @check()

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcore.data import to_model
 from diffcore.errors import DataError
 from diffcore.testing.base import SkipError, Subject, check, poisoned_noise, same
 from diffcore.tree import State, batch_size, leaves, tree_map
@@ -61,7 +60,7 @@ def as_declared(subject: Subject) -> None:
         assert tuple(raw.shape) == (len(ids), *source.shape), (
             f"batch of shape {tuple(raw.shape)}, declared event shape {source.shape}"
         )
-    model = to_model(data, raw)
+    model = data.encode(raw)
     if data.value_range is not None:
         assert float(model.abs().max()) <= 1 + 1e-6, "outside [-1, 1] after rescaling"
     assert set(cond) == set(source.classes), f"conditions {sorted(cond)}, declared {sorted(source.classes)}"

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import attrs
 import torch
 from torch import Tensor
 
 from diffcore.errors import DiffcoreError
-from diffcore.fields import Field
+from diffcore.fields import Denoiser, Field
 from diffcore.guidance import Guidance
 from diffcore.process import Process
 from diffcore.sampling import sample
 from diffcore.solver import Plan, Solver
-from diffcore.testing.base import SkipError, Subject, accepted, check, normal, poisoned_noise, refused, same, unchanged, worst
-from diffcore.testing.oracles import Mixture, golden_mixture
+from diffcore.testing.base import (
+    SkipError,
+    Subject,
+    accepted,
+    check,
+    copied,
+    normal,
+    poisoned_noise,
+    refused,
+    same,
+    unchanged,
+    worst,
+)
+from diffcore.testing.oracles import ExactNet, Mixture, golden_mixture, instant
 from diffcore.tree import State, lincomb
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 1])
@@ -57,13 +71,18 @@ def _x(subject: Subject) -> Tensor:
     return normal(len(LABELS), *_data(subject).shape)
 
 
+def _mean(field: Field, x: Tensor, t: float) -> Tensor:
+    with torch.no_grad():
+        return field.posterior(x, t).mean.detach()
+
+
 @check("guidance")
 def same_for_every_prediction(subject: Subject) -> None:
     """The guided mean does not depend on what the network predicts (1e-8), is finite and of the shape of x."""
     for process in _processes(subject):
         for fraction in (0.1, 0.5, 0.9):
             t, x = fraction * process.T, _x(subject)
-            with torch.set_grad_enabled(_field(subject, process).needs_grad):
+            with torch.no_grad():
                 means = {
                     p: _field(subject, process, p).posterior(x, t).mean.detach() for p in accepted(process, process.predictions)
                 }
@@ -81,7 +100,7 @@ def row_by_row(subject: Subject) -> None:
     """The guided mean of a sample does not depend on the rest of its batch (1e-9)."""
     process = _processes(subject)[0]
     field, x, rows = _field(subject, process), _x(subject), [1, 4]
-    with torch.set_grad_enabled(field.needs_grad):
+    with torch.no_grad():
         whole = field.posterior(x, 0.5 * process.T).mean.detach()
         part = field.bound({"label": LABELS[rows]}).posterior(x[rows], 0.5 * process.T).mean.detach()
     assert same(part, whole[rows], 1e-9), f"samples {rows} computed alone differ by {worst(part, whole[rows]):.3g}"
@@ -92,9 +111,9 @@ def leaves_inputs_alone(subject: Subject) -> None:
     """x and the conditions are not changed, no global generator is used, and the same call gives the same."""
     process = _processes(subject)[0]
     field, x = _field(subject, process), _x(subject)
-    with torch.set_grad_enabled(field.needs_grad), poisoned_noise(), unchanged("x or a condition", x, LABELS):
+    with torch.no_grad(), poisoned_noise(), unchanged("x or a condition", x, LABELS):
         first = field.posterior(x, 0.5 * process.T).mean.detach()
-    with torch.set_grad_enabled(field.needs_grad):
+    with torch.no_grad():
         again = field.posterior(x, 0.5 * process.T).mean.detach()
     assert same(first, again), "two calls with the same input differ"
 
@@ -104,25 +123,157 @@ def honest_needs(subject: Subject) -> None:
     """Guidance that does not declare needs = {"grad"} works with gradients off."""
     process = _processes(subject)[0]
     field = _field(subject, process)
-    if field.needs_grad:
+    if "grad" in subject.component.needs:
         raise SkipError("declares that it needs gradients")
     with torch.no_grad():
         field.posterior(_x(subject), 0.5 * process.T)
 
 
-@check("guidance", applies=lambda cls: hasattr(cls, "neutral"))
+@check("guidance")
 def neutral(subject: Subject) -> None:
-    """With the fields of `neutral` the guided mean is the plain conditional one."""
-    guidance = subject.make(**subject.cls.neutral)
+    """With its neutral fields the mean is the plain conditional one (1e-9), and close to it beside them (1e-3 for 1e-6).
+
+    Those fields are the class attribute `neutral`, or weight = 1 where none is declared and there is a field `weight`. What
+    returns early at the neutral setting is found beside it.
+    """
+    fields = _neutral(subject)
     for process in _processes(subject):
         x, t = _x(subject), 0.4 * process.T
-        field = _field(subject, process, guidance=[guidance])
-        with torch.set_grad_enabled(field.needs_grad):
-            guided = field.posterior(x, t).mean.detach()
-        plain = _field(subject, process, guidance=[]).posterior(x, t).mean
+        plain = _mean(_field(subject, process, guidance=[]), x, t)
+        guided = _mean(_field(subject, process, guidance=[subject.make(**fields)]), x, t)
         assert same(guided, plain, 1e-9), (
-            f"with {dict(subject.cls.neutral)} it still changes the mean by {worst(guided, plain):.3g}"
+            f"with {fields} it still changes the mean by {worst(guided, plain):.3g}; if other fields are neutral, name them in "
+            f"the class attribute `neutral` (None: there are none)"
         )
+        for beside in _beside(subject, fields):
+            guided = _mean(_field(subject, process, guidance=[subject.make(**beside)]), x, t)
+            assert same(guided, plain, 1e-3), (
+                f"with {beside} it changes the mean by {worst(guided, plain):.3g}, with {fields} by nothing: the formula is "
+                f"not neutral there"
+            )
+
+
+def _neutral(subject: Subject) -> dict[str, Any]:
+    """The fields under which it changes nothing. Raises `SkipError` where none are known."""
+    weight = {"weight": 1.0} if "weight" in {a.name for a in attrs.fields(subject.cls)} else ()
+    declared = getattr(subject.cls, "neutral", weight)
+    if declared is None:
+        raise SkipError("declares that no setting of it is neutral")
+    if declared == ():
+        raise SkipError("no neutral setting is known: declare `neutral`, the fields under which it changes nothing (or None)")
+    return dict(declared)
+
+
+def _beside(subject: Subject, fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The neutral fields with one number moved up or down by 1e-6, as far as the component accepts it."""
+    for name, value in fields.items():
+        step = 1e-6 * max(1.0, abs(value)) if isinstance(value, (int, float)) and not isinstance(value, bool) else 0.0
+        for moved in (value + step, value - step) if step else ():
+            if not refused(lambda name=name, moved=moved: subject.make(**{**fields, name: moved})):
+                yield {**fields, name: moved}
+
+
+@check("guidance")
+def has_an_effect(subject: Subject) -> None:
+    """It changes the mean of the conditional mixture somewhere, with the fields of its example."""
+    processes = _processes(subject)
+    denoiser = _field(subject, processes[0], guidance=[]).denoiser
+    if subject.component.denoiser(denoiser) is denoiser:
+        raise SkipError("changes the solver only")
+    for process in processes:
+        for fraction in (0.1, 0.5, 0.9):
+            x, t = _x(subject), fraction * process.T
+            if not same(_mean(_field(subject, process), x, t), _mean(_field(subject, process, guidance=[]), x, t), 1e-9):
+                return
+    raise AssertionError(
+        "it changes the mean nowhere, at labels that matter: look at the branch taken where a condition is given, or name "
+        "fields under which it acts in the class attribute `example`"
+    )
+
+
+class _Witness:
+    """The exact network. It notes the labels it is asked for (-1: none); a deaf one does not heed them."""
+
+    def __init__(self, net: ExactNet, *, deaf: bool = False) -> None:
+        self.net, self.deaf, self.null_cond = net, deaf, net.null_cond
+        self.labels = torch.empty(0, dtype=torch.int64)
+
+    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """Like the exact network."""
+        self.labels = torch.cat([self.labels, torch.full((len(x),), -1) if label is None else label])
+        return self.net(x, t, None if self.deaf else label)
+
+
+def _witnessed(subject: Subject, process: Process, labels: Tensor, *, deaf: bool = False) -> tuple[Tensor, _Witness]:
+    """The guided mean at .5 T under these labels, and the network that was asked for it."""
+    witness = _Witness(_data(subject).net(process, "x0"), deaf=deaf)
+    field = Field(process, Denoiser(witness, "x0", process), [subject.component], cond={"label": labels})
+    return _mean(field, _x(subject), 0.5 * process.T), witness
+
+
+@check("guidance")
+def heeds_the_condition(subject: Subject) -> None:
+    """The network is asked for the label of every sample, and another label gives another mean."""
+    labels = torch.tensor([0, 1, 1, 0, 1, 0])
+    for process in _processes(subject):
+        mean, witness = _witnessed(subject, process, labels)
+        for label in (0, 1):
+            asked, wanted = int((witness.labels == label).sum()), int((labels == label).sum())
+            assert asked >= wanted, f"{wanted} samples have the label {label}; the network was asked for it {asked} times"
+        other, _ = _witnessed(subject, process, 1 - labels)
+        deaf = (mean - other).abs().flatten(1).amax(1) < 1e-6
+        assert not bool(deaf.any()), f"the mean of samples {deaf.nonzero().flatten().tolist()} does not depend on their label"
+
+
+@check("guidance")
+def deaf_network(subject: Subject) -> None:
+    """Guidance by the difference that a condition makes changes nothing where it makes none (1e-8): its weights sum to 1."""
+    labels, several = torch.zeros(len(LABELS), dtype=torch.int64), False
+    for process in _processes(subject):
+        mean, witness = _witnessed(subject, process, labels, deaf=True)
+        several |= bool((witness.labels != 0).any())
+        plain = _data(subject).mean(_x(subject), instant(process, 0.5 * process.T))
+        assert not several or same(mean, plain, 1e-8), (
+            f"the network gives the same with and without its condition, and yet the mean changes by {worst(mean, plain):.3g}: "
+            f"the weights of the branches must sum to 1, and their sum go back as what they are ('x0' for means)"
+        )
+    if not several:
+        raise SkipError("asks the network for the given condition only")
+
+
+class _Answers:
+    """A denoiser that keeps every posterior it gave, and copies of its tensors."""
+
+    def __init__(self, inner: Denoiser) -> None:
+        self.inner, self.process, self.base, self.null = inner, inner.process, inner, inner.null
+        self.kept: list[tuple[Any, State, State]] = []
+
+    def _keep(self, found: Any) -> Any:
+        self.kept.append((found, copied(found.x), copied(found.value)))
+        return found
+
+    def __call__(self, x: State, t: Any, **cond: Any) -> Any:
+        """The posterior."""
+        return self._keep(self.inner(x, t, **cond))
+
+    def many(self, x: State, t: Any, conds: Any) -> list[Any]:
+        """Several posteriors."""
+        return [self._keep(found) for found in self.inner.many(x, t, conds)]
+
+
+@check("guidance")
+def leaves_answers_alone(subject: Subject) -> None:
+    """What the denoiser below returned (x and its value, whatever it predicts) is not changed in place."""
+    for process in _processes(subject):
+        for prediction in accepted(process, process.predictions):
+            answers = _Answers(_data(subject).denoiser(process, prediction))
+            with torch.no_grad():
+                subject.component.denoiser(answers)(_x(subject), 0.5 * process.T, label=LABELS)
+            for found, x, value in answers.kept:
+                assert same((found.x, found.value), (x, value)), (
+                    f"what the denoiser returned was changed in place (prediction '{prediction}'): a posterior may be held by "
+                    f"others, write `c = w * c`, never `c *= w` or `c.mul_(w)`"
+                )
 
 
 @check("guidance")
@@ -130,7 +281,7 @@ def composes(subject: Subject) -> None:
     """Between identities it does the same; applied twice it still gives a finite mean."""
     process = _processes(subject)[0]
     x, t, one = _x(subject), 0.5 * process.T, subject.component
-    with torch.set_grad_enabled(_field(subject, process).needs_grad):
+    with torch.no_grad():
         alone = _field(subject, process).posterior(x, t).mean.detach()
         among = _field(subject, process, guidance=[Guidance(), one, Guidance()]).posterior(x, t).mean.detach()
         twice = _field(subject, process, guidance=[one, one]).posterior(x, t).mean.detach()
@@ -143,7 +294,7 @@ def counted_cost(subject: Subject) -> None:
     """Every evaluation goes through the denoiser it was given, so that it is counted."""
     process = _processes(subject)[0]
     field = _field(subject, process)
-    with torch.set_grad_enabled(field.needs_grad):
+    with torch.no_grad():
         field.posterior(_x(subject), 0.5 * process.T)
     trace, made = field.trace, len(field.base.net.seen)
     assert trace.calls == made > 0, f"{made} calls of the network, {trace.calls} counted"

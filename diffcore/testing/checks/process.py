@@ -43,6 +43,24 @@ def _state(subject: Subject, n: int) -> State:
 
 
 @check("process", applies=_affine)
+def data_to_noise(subject: Subject) -> None:
+    """Time runs from data to noise: sigma grows from 0 to T; at 0 x_t is the data, alpha = 1 and shift = 0 (1e-3), sigma <= .02.
+
+    A process whose x_0 is not the data at t = 0 says why in `expected_failures`.
+    """
+    process = subject.component
+    start, end = instant(process, 0.0), instant(process, process.T)
+    alpha, sigma, last = float(start.alpha), float(start.sigma), float(end.sigma)
+    assert last > sigma, (
+        f"sigma is {last:.4g} at T = {process.T:g} and {sigma:.4g} at 0: time runs from 0 (data) to T (noise); replace t by T - t"
+    )
+    assert abs(alpha - 1) <= 1e-3, f"alpha(0) = {alpha:.6g}, must be 1: every sample comes out {alpha:.4g} times as large as data"
+    assert sigma <= 0.02, f"sigma(0) = {sigma:.4g}, must be 0: the samples at t = 0 keep that much noise"
+    shift = float(torch.as_tensor(start.shift).abs().max())
+    assert shift <= 1e-3, f"shift(0) is {shift:.4g}, must be 0: every sample comes out moved by it"
+
+
+@check("process", applies=_affine)
 def derivatives(subject: Subject) -> None:
     """alpha', sigma' and shift' are the derivatives of alpha, sigma and shift (central differences, relative 1e-5)."""
     process = subject.component
@@ -134,7 +152,7 @@ def reverse_kernel(subject: Subject) -> None:
         mean = process.reverse(xt, t, s, known, torch.zeros_like(z))
         ratio, fresh = t.alpha / s.alpha, t.sigma**2 - (t.alpha / s.alpha) ** 2 * s.sigma**2
         precision = 1 / s.sigma**2 + ratio**2 / fresh
-        want = (s.alpha * x0 / s.sigma**2 + ratio * xt / fresh) / precision
+        want = (s.alpha * x0 / s.sigma**2 + ratio * (xt - t.shift) / fresh) / precision + s.shift
         _close(mean, want, 1e-8, f"the mean of the reverse step {high} T -> {low} T is not that of Bayes' rule")
         _close(
             process.reverse(xt, t, s, known, z) - mean, precision**-0.5 * z, 1e-8, f"the noise of the step {high} T -> {low} T"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -305,7 +306,8 @@ class _Bare(Process):
 def refusal(subject: Subject) -> None:
     """A process without what it requires is refused, naming the solver, the process and every missing capability."""
     solver = subject.component
-    field = Field(_Bare(), lambda x, t: x)
+    bare = _Bare()
+    field = Field(bare, SimpleNamespace(process=bare))
     message = refused(lambda: sample(field, solver, normal(2, 3), grid=[1.0, 0.5]))
     missing = [name for name in (*solver.requires, type(solver).__name__, "_Bare") if name not in message]
     assert message, "a process that provides nothing was accepted"

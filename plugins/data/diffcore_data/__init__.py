@@ -46,4 +46,4 @@ def diffcore_data() -> Iterator[dc.Component]:
     yield dc.Component(
         "finite-set", "diffcore_data.closed_form:FiniteSet", "a few points, equally likely: the best model memorises them"
     )
-    yield dc.Component("independent", "diffcore_data.independent:Independent", "data and noise unrelated", kind="coupling")
+    yield dc.Component("independent", "diffcore_data.independent:Independent", "pairs data with noise at random", kind="coupling")

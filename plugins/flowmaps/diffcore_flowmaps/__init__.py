@@ -12,10 +12,16 @@ API_VERSION = 1
 @dc.hookimpl
 def diffcore_flow_maps() -> Iterator[dc.Component]:
     """Parametrisations of the flow map."""
-    yield dc.Component("mean-flow", "diffcore_flowmaps.mean_flow:MeanFlow", "average velocity (Geng et al. 2025)")
+    yield dc.Component(
+        "mean-flow", "diffcore_flowmaps.mean_flow:MeanFlow", "jumps by the average velocity between two times (Geng et al. 2025)"
+    )
 
 
 @dc.hookimpl
 def diffcore_losses() -> Iterator[dc.Component]:
     """Losses that train a flow map from data alone."""
-    yield dc.Component("mean-flow", "diffcore_flowmaps.mean_flow_loss:MeanFlowLoss", "MeanFlow identity (Geng et al. 2025)")
+    yield dc.Component(
+        "mean-flow",
+        "diffcore_flowmaps.mean_flow_loss:MeanFlowLoss",
+        "trains an average velocity by the MeanFlow identity (Geng et al. 2025)",
+    )

@@ -26,6 +26,7 @@ class Interval(dc.Guidance):
     source: ClassVar[str] = "Kynkaanniemi et al. 2024, arXiv 2404.07724, equation 6"
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     example: ClassVar[Mapping[str, Any]] = {"guidance": {"type": "cfg"}, "t_low": 0.1, "t_high": 0.8}
+    neutral: ClassVar[Mapping[str, Any]] = {"t_low": 0.0, "t_high": 1e-9}
 
     guidance: dc.Guidance = dc.field(doc="what is applied inside")
     t_low: float = dc.field(default=0.0, ge=0, doc="smallest time with guidance, in the process's time")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -22,6 +23,7 @@ class DynamicThreshold(dc.Guidance):
     """
 
     source: ClassVar[str] = "Saharia et al. 2022, arXiv 2205.11487, section 2.3"
+    neutral: ClassVar[Mapping[str, float]] = {"limit": 1e3}
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
 
     fraction: float = dc.field(default=0.995, gt=0, le=1, doc="quantile of |x*| that becomes the largest value")

@@ -13,16 +13,26 @@ API_VERSION = 1
 def diffcore_metrics() -> Iterator[dc.Component]:
     """The metrics of this distribution."""
     yield dc.Component(
-        "sliced-wasserstein", "diffcore_metrics.sliced:SlicedWasserstein", "mean distance of 1-D projections (Rabin et al. 2011)"
+        "sliced-wasserstein",
+        "diffcore_metrics.sliced:SlicedWasserstein",
+        "Wasserstein distance averaged over 1-D projections (Rabin et al. 2011)",
     )
     yield dc.Component(
         "frechet", "diffcore_metrics.frechet:Frechet", "distance of Gaussians fitted to named features; not the FID"
     )
     yield dc.Component(
-        "precision-recall", "diffcore_metrics.precision_recall:PrecisionRecall", "fidelity and reach (Kynkaanniemi et al. 2019)"
+        "precision-recall",
+        "diffcore_metrics.precision_recall:PrecisionRecall",
+        "share of samples near real data, and of real data near samples (Kynkaanniemi et al. 2019)",
     )
-    yield dc.Component("coverage", "diffcore_metrics.coverage:Coverage", "density and coverage (Naeem et al. 2020)")
     yield dc.Component(
-        "class-accuracy", "diffcore_metrics.class_accuracy:ClassAccuracy", "samples that a judge reads as the class asked for"
+        "coverage",
+        "diffcore_metrics.coverage:Coverage",
+        "share of real data with a sample near it, and density (Naeem et al. 2020)",
+    )
+    yield dc.Component(
+        "class-accuracy",
+        "diffcore_metrics.class_accuracy:ClassAccuracy",
+        "share of samples that a classifier reads as the class asked for",
     )
     yield dc.Component("cost", "diffcore_metrics.cost:Cost", "network evaluations and seconds per sample")

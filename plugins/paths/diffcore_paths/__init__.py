@@ -14,8 +14,10 @@ def diffcore_processes() -> Iterator[dc.Component]:
     """The seven paths of this family."""
     yield dc.Component("vp", "diffcore_paths.vp:VP", "variance preserving, linear beta (Song et al. 2021)")
     yield dc.Component("ve", "diffcore_paths.ve:VE", "variance exploding, geometric sigma (Song et al. 2021)")
-    yield dc.Component("sub-vp", "diffcore_paths.sub_vp:SubVP", "less noise than VP (Song et al. 2021)")
+    yield dc.Component("sub-vp", "diffcore_paths.sub_vp:SubVP", "variance at most that of VP, linear beta (Song et al. 2021)")
     yield dc.Component("edm", "diffcore_paths.edm:EDM", "time is the noise level, sigma = t (Karras et al. 2022)")
-    yield dc.Component("flow", "diffcore_paths.flow:Flow", "straight line (Liu et al., Lipman et al. 2022)")
-    yield dc.Component("trig", "diffcore_paths.trig:Trig", "quarter circle (Albergo and Vanden-Eijnden 2022)")
-    yield dc.Component("cosine", "diffcore_paths.cosine:Cosine", "cosine schedule (Nichol and Dhariwal 2021)")
+    yield dc.Component("flow", "diffcore_paths.flow:Flow", "straight line from data to noise (Liu et al., Lipman et al. 2022)")
+    yield dc.Component("trig", "diffcore_paths.trig:Trig", "quarter circle from data to noise (Albergo and Vanden-Eijnden 2022)")
+    yield dc.Component(
+        "cosine", "diffcore_paths.cosine:Cosine", "variance preserving, alpha a cosine of t (Nichol and Dhariwal 2021)"
+    )

@@ -19,15 +19,23 @@ def diffcore_solvers() -> Iterator[dc.Component]:
     yield dc.Component("euler", "diffcore_solvers.euler:Euler", "probability-flow ODE, first order (Song et al. 2021)")
     yield dc.Component("heun", "diffcore_solvers.heun:Heun", "probability-flow ODE, second order in t (Heun 1900)")
     yield dc.Component("rk4", "diffcore_solvers.rk4:RK4", "probability-flow ODE, fourth order in t (Kutta 1901)")
-    yield dc.Component("ancestral", "diffcore_solvers.ancestral:Ancestral", "the process's own reverse kernel (Ho et al. 2020)")
-    yield dc.Component("ddim", "diffcore_solvers.ddim:DDIM", "from deterministic to ancestral by eta (Song et al. 2021)")
+    yield dc.Component(
+        "ancestral", "diffcore_solvers.ancestral:Ancestral", "samples the process's own reverse kernel (Ho et al. 2020)"
+    )
+    yield dc.Component(
+        "ddim", "diffcore_solvers.ddim:DDIM", "DDIM, deterministic (eta = 0) to ancestral (eta = 1) (Song et al. 2021)"
+    )
     yield dc.Component("edm-heun", "diffcore_solvers.edm:EDMHeun", "Heun in sigma / alpha, with churn (Karras et al. 2022)")
     yield dc.Component(
         "euler-maruyama", "diffcore_solvers.euler_maruyama:EulerMaruyama", "reverse SDE (Anderson 1982, Song et al. 2021)"
     )
-    yield dc.Component("dpmpp-2m", "diffcore_solvers.dpmpp:DPMpp2M", "second order, one evaluation a step (Lu et al. 2022)")
-    yield _grid("uniform", "uniform:Uniform", "equal steps in t")
-    yield _grid("uniform-lam", "uniform_lam:UniformLam", "equal steps in log(alpha / sigma) (Lu et al. 2022)")
-    yield _grid("quadratic", "quadratic:Quadratic", "equal steps in sqrt(t) (Song et al. 2021)")
-    yield _grid("karras", "karras:Karras", "equal steps in (sigma / alpha)^(1/rho) (Karras et al. 2022)")
-    yield _grid("shifted", "shifted:Shifted", "another grid, moved towards noise (Esser et al. 2024)")
+    yield dc.Component(
+        "dpmpp-2m",
+        "diffcore_solvers.dpmpp:DPMpp2M",
+        "multistep in log(alpha / sigma), second order, one evaluation a step (Lu et al. 2022)",
+    )
+    yield _grid("uniform", "uniform:Uniform", "time grid of equal steps in t")
+    yield _grid("uniform-lam", "uniform_lam:UniformLam", "time grid of equal steps in log(alpha / sigma) (Lu et al. 2022)")
+    yield _grid("quadratic", "quadratic:Quadratic", "time grid of equal steps in sqrt(t) (Song et al. 2021)")
+    yield _grid("karras", "karras:Karras", "time grid of equal steps in (sigma / alpha)^(1/rho) (Karras et al. 2022)")
+    yield _grid("shifted", "shifted:Shifted", "another time grid, moved towards noise (Esser et al. 2024)")

@@ -1,0 +1,88 @@
+"""Checks of what a solver assumes about its state and its process: a time per sample, trees, declared capabilities."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffcore.fields import Denoiser, Field
+from diffcore.process import Instant, Process
+from diffcore.sampling import sample
+from diffcore.testing.base import SkipError, Subject, check, same, worst
+from diffcore.testing.bench import DATA, affine, grid_of, plans, start_at, z_of
+from diffcore.testing.driving import drive, exact_field
+from diffcore.testing.limited import limited
+from diffcore.testing.oracles import Gaussian
+from diffcore.tree import State, tree_map
+
+ANY_SHAPE = Gaussian(0.5, 0.8)
+"""The same law for every entry of every leaf."""
+
+
+@check("solver", applies=plans)
+def time_per_sample(subject: Subject) -> None:
+    """Samples with a grid each, [N + 1, B], are those computed alone (1e-9), also where B is the width of the state."""
+    solver, data, size = subject.component, Gaussian(0.5, 0.8, shape=(3, 4, 4)), 4
+    for process in affine(subject):
+        x = start_at(process, data, size)
+        each = torch.stack([grid_of(process, start=0.8 - 0.1 * i) for i in range(size)], 1)
+        together = sample(exact_field(solver, process, data), solver, x, grid=each, seed=3).x
+        for i in range(size):
+            alone = sample(exact_field(solver, process, data), solver, x[i : i + 1], grid=each[:, i], seed=3, ids=[i]).x
+            assert same(together[i : i + 1], alone, 1e-9), (
+                f"{type(process).__name__}: under a time grid per sample, sample {i} is {worst(together[i : i + 1], alone):.3g} "
+                f"off its run alone; weights are lifted from the left only by dc.lincomb (or dc.expand), not by + and *"
+            )
+
+
+@check("solver", applies=plans)
+def tree_state(subject: Subject) -> None:
+    """A state that is a dict of two tensors moves leaf by leaf as each tensor alone (1e-9)."""
+    solver = subject.component
+    if "flow_map" in solver.requires:
+        raise SkipError("the flow maps of the kit know tensors only")
+    for process in affine(subject):
+        x = {"a": start_at(process, DATA, 2), "b": start_at(process, Gaussian(0.5, 0.8, shape=(2, 2)), 2)}
+        both = _last(solver, process, x)
+        for name, leaf in x.items():
+            alone = _last(solver, process, leaf)
+            assert same(both[name], alone, 1e-9), f"{type(process).__name__}: as a leaf it is {worst(both[name], alone):.3g} off"
+
+
+def _last(solver: Any, process: Process, x: State) -> State:
+    """The last state of a run on the exact denoiser, which reads every leaf on its own."""
+
+    def net(x: State, t: Tensor) -> State:
+        return tree_map(lambda leaf: ANY_SHAPE.mean(leaf, process.coeffs(t.double())), x)
+
+    field = Field(process, Denoiser(net, "x0", process))
+    try:
+        *_, moment = drive(solver, field, x, grid_of(process), lambda i, x: tree_map(lambda leaf: z_of(i, leaf), x))
+    except (TypeError, AttributeError) as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise AssertionError(
+            f"a state that is a tree is not carried: {type(error).__name__}: {error} ({place.filename}:{place.lineno}, in "
+            f"{place.name}); write dc.lincomb for + and *, dc.tree_map for the rest"
+        ) from None
+    return moment.after
+
+
+@check("solver")
+def only_what_it_requires(subject: Subject) -> None:
+    """A run asks the process and the field for nothing that `requires` does not name."""
+    solver = subject.component
+    for process in affine(subject):
+        field = limited(process, DATA, solver.requires)
+        try:
+            sample(field, solver, start_at(process, DATA, 2), grid=grid_of(process), seed=1)
+        except AttributeError as error:
+            if not isinstance(error.obj, Instant):
+                raise
+            raise AssertionError(f"it reads `{error.name}` of a time, which needs the capability 'affine': declare it") from None
+        moved = field.shown.moved_by
+        assert moved != {"velocity"} or solver.requires & {"affine", "flat"}, (
+            "it adds a velocity to x: declare the capability 'flat', or move by `field.retract`"
+        )
