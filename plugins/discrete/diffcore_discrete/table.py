@@ -1,0 +1,45 @@
+"""Tokens held in memory: what every set of this package ends as."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Split = Literal["all", "train", "test"]
+
+
+class Rows:
+    """Samples x (N, *shape) int64, and optionally classes label (N,). A `dc.Source`."""
+
+    def __init__(self, x: Tensor, label: Tensor | None = None) -> None:
+        self.x, self.label = x, label
+        self.shape: tuple[int, ...] = tuple(x.shape[1:])
+        self.size: int | None = len(x)
+        self.classes: Mapping[str, int] = {} if label is None else {"label": int(label.max()) + 1}
+
+    def batch(self, ids: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Copies of the samples with these numbers, and their classes."""
+        return self.x[ids].long(), {} if self.label is None else {"label": self.label[ids]}
+
+
+class Windows:
+    """All windows of `length` consecutive tokens of a long row, a window every `stride` tokens. A `dc.Source`."""
+
+    def __init__(self, tokens: Tensor, length: int, stride: int) -> None:
+        self.windows = tokens.unfold(0, length, stride)
+        self.shape: tuple[int, ...] = (length,)
+        self.size: int | None = len(self.windows)
+        self.classes: Mapping[str, int] = {}
+
+    def batch(self, ids: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Copies of the windows with these numbers."""
+        return self.windows[ids].long(), {}
+
+
+def every_tenth(size: int, split: Split) -> Tensor:
+    """Numbers of a split: 'test' is every tenth sample, 'train' the others, 'all' both."""
+    numbers = torch.arange(size)
+    return numbers[{"all": numbers >= 0, "test": numbers % 10 == 9, "train": numbers % 10 != 9}[split]]
