@@ -1,0 +1,3 @@
+from diffcore.testing import conformance
+
+test_conformance = conformance("diffcore-unified")
