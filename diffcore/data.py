@@ -89,9 +89,13 @@ class Data(Base):
 
 
 class Coupling(Base):
-    """How data and noise are paired in training. The default of every loss is independent noise."""
+    """How data and noise are paired in training. The default of every loss is independent noise.
+
+    `consumes`: conditions of the data that are for the coupling and not for the network (noise that the data carries).
+    """
 
     kind: ClassVar[str] = "coupling"
+    consumes: ClassVar[tuple[str, ...]] = ()
 
     def pair(self, x0: State, eps: State, draw: Draw, **cond: Any) -> State:
         """The noise of each row of x0. Data and conditions stay where they are; only noise moves (or is replaced).

@@ -46,10 +46,12 @@ class Evaluation:
 
 
 class Metric(Base):
-    """A metric. `needs_classes`: only meaningful for class-conditional samples."""
+    """A metric. `needs_classes`: only meaningful for class-conditional samples. `of_samples`: whether it judges samples, and
+    not the field on real data."""
 
     kind: ClassVar[str] = "metric"
     needs_classes: ClassVar[bool] = False
+    of_samples: ClassVar[bool] = True
 
     def measure(self, ev: Evaluation) -> Mapping[str, Measured]:
         """Named results. Raises `DataError` where the samples do not fit the metric (shape, range, count)."""

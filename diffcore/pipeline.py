@@ -408,11 +408,17 @@ class Pipeline:
         return best
 
     def cost(self, solver: Solver) -> tuple[int, float]:
-        """Calls and evaluations per sample of one run under the spec's guidance, counted on a network that returns its input."""
-        counted = Denoiser(lambda x, t, **_: x, self.spec.prediction, process=self.process, null=self.denoiser.null)
+        """Calls and evaluations per sample of one run under the spec's guidance, counted on a network that computes nothing."""
+        shape = self.source.shape
+        outputs = self.process.output_shape(shape, self.spec.prediction)
+
+        def net(x: State, t: Tensor, **_: Any) -> State:
+            return x if outputs == shape else torch.zeros(len(t), *outputs)
+
+        counted = Denoiser(net, self.spec.prediction, process=self.process, null=self.denoiser.null)
         cond = {k: v[:1] for k, v in self.conditions(1, {}).items()}
         field = Field(self.process, counted, self.spec.guidance, cond=cond, flow_map=self.spec.flow_map)
-        start = self.process.prior(self.source.shape, Draw(0, [0]))
+        start = self.process.prior(shape, Draw(0, [0]))
         *_, last = frames(field, solver, start)
         return last.calls, last.nfe
 

@@ -44,7 +44,7 @@ def run(field: Field, solver: Solver, x: State, grid: Tensor, draw: Draw, mode: 
 def compiled(field: Field, solver: Solver) -> Step:
     """The solver's step as one compiled graph per kind of step, cached with the field's denoiser."""
     cache: dict[Any, Any] = field.base.__dict__.setdefault("compiled_steps", {})
-    key = (solver, field.guidance, field.flow_map, tuple(sorted(field.cond)))
+    key = (solver, field.process, field.guidance, field.flow_map, tuple(sorted(field.cond)))
     own = field.bound(field.cond)
 
     def step(x: State, row: Any, carry: Any, z: State, cond: Any) -> tuple[State, Any]:
@@ -84,7 +84,7 @@ def _graph(field: Field, solver: Solver, plan: Plan, x: State, draw: Draw) -> tu
     cache: dict[Any, Any] = field.base.__dict__.setdefault("captured_graphs", {})
     leaves_, structure = pytree.tree_flatten((x, field.cond))
     shapes = tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else repr(leaf) for leaf in leaves_)
-    key = (solver, field.guidance, field.flow_map, plan.steps, tuple(_flat(plan)), shapes, repr(structure))
+    key = (solver, field.process, field.guidance, field.flow_map, plan.steps, tuple(_flat(plan)), shapes, repr(structure))
     if key not in cache:
         if len(cache) >= 8:
             del cache[next(iter(cache))]
@@ -135,7 +135,7 @@ def _cost(field: Field, plan: Plan, x: State, row: Any) -> tuple[int, float]:
     It is measured with a row of tensors, as in the graph, where what depends on the time is computed for all times.
     """
     cache: dict[Any, tuple[int, float]] = field.base.__dict__.setdefault("evaluation_cost", {})
-    key = (field.guidance, field.flow_map, tuple(sorted(field.cond)))
+    key = (field.process, field.guidance, field.flow_map, tuple(sorted(field.cond)))
     if key not in cache:
         trace = field.trace
         before, rows, size = trace.calls, trace.rows, leaves(x)[0].shape[0]

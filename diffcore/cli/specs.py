@@ -55,20 +55,25 @@ def _faults(spec: str, error: DiffcoreError) -> list[dict[str, Any]]:
 @command("explain")
 @click.argument("spec")
 @set_option
+@click.option("--targets", is_flag=True, help="Also how every prediction is read from every other, and where that is singular.")
 @click.option("--origin", is_flag=True, help="Also every value, and where it was written.")
 @json_option
-def explain(spec: str, overrides: tuple[str, ...], origin: bool, as_json: bool) -> None:
+def explain(spec: str, overrides: tuple[str, ...], origin: bool, targets: bool, as_json: bool) -> None:
     """What SPEC assembles to: its parts, its final time grid, and its cost in network calls."""
     registry = Registry.load()
     pipeline = assemble_checked(registry, spec, overrides)
     from diffcore.explaining import explain as explain_pipeline
+    from diffcore.laboratory import targets_table
 
     told = explain_pipeline(pipeline)
     values = list(_origins(registry, pipeline.spec, spec, overrides)) if origin else None
+    table = targets_table(pipeline.process, pipeline.spec.sigma_data) if targets else None
     if as_json:
-        print_json(told if values is None else {**told, "origin": values})
+        print_json({**told, **({} if values is None else {"origin": values}), **({} if table is None else {"targets": table})})
         return
     _print(told)
+    if table is not None:
+        click.echo(f"\n{table}")
     if values is not None:
         click.echo()
         print_table(("value", "is", "from"), [(v["path"], json.dumps(v["value"]), v["origin"]) for v in values])

@@ -13,6 +13,7 @@ from diffcore.solver import Solver
 from diffcore.testing.base import SkipError, Subject, draw_of, normal, same
 from diffcore.testing.driving import exact_field
 from diffcore.testing.oracles import Gaussian
+from diffcore.tree import State, leaves, pytree
 
 DATA = Gaussian(0.5, 0.8, shape=(3,))
 
@@ -56,9 +57,12 @@ def grid_of(process: Process, steps: int = 6, start: float = 0.8, end: float = 0
     return torch.linspace(start, end, steps + 1, dtype=torch.float64) * process.T
 
 
-def z_of(i: int, x: Tensor) -> Tensor:
-    """Fixed noise of step i, like x."""
-    return normal(*x.shape, seed=100 + i).to(x.dtype)
+def z_of(solver: Solver, process: Process, i: int, x: State) -> State:
+    """Fixed noise of step i, in the form the solver asks for; a leaf of a tree has that of the leaf alone."""
+    flat, form = pytree.tree_flatten(solver.noise(process, x, draw_of(len(leaves(x)[0]))))
+    leaves_of_x = len(leaves(x))
+    made = [normal(*leaf.shape, seed=100 + i + 1000 * (j // leaves_of_x)).to(leaf.dtype) for j, leaf in enumerate(flat)]
+    return pytree.tree_unflatten(made, form)
 
 
 def stochastic(solver: Solver, process: Process) -> bool:

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from diffcore.fields import Denoiser, Field
 from diffcore.flow_map import FlowMap
+from diffcore.noise import Draw
 from diffcore.process import AffineProcess, Process
 from diffcore.solver import Plan, Solver
 from diffcore.testing.oracles import Gaussian, Oracle
-from diffcore.tree import State, expand
+from diffcore.tree import State, expand, pytree
 
 
 class ExactFlowMap(FlowMap):
@@ -48,7 +49,7 @@ class Moment(NamedTuple):
     row: Any
     x: Tensor
     carry: Any
-    z: Tensor | None
+    z: State
     after: Tensor
     carried: Any
     calls: int
@@ -68,7 +69,7 @@ def lam_grid(process: AffineProcess, start: float, end: float, steps: int) -> Te
     return grid
 
 
-def drive(solver: Solver, field: Field, x: Tensor, grid: Tensor, noise: Callable[[int, Tensor], Tensor]) -> Iterator[Moment]:
+def drive(solver: Solver, field: Field, x: Tensor, grid: Tensor, noise: Callable[[int, Tensor], State]) -> Iterator[Moment]:
     """The default loop with everything visible; `noise(i, x)` is z of step i."""
     plan = solver.plan(field.process, grid)
     carry = solver.init(x)
@@ -95,15 +96,18 @@ class Moments(NamedTuple):
 def exact_moments(solver: Solver, process: AffineProcess, data: Gaussian, grid: Tensor) -> Moments | None:
     """The moments of the samples, without sampling; None where the solver is not linear in x_t and z.
 
-    For Gaussian data the exact denoiser is affine in x_t, so a run is an affine map of (x_T, z_1, ..., z_N), entry by
-    entry. A state whose entry j carries a unit impulse on input j alone reads off every weight c_j in one run:
-    mean = c_. + c_0 E[x_T], variance = c_0^2 Var[x_T] + sum_j c_j^2. One more entry with all inputs 1 checks linearity.
+    For Gaussian data the exact denoiser is affine in x_t, so a run is an affine map of (x_T, z_1, ..., z_N), entry by entry
+    (where a step draws several z, of all of them). A state whose entry j carries a unit impulse on input j alone reads off
+    every weight c_j in one run: mean = c_. + c_0 E[x_T], variance = c_0^2 Var[x_T] + sum_j c_j^2. One more entry with all
+    inputs 1 checks linearity.
     """
-    steps = len(grid) - 1
-    inputs = torch.cat([torch.zeros(1, steps + 1), torch.eye(steps + 1), torch.ones(1, steps + 1)]).double()
+    flat, form = pytree.tree_flatten(solver.noise(process, torch.zeros(2, 1), Draw(0, range(2))))
+    size = 1 + (len(grid) - 1) * len(flat)
+    inputs = torch.cat([torch.zeros(1, size), torch.eye(size), torch.ones(1, size)]).double()
 
-    def impulse(i: int, x: Tensor) -> Tensor:
-        return inputs[:, i + 1].expand_as(x).clone()
+    def impulse(i: int, x: Tensor) -> State:
+        parts = range(1 + i * len(flat), 1 + (i + 1) * len(flat))
+        return pytree.tree_unflatten([inputs[:, j].expand_as(x).clone() for j in parts], form)
 
     field, x = exact_field(solver, process, data), inputs[:, 0][None].expand(2, -1).clone()
     for moment in drive(solver, field, x, grid, impulse):

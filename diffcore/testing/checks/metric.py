@@ -77,6 +77,8 @@ def direction(subject: Subject) -> None:
     """Where `better` is declared: equal sets are better than sets far apart. Noise has no classes that could be read."""
     if subject.component.needs_classes:
         raise SkipError("reads the classes of samples (needs_classes)")
+    if not subject.component.of_samples:
+        raise SkipError("judges the field, not samples (of_samples is False)")
     shape, equal = _accepted(subject)
     far = subject.component.measure(_evaluation(shape, 0.8))
     judged = [name for name, value in equal.items() if value.better and name in far]
@@ -89,7 +91,7 @@ def direction(subject: Subject) -> None:
             f"'{name}' ({equal[name].better} is better) is {near_value:.4g} for equal sets, {far_value:.4g} for sets far apart"
         )
     assert any(equal[n].value != far[n].value for n in judged) or any(_cost_only(n) for n in judged), (
-        "no number tells equal sets from sets far apart"
+        "no number tells equal sets from sets far apart; a metric that looks at no samples says `of_samples = False`"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,7 @@ from diffcore.tree import leaves, tree_map
 def _moments(subject: Subject, process: Process) -> Iterator[Moment]:
     solver, oracle = subject.component, oracle_of(process)
     x = start_at(process, oracle, 3)
-    return drive(solver, exact_field(solver, process, oracle), x, grid_of(process), z_of)
+    return drive(solver, exact_field(solver, process, oracle), x, grid_of(process), partial(z_of, solver, process))
 
 
 @check("solver")
@@ -84,7 +85,7 @@ def planned_times(subject: Subject) -> None:
     for process in affine(subject):
         field, x = exact_field(solver, process, DATA), start_at(process, DATA, 3)
         seen: list[float] = field.base.net.seen
-        for moment in drive(solver, field, x, grid_of(process), z_of):
+        for moment in drive(solver, field, x, grid_of(process), partial(z_of, solver, process)):
             planned = [float(v.t) for v in moment.row if isinstance(v, (Coeffs, Instant))]
             strange = [t for t in seen if not any(math.isclose(t, p, rel_tol=1e-9) for p in planned)]
             assert not strange, f"{type(process).__name__}: the network was called at t = {strange[0]:.6g}; planned are {planned}"
@@ -164,7 +165,7 @@ def pure_steps(subject: Subject) -> None:
         field, x = exact_field(solver, process, oracle), start_at(process, oracle, 3)
         carry = solver.init(x)
         for i, row in enumerate(first.rows(field, x)):
-            z = z_of(i, x) if first.stochastic and first.draws(i) else None
+            z = z_of(solver, process, i, x) if first.stochastic and first.draws(i) else None
             kept = copied(carry)
             with unchanged(f"x, carry or z of step {i}", x, *_trees(carry), *_trees(z)):
                 after, carried = solver.step(field, x, row, carry, z)
@@ -221,8 +222,8 @@ def noise_weight(subject: Subject) -> None:
         field, x = exact_field(solver, process, DATA), start_at(process, DATA, 3)
         plan, carry = solver.plan(process, grid_of(process)), solver.init(x)
         for i, row in enumerate(plan.rows(field, x)):
-            z = z_of(i, x)
-            still, _ = solver.step(field, x, row, carry, torch.zeros_like(x))
+            z = z_of(solver, process, i, x)
+            still, _ = solver.step(field, x, row, carry, tree_map(torch.zeros_like, z))
             moved, carried = solver.step(field, x, row, carry, z)
             weight = float(row.noise)
             assert weight != 0 or same(moved, still), (
@@ -260,7 +261,7 @@ def rows_as_tensors(subject: Subject) -> None:
     for process in affine(subject):
         x, grid = start_at(process, DATA, 3), grid_of(process)
         field = Field(process, _plain(process), flow_map=exact_field(solver, process, DATA).flow_map)
-        eager = list(drive(solver, field, x, grid, z_of))
+        eager = list(drive(solver, field, x, grid, partial(z_of, solver, process)))
         tensors = _without_values(solver, field, x, grid)
         assert same(tensors[-1].after, eager[-1].after, 1e-10), (
             f"tensor rows differ by {worst(tensors[-1].after, eager[-1].after):.3g}"
@@ -275,7 +276,8 @@ def _plain(process: Any) -> Denoiser:
 def _without_values(solver: Solver, field: Field, x: Tensor, grid: Tensor) -> list[Moment]:
     plan, carry, run = solver.plan(field.process, grid), solver.init(x), list[Moment]()
     for i, row in enumerate(plan.rows(field, x, tensors=True)):
-        z = None if not plan.stochastic else z_of(i, x) if plan.draws(i) else torch.zeros_like(x)
+        fresh = z_of(solver, field.process, i, x)
+        z = None if not plan.stochastic else fresh if plan.draws(i) else tree_map(torch.zeros_like, fresh)
         with _no_values():
             after, carried = solver.step(field, x, row, carry, z)
         run.append(Moment(row, x, carry, z, after, carried, 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from functools import partial
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ def _last(solver: Any, process: Process, x: State) -> State:
 
     field = Field(process, Denoiser(net, "x0", process))
     try:
-        *_, moment = drive(solver, field, x, grid_of(process), lambda i, x: tree_map(lambda leaf: z_of(i, leaf), x))
+        *_, moment = drive(solver, field, x, grid_of(process), partial(z_of, solver, process))
     except (TypeError, AttributeError) as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         raise AssertionError(

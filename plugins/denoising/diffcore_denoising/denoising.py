@@ -47,6 +47,7 @@ class Denoising(dc.Loss):
         name = self.target or model.prediction
         t = self.time_law(model.process, draw.fold(TIME))
         noised = model.process.corrupt(x0, t, draw.fold(NOISE), *self._paired(model.process, x0, draw, cond))
+        cond = {name: value for name, value in cond.items() if self.coupling is None or name not in self.coupling.consumes}
         cond = dropped(cond, model.null, self.drop, draw.fold(DROP))
         found = model(noised.xt, noised.at, **cond).read(name)
         weight = self.weighting(noised.at, dc.row(name, noised.at, model.sigma_data))

@@ -254,13 +254,16 @@ def test_a_coupling_moves_the_noise_and_nothing_else(processes):
     class Reversed(dc.Coupling):
         """The last noise to the first sample."""
 
+        consumes = ("order",)
+
         def pair(self, x0, eps, draw, **cond):
+            assert cond["order"] == "reversed"
             return eps.flip(0)
 
     seen, x0, draw = [], batch(6, (2,)), dc.Draw(3, range(6))
     model = dc.Denoiser(lambda x, t: seen.append((x, t)) or x, "x0", processes["flow"])
     for coupling in (None, Reversed()):
-        Denoising(coupling=coupling)(model, x0, draw)
+        Denoising(coupling=coupling)(model, x0, draw, **({"order": "reversed"} if coupling else {}))
     (plain, t), (moved, same) = seen
     assert torch.equal(t, same)
     eps = (plain - (1 - t[:, None]) * x0) / t[:, None]
