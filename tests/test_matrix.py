@@ -66,6 +66,8 @@ def test_every_pair_samples_a_gaussian(process, solver):
     """Mean and standard deviation at .02 T from .7 T: within 7% after 64 steps, or on the way there (first order) after 128."""
     if not fits(solver, process):
         pytest.skip("refused; see below")
+    if reason := solver.expected_failures.get("marginals"):
+        pytest.skip(reason)
     coarse = moment_error(process, solver, 64)
     assert coarse < 0.07 or moment_error(process, solver, 128) < min(0.6 * coarse, 0.2)
 

@@ -46,7 +46,7 @@ class GammaSDE(dc.Solver):
         {"gamma": 0.5},
         {"gamma": 2.0},
         {"law": "sigma"},
-        {"law": "constant", "gamma": 0.5},
+        {"law": "constant", "gamma": 0.1},
     )
 
     gamma: float = dc.field(default=1.0, ge=0, doc="factor of the noise level; 0 draws no noise")
