@@ -65,7 +65,7 @@ def test_everything_that_does_not_fit_is_named_at_its_place(tmp_path, registry):
         "evaluation.calls": (13, 21),
     }
     assert "did you mean 'velocity'?" in found["prediction"][2]
-    assert "name a flow_map (mean-flow)" in found["solver"][2]
+    assert "name a flow_map (mean-flow" in found["solver"][2]
     assert "set data.conditional: true" in found["guidance.0"][2]
 
 

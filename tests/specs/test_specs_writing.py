@@ -50,6 +50,12 @@ def instances(toys):
     )
 
 
+def test_a_key_with_a_dollar_comes_back(registry, toys):
+    """Text is filled in where it is read, keys are not: only text is escaped."""
+    made = toys.Everything(count=1, table={"${env:HOME}": 1, "$${": 2}, name="${x")
+    assert structure(registry, "metric", unstructure(registry, made)) == made
+
+
 @settings(SETTINGS, phases=NO_SHRINK, max_examples=60)
 @given(data=st.data())
 def test_everything_comes_back(registry, toys, data):
