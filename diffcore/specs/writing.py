@@ -43,6 +43,7 @@ def _converter(registry: Registry) -> Converter:
     converter.register_unstructure_hook_func(attrs.has, plain)
     converter.register_unstructure_hook_func(lambda t: isinstance(t, type) and issubclass(t, Base), component)
     converter.register_unstructure_hook_func(lambda t: isinstance(t, type) and issubclass(t, (list, tuple)), sequence)
+
     def mapping(value: dict[Any, Any]) -> dict[Any, Any]:  # keys are not filled in when they are read
         return {key: converter.unstructure(item) for key, item in value.items()}
 
