@@ -91,12 +91,17 @@ def _combine(terms: list[tuple[Scalar, Tensor]], out: Tensor | None) -> Tensor:
         return torch.mul(x, expand(a, x), out=out) if out is not None else x * expand(a, x)
     b, y = terms[1]
     if isinstance(a, Tensor) or isinstance(b, Tensor):
-        total = x * expand(a, x)
-        total = torch.addcmul(total, y, expand(b, y)) if isinstance(b, Tensor) else torch.add(total, y, alpha=b)
+        total = _add_product(x * expand(a, x), y, b) if isinstance(b, Tensor) else torch.add(x * expand(a, x), y, alpha=b)
     elif a == 1:
         total = torch.add(x, y, alpha=b) if out is None else torch.add(x, y, alpha=b, out=out)
     else:
         total = (torch.mul(x, a) if out is None else torch.mul(x, a, out=out)).add_(y, alpha=b)
     for c, z in terms[2:]:
-        total = torch.addcmul(total, z, expand(c, z)) if isinstance(c, Tensor) else total.add_(z, alpha=c)
+        total = _add_product(total, z, c) if isinstance(c, Tensor) else total.add_(z, alpha=c)
     return total
+
+
+def _add_product(total: Tensor, x: Tensor, a: Tensor) -> Tensor:
+    """total + a x; written into total, which is nobody else's, where that keeps its precision: no memory is asked for."""
+    same = x.dtype == total.dtype and (a.ndim == 0 or a.dtype == total.dtype)
+    return total.addcmul_(x, expand(a, x)) if same else torch.addcmul(total, x, expand(a, x))

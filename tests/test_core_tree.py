@@ -116,3 +116,16 @@ def test_a_parameter_is_a_tensor_coefficient():
     close(total.detach(), x * torch.tensor([[3.0], [1.0]], dtype=torch.float64))
     total.sum().backward()
     close(weight.grad, x.sum(1))
+
+
+def test_a_sum_with_tensor_weights_keeps_inputs_and_precision():
+    """The running sum is written in place only where no input and no precision is lost."""
+    x, y = numbers(3, 2), numbers(3, 2, seed=1)
+    kept = x.clone(), y.clone()
+    weight = torch.tensor([0.3, -2.0, 0.5], dtype=torch.float64)
+    close(dc.lincomb((weight, x), (weight, y), (weight, x)), weight[:, None] * (2 * x + y))
+    assert torch.equal(x, kept[0])
+    assert torch.equal(y, kept[1])
+    single = dc.lincomb((torch.tensor(0.5), x.float()), (weight, y))
+    assert single.dtype == torch.float64
+    close(single, 0.5 * x.float().double() + weight[:, None] * y, 1e-12)
