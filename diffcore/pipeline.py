@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -111,7 +112,8 @@ class Pipeline:
         self.spec, self.registry = spec, registry
         self.device = device_of(device)
         self.source: Source = spec.data.open()
-        self.process: Any = spec.process.build()
+        with self._seeded(0x9C0):
+            self.process: Any = spec.process.build()
         if isinstance(self.process, nn.Module):
             self.process.to(self.device)
         self.net = self._checked_network()
@@ -122,15 +124,20 @@ class Pipeline:
         if spec.init is not None:
             file = weights.find(Path(spec.init), "init")
             weights.take(file, checkpoint.load(file)[0], self.parts)
-        self.extra = {
-            role: module.to(self.device)
-            for role, module in spec.loss.parts(self.denoiser, self.source.shape, self.source.classes).items()
-        }
+        with self._seeded(0x1055):
+            more = spec.loss.parts(self.denoiser, self.source.shape, self.source.classes)
+        self.extra = {role: module.to(self.device) for role, module in more.items()}
         self.denoiser.parts = self.parts
 
-    def _network(self) -> nn.Module:
+    @contextmanager
+    def _seeded(self, part: int) -> Generator[None]:
+        """First weights are a function of the spec's seed, on every rank; torch's global generator is left as it was."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(self.spec.seed, 0x1217) & 0x7FFFFFFF)
+            torch.manual_seed(mix(self.spec.seed, part) & 0x7FFFFFFF)
+            yield
+
+    def _network(self) -> nn.Module:
+        with self._seeded(0x1217):
             shape, classes = self.source.shape, self.source.classes
             outputs = self.process.output_shape(shape, self.spec.prediction)
             other = {} if outputs == shape else {"outputs": outputs}
@@ -255,6 +262,7 @@ class Pipeline:
             checkpoint.prune(folder, self.spec.trainer.keep)
         distributed.barrier()
 
+    @torch.no_grad()
     def _resume(self, folder: Path, players: Sequence[Player], say: Callable[[str], None]) -> int:
         found = checkpoint.latest(folder)
         if found is None:
@@ -396,16 +404,14 @@ class Pipeline:
 
     def for_calls(self, solver: Solver, calls: int) -> Solver | None:
         """The solver with as many steps as fit into a budget of network calls; None where not one step fits."""
-        best = None
-        for steps in range(1, calls + 1):
+        for steps in range(calls, 0, -1):
             candidate = evolve(solver, steps=steps)
             try:
-                cost = self.cost(candidate)[0]
-            except SpecError:
+                if self.cost(candidate)[0] <= calls:
+                    return candidate
+            except SpecError:  # this number of steps has no grid
                 continue
-            if cost <= calls:
-                best = candidate
-        return best
+        return None
 
     def cost(self, solver: Solver) -> tuple[int, float]:
         """Calls and evaluations per sample of one run under the spec's guidance, counted on a network that computes nothing."""

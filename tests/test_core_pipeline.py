@@ -286,3 +286,72 @@ def test_samples_that_are_text_are_shown_as_text(tmp_path, registry):
     page = (folder / "report.html").read_text()
     assert "\n".join(lines) in page
     assert "\n".join((folder / "samples" / "reference.txt").read_text().splitlines()) in page
+
+
+@dc.component
+class Learned(dc.AffineProcess):
+    """sigma = t, alpha = 1 - t, beside a parameter that is drawn when it is built and has no influence."""
+
+    def build(self):
+        class Module(dc.AffineProcess, nn.Module):
+            """With a random parameter."""
+
+            def __init__(self):
+                nn.Module.__init__(self)
+                self.w = nn.Parameter(torch.randn(3))
+
+            def coeffs(self, t):
+                one = torch.ones_like(t)
+                return dc.Coeffs(t, 1 - t, t, -one, one)
+
+        return Module()
+
+
+@dc.component
+class Critic(dc.Loss):
+    """Beside the network a critic with random first weights that nobody trains."""
+
+    def parts(self, model, shape, cond):
+        return {"critic": nn.Linear(2, 1)}
+
+    def __call__(self, model, x0, draw, **cond):
+        noised = model.process.corrupt(x0, 0.1 + 0.8 * draw.uniform(), draw.fold(1))
+        return (model(noised.xt, noised.at).mean - x0).square().sum(1) + 0 * model.parts["critic"](x0)[:, 0]
+
+
+@dc.component
+class NetworkOnly(dc.Trainer):
+    """Trains the network alone."""
+
+    def players(self, parts):
+        return [self.player("model", dict(parts["network"].named_parameters()))]
+
+
+def test_all_first_weights_come_from_the_seed_and_the_global_generator_rests(registry):
+    registry.add(Learned, "learned")
+    registry.add(Critic, "critic")
+    spec = with_(process={"type": "learned"}, loss={"type": "critic"})
+    made = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        before = torch.get_rng_state()
+        made.append(dc.assemble(spec, registry=registry))
+        assert torch.equal(torch.get_rng_state(), before)
+    other = dc.assemble({**spec, "seed": 5}, registry=registry)
+    for role in ("network", "process", "critic"):
+        a, b, c = (torch.cat([p.detach().flatten() for p in m.parts[role].parameters()]) for m in (*made, other))
+        assert torch.equal(a, b), role
+        assert not torch.equal(a, c), role
+
+
+def test_trainable_weights_of_no_player_are_resumed(tmp_path, registry):
+    registry.add(Critic, "critic")
+    registry.add(NetworkOnly, "network-only")
+    spec = with_(loss={"type": "critic"}, trainer={**SPEC["trainer"], "type": "network-only"})
+    first = dc.assemble(spec, registry=registry)
+    first.train(tmp_path)
+    again = dc.assemble(spec, registry=registry)
+    with torch.no_grad():
+        again.parts["critic"].weight.zero_()
+    again.train(tmp_path)
+    assert torch.equal(again.parts["critic"].weight, first.parts["critic"].weight)
