@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from diffcore.fields import Denoiser, Field, Guided
     from diffcore.flow_map import FlowMap, FlowMapSolver, flow_map_of
     from diffcore.guidance import Guidance
-    from diffcore.loss import Loss, TimeLaw, Weighting, weight_from_x0
+    from diffcore.loss import Loss, TimeLaw, Weighting, dropped, mean_square, times_of, weight_from_x0
     from diffcore.metric import Evaluation, Measured, Metric
     from diffcore.network import Network
     from diffcore.noise import Draw
@@ -49,7 +49,7 @@ _LAZY = {
     "fields": ("Denoiser", "Field", "Guided"),
     "flow_map": ("FlowMap", "FlowMapSolver", "flow_map_of"),
     "guidance": ("Guidance",),
-    "loss": ("Loss", "TimeLaw", "Weighting", "weight_from_x0"),
+    "loss": ("Loss", "TimeLaw", "Weighting", "dropped", "mean_square", "times_of", "weight_from_x0"),
     "metric": ("Evaluation", "Measured", "Metric"),
     "network": ("Network",),
     "noise": ("Draw",),
@@ -120,6 +120,7 @@ __all__ = [
     "combine",
     "component",
     "convert",
+    "dropped",
     "expand",
     "field",
     "flow_map_of",
@@ -128,8 +129,10 @@ __all__ = [
     "kernel",
     "leaves",
     "lincomb",
+    "mean_square",
     "row",
     "sample",
+    "times_of",
     "tree_map",
     "weight_from_x0",
 ]

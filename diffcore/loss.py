@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 
 from diffcore.affine import Coeffs, Row
 from diffcore.component import Base
 from diffcore.fields import Denoiser
 from diffcore.noise import Draw
 from diffcore.process import Process
-from diffcore.tree import State
+from diffcore.tree import State, expand, leaves
 
 
 class Loss(Base):
@@ -70,3 +73,44 @@ class TimeLaw(Base):
     def __call__(self, process: Process, draw: Draw) -> Tensor:
         """One time per sample of `draw`, float64 [B], within [process.min_time, process.T]."""
         raise NotImplementedError
+
+
+# --- what losses share ------------------------------------------------------------------------------------------------
+
+
+def times_of(law: TimeLaw | None, process: Process, draw: Draw) -> Tensor:
+    """One time per sample, float64 [B]: those of the law, or uniform on [min_time, T] where there is none."""
+    if law is not None:
+        return law(process, draw)
+    return process.min_time + (process.T - process.min_time) * draw.uniform()
+
+
+def dropped(cond: Mapping[str, Any], null: Mapping[str, Any], rate: float, draw: Draw) -> dict[str, Any]:
+    """The conditions, in a fraction `rate` of the samples replaced by the null values where there are any, all together.
+
+    So the same network learns the unconditional field too (Ho and Salimans 2022, arXiv 2207.12598).
+    """
+    names = [name for name in cond if name in null]
+    if rate == 0 or not names:
+        return dict(cond)
+    drop = draw.uniform() < rate
+    return {**cond, **{name: _replaced(drop, cond[name], null[name]) for name in names}}
+
+
+def _replaced(drop: Tensor, value: Tensor, null: Any) -> Tensor:
+    null = torch.as_tensor(null, dtype=value.dtype, device=value.device)
+    return torch.where(expand(drop, value), null, value)
+
+
+def mean_square(found: State, target: State, weight: Any = 1.0) -> Tensor:
+    """The mean over the entries of a sample of weight * (found - target)^2, [B]; the weight is a number, [B] or per entry."""
+    targets = leaves(target)
+    share = weight / sum(leaf.numel() // len(leaf) for leaf in targets)
+    return reduce(torch.add, [_square_sum(a, b, share) for a, b in zip(leaves(found), targets, strict=True)])
+
+
+def _square_sum(found: Tensor, target: Tensor, weight: Any) -> Tensor:
+    square = mse_loss(found.to(target.dtype), target, reduction="none")
+    if isinstance(weight, Tensor) and weight.ndim > 1:
+        return (square * expand(weight, square)).flatten(1).sum(1)
+    return square.flatten(1).sum(1) * weight  # the gradient of a sum is a view, that of a mean is written out

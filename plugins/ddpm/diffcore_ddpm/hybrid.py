@@ -10,9 +10,9 @@ from torch import Tensor, nn
 import diffcore as dc
 
 from .bound import step_term, steps_of
-from .conditions import DROP, INDEX, NOISE, dropped
 from .indices import drawn, length
 from .learned import RangePosterior, base_of, is_range
+from .purposes import DROP, INDEX, NOISE
 
 
 @dc.component
@@ -52,7 +52,7 @@ class Hybrid(dc.Loss):
         i = drawn(draw.fold(INDEX), n)
         above, t, s = ((i + j).clamp_max(n) / n * process.T for j in (1, 0, -1))
         noised = process.corrupt(x0, t, draw.fold(NOISE))
-        known = model(noised.xt, noised.at, **dropped(cond, model.null, self.drop, draw.fold(DROP)))
+        known = model(noised.xt, noised.at, **dc.dropped(cond, model.null, self.drop, draw.fold(DROP)))
         name = base_of(model.prediction)
         simple = ((known.read(name) - noised.target(name, model.sigma_data)) ** 2).flatten(1).mean(1)
         k = steps_of(process, above, t, s)

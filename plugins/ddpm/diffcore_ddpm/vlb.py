@@ -11,8 +11,8 @@ from torch import Tensor
 import diffcore as dc
 
 from .bound import Variance, prior_term, step_term, steps_of
-from .conditions import DROP, INDEX, NOISE, dropped
 from .indices import drawn, length
+from .purposes import DROP, INDEX, NOISE
 
 
 @dc.component
@@ -42,6 +42,6 @@ class VLB(dc.Loss):
         i = drawn(draw.fold(INDEX), n)
         above, t, s = ((i + j).clamp_max(n) / n * process.T for j in (1, 0, -1))
         noised = process.corrupt(x0, t, draw.fold(NOISE))
-        known = model(noised.xt, noised.at, **dropped(cond, model.null, self.drop, draw.fold(DROP)))
+        known = model(noised.xt, noised.at, **dc.dropped(cond, model.null, self.drop, draw.fold(DROP)))
         k = steps_of(process, above, t, s)
         return torch.add(prior_term(process, x0), step_term(k, x0, known, self.variance, self.levels), alpha=n)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import reduce
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
 import diffcore as dc
 
@@ -48,41 +45,13 @@ class Denoising(dc.Loss):
         t = self.time_law(model.process, draw.fold(TIME))
         noised = model.process.corrupt(x0, t, draw.fold(NOISE), *self._paired(model.process, x0, draw, cond))
         cond = {name: value for name, value in cond.items() if self.coupling is None or name not in self.coupling.consumes}
-        cond = dropped(cond, model.null, self.drop, draw.fold(DROP))
+        cond = dc.dropped(cond, model.null, self.drop, draw.fold(DROP))
         found = model(noised.xt, noised.at, **cond).read(name)
         weight = self.weighting(noised.at, dc.row(name, noised.at, model.sigma_data))
-        return mean_square(found, noised.target(name, model.sigma_data), weight)
+        return dc.mean_square(found, noised.target(name, model.sigma_data), weight)
 
     def _paired(self, process: dc.Process, x0: dc.State, draw: dc.Draw, cond: Mapping[str, Any]) -> tuple[dc.State, ...]:
         """The noise as the coupling pairs it with the data; nothing where there is no coupling."""
         if self.coupling is None:
             return ()
         return (self.coupling.pair(x0, process.noise(x0, draw.fold(NOISE)), draw.fold(COUPLING), **cond),)
-
-
-def dropped(cond: Mapping[str, Any], null: Mapping[str, Any], rate: float, draw: dc.Draw) -> dict[str, Any]:
-    """The conditions, in a fraction `rate` of the samples replaced by the null values where there are any."""
-    names = [name for name in cond if name in null]
-    if rate == 0 or not names:
-        return dict(cond)
-    drop = draw.uniform() < rate
-    return {**cond, **{name: _replaced(drop, cond[name], null[name]) for name in names}}
-
-
-def _replaced(drop: Tensor, value: Tensor, null: Any) -> Tensor:
-    null = torch.as_tensor(null, dtype=value.dtype, device=value.device)
-    return torch.where(dc.expand(drop, value), null, value)
-
-
-def mean_square(found: dc.State, target: dc.State, weight: Tensor) -> Tensor:
-    """The mean over the entries of a sample of weight * (found - target)^2, [B]; the weight is [B] or per entry."""
-    targets = dc.leaves(target)
-    share = weight / sum(leaf.numel() // len(leaf) for leaf in targets)
-    return reduce(torch.add, [_square_sum(a, b, share) for a, b in zip(dc.leaves(found), targets, strict=True)])
-
-
-def _square_sum(found: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    square = mse_loss(found.to(target.dtype), target, reduction="none")
-    if weight.ndim > 1:
-        return (square * dc.expand(weight, square)).flatten(1).sum(1)
-    return square.flatten(1).sum(1) * weight  # the gradient of a sum is a view, that of a mean is written out

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from diffcore_denoising.denoising import Denoising, dropped
+from diffcore_denoising.denoising import Denoising
 from diffcore_denoising.time_laws import LogitNormal, LogNormal, Uniform
 from diffcore_denoising.weightings import EDM, SNR, Constant, MinSNR, Sigmoid
 
@@ -149,7 +149,7 @@ def test_a_network_that_starts_at_zero_has_unit_edm_loss(processes, prediction):
 def test_conditions_are_dropped_at_the_rate_and_together():
     n, rate = 20000, 0.1
     cond = {"label": torch.zeros(n, dtype=torch.int64), "style": torch.zeros(n, 2), "depth": torch.zeros(n)}
-    found = dropped(cond, {"label": 10, "style": 7.0}, rate, dc.Draw(1, range(n), block=1000))
+    found = dc.dropped(cond, {"label": 10, "style": 7.0}, rate, dc.Draw(1, range(n), block=1000))
     hit = found["label"] == 10
     assert abs(float(hit.double().mean()) - rate) < 4 * math.sqrt(rate * (1 - rate) / n)
     assert torch.equal(hit[:, None].expand(-1, 2), found["style"] == 7.0)

@@ -31,23 +31,12 @@ class TokenLoss(dc.Loss):
 
     def times(self, process: dc.Process, draw: dc.Draw) -> Tensor:
         """One time per sample, float64 [B]."""
-        if self.time_law is not None:
-            return self.time_law(process, draw.fold(TIME))
-        return process.min_time + (process.T - process.min_time) * draw.fold(TIME).uniform()
+        return dc.times_of(self.time_law, process, draw.fold(TIME))
 
     def noised(self, model: dc.Denoiser, x0: Tensor, draw: dc.Draw, cond: Mapping[str, Any]) -> tuple[dc.Corruption, Categorical]:
         """x_t at a random time, and what the model knows of x_0 then."""
         noised = model.process.corrupt(x0, self.times(model.process, draw).to(x0.device), draw.fold(NOISE))
-        return noised, model(noised.xt, noised.at, **self.dropped(model, draw, cond))
-
-    def dropped(self, model: dc.Denoiser, draw: dc.Draw, cond: Mapping[str, Any]) -> dict[str, Any]:
-        """The conditions, all of a sample's replaced by the null values with probability `drop`."""
-        names = [name for name in cond if name in model.null] if self.drop else []
-        if not names:
-            return dict(cond)
-        drop = draw.fold(DROP).uniform() < self.drop
-        null = {name: torch.as_tensor(model.null[name], device=cond[name].device) for name in names}
-        return {**cond, **{name: torch.where(drop, null[name], cond[name]) for name in names}}
+        return noised, model(noised.xt, noised.at, **dc.dropped(cond, model.null, self.drop, draw.fold(DROP)))
 
 
 def divergence(true: Tensor, found: Tensor) -> Tensor:

@@ -55,7 +55,4 @@ class NoisedLoss(dc.Loss):
 
     def times(self, model: dc.Denoiser, draw: dc.Draw) -> Tensor:
         """The times, float64 (B,)."""
-        process, draw = model.process, draw.fold(TIME)
-        if self.time_law is not None:
-            return self.time_law(process, draw)
-        return process.min_time + (process.T - process.min_time) * draw.uniform()
+        return dc.times_of(self.time_law, model.process, draw.fold(TIME))

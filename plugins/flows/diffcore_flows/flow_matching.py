@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 import diffcore as dc
@@ -36,33 +35,15 @@ class FlowMatching(dc.Loss):
     def __call__(self, model: dc.Denoiser, x0: dc.State, draw: dc.Draw, **cond: Any) -> Tensor:
         """Losses [B] of data x0 (B, ...); differentiable in the model's parameters."""
         process = model.process
-        t = uniform_times(process, draw.fold(TIME)) if self.time_law is None else self.time_law(process, draw.fold(TIME))
+        t = dc.times_of(self.time_law, process, draw.fold(TIME))
         noise = process.noise(x0, draw.fold(NOISE))
         if self.coupling is not None:
             noise = self.coupling.pair(x0, noise, draw.fold(COUPLING), **cond)
         mixed = process.corrupt(x0, t, draw.fold(NOISE), noise)
         known = model(mixed.xt, mixed.at, **self._kept(model, cond, draw.fold(DROP)))
-        return mean_square(process.velocity(mixed.xt, mixed.at, known), mixed.target("velocity"))
+        return dc.mean_square(process.velocity(mixed.xt, mixed.at, known), mixed.target("velocity"))
 
     def _kept(self, model: dc.Denoiser, cond: dict[str, Any], draw: dc.Draw) -> dict[str, Any]:
         """The network's conditions, null in a fraction of the rows."""
         kept = {name: value for name, value in cond.items() if self.coupling is None or name not in self.coupling.consumes}
-        drop = draw.uniform() < self.drop
-        return {name: _nulled(drop, value, model.null[name]) if name in model.null else value for name, value in kept.items()}
-
-
-def uniform_times(process: dc.Process, draw: dc.Draw) -> Tensor:
-    """Uniform on [min_time, T], float64 (B,)."""
-    return process.min_time + (process.T - process.min_time) * draw.uniform()
-
-
-def _nulled(drop: Tensor, value: Tensor, null: Any) -> Tensor:
-    null = torch.as_tensor(null, dtype=value.dtype, device=value.device)
-    return torch.where(dc.expand(drop.to(value.device), value), null, value)
-
-
-def mean_square(found: dc.State, target: dc.State) -> Tensor:
-    """The mean over all entries of a sample of (found - target)^2, (B,)."""
-    pairs = list(zip(dc.leaves(found), dc.leaves(target), strict=True))
-    size = sum(leaf[0].numel() for _, leaf in pairs)
-    return torch.stack([((a - b) ** 2).flatten(1).sum(1) for a, b in pairs]).sum(0) / size
+        return dc.dropped(kept, model.null, self.drop, draw)

@@ -1,0 +1,3 @@
+"""Random numbers of the losses by purpose."""
+
+INDEX, NOISE, DROP = 1, 2, 3
