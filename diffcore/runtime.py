@@ -16,7 +16,7 @@ from torch import Tensor
 from diffcore.errors import IncompatibleError, NumericsError
 from diffcore.fields import Field
 from diffcore.noise import Draw
-from diffcore.solver import Plan, Solver
+from diffcore.solver import Plan, Solver, hashable
 from diffcore.tree import State, leaves, pytree, tree_map
 
 Step = Callable[[State, Any, Any, State], tuple[State, Any]]
@@ -28,6 +28,12 @@ def run(field: Field, solver: Solver, x: State, grid: Tensor, draw: Draw, mode: 
         raise IncompatibleError(f"solver {type(solver).__name__} owns its loop and runs in eager mode only")
     if grid.ndim > 1:
         raise IncompatibleError(f"mode '{mode}' runs grids of one time per step; run a grid of per-entry times in eager mode")
+    for part in (solver, field.process, *field.guidance, field.flow_map):
+        if not hashable(part):
+            raise IncompatibleError(
+                f"mode '{mode}' keeps its graphs by the fields of their components, and a field of {type(part).__name__} has no "
+                f"hash (a dict or a list); run it in eager mode"
+            )
     plan = solver.plan(field.process, grid)
     with torch.set_grad_enabled(grad):
         if mode == "graph":
@@ -67,11 +73,12 @@ def _loop(step: Step, solver: Solver, rows: list[Any], x: State, noise: list[Sta
 
 
 def _noise(field: Field, solver: Solver, plan: Plan, x: State, draw: Draw) -> list[State]:
-    """The noise of every step, of one shape: zeros where none is drawn; None for a deterministic solver."""
+    """The noise of every step, of one shape: zeros where none is drawn; None in a run that draws none at all."""
     if not plan.stochastic:
         return [None] * plan.steps
     drawn = [solver.noise(field.process, x, draw.at(i + 1)) if plan.draws(i) else None for i in range(plan.steps)]
-    zeros = tree_map(torch.zeros_like, next((z for z in drawn if z is not None), None))
+    made = [z for z in drawn if z is not None]
+    zeros = tree_map(torch.zeros_like, made[0]) if made else None
     return [zeros if z is None else z for z in drawn]
 
 

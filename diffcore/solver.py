@@ -195,7 +195,7 @@ class Solver(Base):
         Per-pixel times, buffers, processes with parameters, and components that cannot be hashed are planned anew.
         """
         process = field.process
-        if reuse or grid.ndim > 1 or isinstance(process, nn.Module) or not _hashable((self, process)):
+        if reuse or grid.ndim > 1 or isinstance(process, nn.Module) or not hashable((self, process)):
             plan = self.plan(process, grid)
             return plan, plan.rows(field, x, reuse=reuse)
         key = (self, process, tuple(grid.tolist()), tuple((leaf.shape[0], leaf.dtype, leaf.device) for leaf in leaves(x)))
@@ -225,7 +225,8 @@ class Solver(Base):
             yield x
 
 
-def _hashable(value: Any) -> bool:
+def hashable(value: Any) -> bool:
+    """Whether a component can be the key of a cache: a field that holds a dict or a list forbids it."""
     try:
         hash(value)
     except TypeError:

@@ -99,3 +99,27 @@ def test_the_cost_of_a_compiled_run_is_that_of_its_graph(registry, monkeypatch):
     eager, fast = (dc.sample(field, solver, x, mode=mode) for mode in ("eager", "compile"))
     torch.testing.assert_close(fast.x, eager.x)
     assert (eager.nfe, fast.nfe) == (10 + 4, 30)  # eager: times 0.5, 0.4, 0.3, 0.2 of the grid are inside
+
+
+def test_a_run_that_draws_no_noise_at_all(registry, monkeypatch):
+    """One ancestral step to clean data: the plan is stochastic, its only weight is 0."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    torch.compiler.reset()
+    process, x = registry.make("process", "flow"), torch.ones(2, 1, dtype=torch.float64)
+    field = dc.Field(process, dc.Denoiser(net, "velocity", process=process))
+    solver = registry.make("solver", "ancestral", steps=1)
+    eager, fast = (dc.sample(field, solver, x, mode=mode).x for mode in ("eager", "compile"))
+    torch.testing.assert_close(fast, eager)
+
+
+def test_a_component_that_cannot_be_a_key_is_named(registry):
+    @dc.component
+    class Tabled(dc.Solver):
+        """Has a table."""
+
+        table: dict[str, float] = dc.field(factory=dict, doc="not used")
+
+    process = registry.make("process", "flow")
+    field = dc.Field(process, dc.Denoiser(net, "velocity", process=process))
+    with pytest.raises(dc.IncompatibleError, match=r"a field of Tabled has no hash .* run it in eager mode"):
+        dc.sample(field, Tabled(table={"a": 1.0}), torch.zeros(1, 1), mode="compile")
