@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from diffcore.fields import count_parameters
+from diffcore.measuring import cost
 from diffcore.pipeline import Pipeline
 
 
@@ -17,7 +18,7 @@ def explain(pipeline: Pipeline) -> dict[str, Any]:
     if hasattr(at, "alpha"):
         for row, a, s, lam in zip(rows, at.alpha.tolist(), at.sigma.tolist(), at.lam.tolist(), strict=True):
             row.update(alpha=a, sigma=s, lam=lam)
-    calls, nfe = pipeline.cost(pipeline.spec.solver)
+    calls, nfe = cost(pipeline, pipeline.spec.solver)
     return {
         "data": pipeline.registry.id_of(type(pipeline.spec.data)),
         "shape": list(pipeline.source.shape),

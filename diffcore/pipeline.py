@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,24 +12,25 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from diffcore import checkpoint, distributed, weights
+from diffcore import checkpoint, distributed, measuring, resuming, weights
 from diffcore.data import Loader, Source
 from diffcore.errors import CheckpointError, IncompatibleError, SpecError
 from diffcore.fields import Denoiser, Field
-from diffcore.fitting import label, problems
+from diffcore.fitting import problems
 from diffcore.interrupt import Interrupt
-from diffcore.metric import Evaluation, Measured
 from diffcore.noise import Draw, mix
 from diffcore.process import Process
 from diffcore.registry import Registry
-from diffcore.sampling import Result, frames, sample
-from diffcore.solver import Solver, evolve
+from diffcore.sampling import Result, sample
+from diffcore.solver import Solver
 from diffcore.specs.spec import Spec
 from diffcore.trainer import Job, Player, Report
 from diffcore.tree import State, tree_map
 
 SAMPLING = 0x5A3
 """Salt of all sampling noise, which separates it from the noise of training under the same seed."""
+AFTER_TRAINING = ("sampling", "solver", "guidance", "metrics", "evaluation")
+"""Sections of a spec that say nothing about training."""
 
 
 class Progress(Protocol):
@@ -223,7 +223,7 @@ class Pipeline:
         job, trainer = self.job(), self.spec.trainer
         players = list(trainer.players(job.parts))
         folder = Path(out) / "checkpoints" if out is not None else None
-        step = self._resume(folder, players, say) if folder else 0
+        step = resuming.restore(folder, players, self.parts, self.identity(), say) if folder else 0
         for module in job.parts.values():
             module.train()
         if progress:
@@ -235,73 +235,22 @@ class Pipeline:
                     if log and (step % trainer.log_every == 0 or step == trainer.steps):
                         log(report)
                     if folder and (step % trainer.checkpoint_every == 0 or step == trainer.steps):
-                        self._checkpoint(folder, players, step)
+                        resuming.keep(folder, players, self.parts, self.identity(), step, trainer.keep)
                     if progress:
                         progress.update(step, **report.numbers)
                     interrupt.check()
             except KeyboardInterrupt:
                 if folder and not interrupt.forced and distributed.world()[1] == 1:
-                    self._checkpoint(folder, players, step)
+                    resuming.keep(folder, players, self.parts, self.identity(), step, trainer.keep)
                 raise
             finally:
                 if progress:
                     progress.close()
         self._use_average(players)
 
-    def _checkpoint(self, folder: Path, players: Sequence[Player], step: int) -> None:
-        if distributed.world()[0] == 0:
-            tensors: dict[str, Tensor] = {}
-            numbers: dict[str, Any] = {}
-            for player in players:
-                held, counted = player.state()
-                tensors.update(held)
-                numbers.update(counted)
-            tensors.update(self._unplayed(players))
-            meta = {"step": step, "numbers": numbers, "identity": self.identity()}
-            checkpoint.save(folder / f"step-{step:08d}.safetensors", tensors, meta)
-            checkpoint.prune(folder, self.spec.trainer.keep)
-        distributed.barrier()
-
-    @torch.no_grad()
-    def _resume(self, folder: Path, players: Sequence[Player], say: Callable[[str], None]) -> int:
-        found = checkpoint.latest(folder)
-        if found is None:
-            return 0
-        tensors, meta, refused = found
-        self._same(folder, meta["identity"])
-        for line in refused:
-            say(f"refused a checkpoint: {line}; going on from the one before it, step {meta['step']}")
-        for player in players:
-            player.restore(tensors, meta["numbers"])
-        for name, value in self._unplayed(players).items():
-            if name not in tensors or tensors[name].shape != value.shape:
-                raise CheckpointError(f"the checkpoint has no '{name.removeprefix('state/')}' of shape {tuple(value.shape)}")
-            value.copy_(tensors[name])
-        return int(meta["step"])
-
-    def _unplayed(self, players: Sequence[Player]) -> dict[str, Tensor]:
-        """The state of the modules that no player has: buffers, teachers, averages."""
-        played = {id(parameter) for player in players for parameter in player.parameters.values()}
-        return {
-            f"state/{role}.{key}": value
-            for role, module in self.parts.items()
-            for key, value in module.state_dict(keep_vars=True).items()
-            if id(value) not in played
-        }
-
     def check_resumable(self, out: str | Path) -> None:
         """Raise `CheckpointError`, naming what differs, where `out` holds the training of another spec."""
-        found = checkpoint.latest(Path(out) / "checkpoints")
-        if found is not None:
-            self._same(Path(out) / "checkpoints", found[1]["identity"])
-
-    def _same(self, folder: Path, stored: Mapping[str, Any]) -> None:
-        differing = _differences(stored, self.identity())
-        if differing:
-            raise CheckpointError(
-                f"the checkpoints in {folder} belong to another spec ({'; '.join(differing[:5])}); choose another --out, remove "
-                f"that folder, or start from its weights with 'init'"
-            )
+        resuming.check(Path(out) / "checkpoints", self.identity())
 
     def identity(self) -> dict[str, Any]:
         """What must agree for a checkpoint to be continued: everything in the spec that changes training.
@@ -311,7 +260,7 @@ class Pipeline:
         free = ["checkpoint_every", "keep", "log_every"]
         if getattr(self.spec.trainer, "final_lr", 0.0) is None:
             free.append("steps")
-        return _identity(self.registry, self.spec, ("sampling", "solver", "guidance", "metrics", "evaluation", "name"), free)
+        return resuming.identity(self.registry, self.spec, without=(*AFTER_TRAINING, "name"), free=free)
 
     @torch.no_grad()
     def _use_average(self, players: Sequence[Player]) -> None:
@@ -400,87 +349,6 @@ class Pipeline:
             chosen[name] = value
         return chosen
 
-    # --- measuring ----------------------------------------------------------------------------------------------------
-
-    def for_calls(self, solver: Solver, calls: int) -> Solver | None:
-        """The solver with as many steps as fit into a budget of network calls; None where not one step fits."""
-        for steps in range(calls, 0, -1):
-            candidate = evolve(solver, steps=steps)
-            try:
-                if self.cost(candidate)[0] <= calls:
-                    return candidate
-            except SpecError:  # this number of steps has no grid
-                continue
-        return None
-
-    def cost(self, solver: Solver) -> tuple[int, float]:
-        """Calls and evaluations per sample of one run under the spec's guidance, counted on a network that computes nothing."""
-        shape = self.source.shape
-        outputs = self.process.output_shape(shape, self.spec.prediction)
-
-        def net(x: State, t: Tensor, **_: Any) -> State:
-            return x if outputs == shape else torch.zeros(len(t), *outputs)
-
-        counted = Denoiser(net, self.spec.prediction, process=self.process, null=self.denoiser.null)
-        cond = {k: v[:1] for k, v in self.conditions(1, {}).items()}
-        field = Field(self.process, counted, self.spec.guidance, cond=cond, flow_map=self.spec.flow_map)
-        start = self.process.prior(shape, Draw(0, [0]))
-        *_, last = frames(field, solver, start)
-        return last.calls, last.nfe
-
-    def measure(
-        self, solver: Solver, *, budget: int | None = None, progress: Progress | None = None
-    ) -> tuple[dict[str, Any], Samples]:
-        """One row of the table, every metric on samples of one solver, and the samples."""
-        plan = self.spec.evaluation
-        made = self.sample(plan.n, plan.seed, solver=solver, batch=plan.batch, progress=progress)
-        reference, cond = self.reference(2 * plan.n)
-        ev = Evaluation(
-            samples=tree_map(lambda leaf: leaf.cpu(), self.shown(made.x)),
-            reference=reference,
-            cond={k: v.cpu() for k, v in made.cond.items()},
-            reference_cond=cond,
-            reference_name=self.registry.id_of(type(self.spec.data)),
-            nfe=made.nfe,
-            calls=made.calls,
-            seconds=made.seconds,
-            field=self.field({k: v.to(self.device) for k, v in made.cond.items()}),
-            data=self.spec.data,
-        )
-        measured: dict[str, Measured] = {}
-        for metric in self.spec.metrics:
-            for name, value in metric.measure(ev).items():
-                taken = name in measured
-                measured[f"{name} ({label(self.registry, metric)})" if taken else name] = value
-        row = {
-            "solver": self.registry.id_of(type(solver)),
-            "label": label(self.registry, solver),
-            "steps": solver.steps,
-            "budget": budget,
-            "calls": made.calls,
-            "nfe": made.nfe,
-            "seconds": made.seconds,
-            "n": plan.n,
-            "metrics": {name: attrs.asdict(value) for name, value in measured.items()},
-        }
-        return row, made
-
-    def shown(self, x: State) -> State:
-        """States as metrics and pictures compare them: decoded, and in [-1, 1] where the data has a range."""
-        declared = self.spec.data.value_range
-        raw = self.spec.data.decode(x)
-        return raw if declared is None else declared.to_model(raw)
-
-    def reference(self, n: int) -> tuple[Any, dict[str, Tensor]]:
-        """Up to n real samples in the range of `shown`, drawn without replacement by the spec's seed."""
-        size = self.source.size
-        count = n if size is None else min(n, size)
-        generator = torch.Generator().manual_seed(mix(self.spec.seed, 0x2EF) & 0x7FFFFFFF)
-        ids = torch.arange(count) + 2**40 if size is None else torch.randperm(size, generator=generator)[:count]
-        raw, cond = self.source.batch(ids)
-        declared = self.spec.data.value_range
-        return (raw if declared is None else declared.to_model(raw)), dict(cond)
-
     def evaluate(
         self, *, progress: Progress | None = None, done: Callable[[dict[str, Any], Samples], None] | None = None
     ) -> list[dict[str, Any]]:
@@ -489,17 +357,7 @@ class Pipeline:
 
         done: called with each row and its samples as soon as they are there.
         """
-        rows: list[dict[str, Any]] = []
-        plan = self.spec.evaluation
-        wanted: list[tuple[Solver, int | None]] = [(self.spec.solver, None)]
-        wanted += [(found, c) for s in plan.solvers for c in plan.calls if (found := self.for_calls(s, c)) is not None]
-        wanted += [(solver, None) for solver in plan.solvers if not plan.calls]
-        for solver, budget in wanted:
-            row, made = self.measure(solver, budget=budget, progress=progress)
-            rows.append(row)
-            if done:
-                done(row, made)
-        return rows
+        return list(measuring.table(self, progress, done or (lambda row, made: None)))
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -535,8 +393,9 @@ class Pipeline:
         spec = load_spec(meta["spec"], registry, overrides, name=str(file))
         if overrides:
             trained = load_spec(meta["spec"], registry, name=str(file))
-            sections = ("data", "sampling", "solver", "guidance", "flow_map", "metrics", "evaluation", "name")
-            changed = _differences(_identity(registry, trained, sections, ()), _identity(registry, spec, sections, ()))
+            sections = (*AFTER_TRAINING, "data", "flow_map", "name")
+            before, after = (resuming.identity(registry, each, without=sections) for each in (trained, spec))
+            changed = resuming.differences(before, after)
             if changed:
                 raise SpecError(f"--set cannot change what {file} was trained with: {'; '.join(changed)}; train again for that")
         pipeline = cls(attrs.evolve(spec, init=None), registry, device)
@@ -544,21 +403,3 @@ class Pipeline:
         weights.check_process(file, meta["fingerprint"], pipeline.process)
         pipeline.spec = spec
         return pipeline
-
-
-def _identity(registry: Registry, spec: Spec, without: Sequence[str], free: Sequence[str]) -> dict[str, Any]:
-    """The spec as plain data without some sections and without some fields of the trainer, as JSON gives it back."""
-    from diffcore.specs import unstructure
-
-    raw = {k: v for k, v in unstructure(registry, spec).items() if k not in without}
-    raw["trainer"] = {k: v for k, v in raw["trainer"].items() if k not in free}
-    return json.loads(json.dumps(raw))
-
-
-def _differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """`path: old -> new` for every value that differs."""
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return [] if old == new else [f"{path}: {json.dumps(old)} -> {json.dumps(new)}"]
-    before, after = cast(dict[str, Any], old), cast(dict[str, Any], new)
-    below = [_differences(before.get(k), after.get(k), f"{path}.{k}" if path else k) for k in sorted({*before, *after})]
-    return [difference for found in below for difference in found]

@@ -15,6 +15,7 @@ from torch.utils._pytree import keystr, tree_leaves_with_path
 from diffcore import checkpoint, distributed
 from diffcore.data import Range
 from diffcore.errors import CheckpointError, SpecError
+from diffcore.measuring import reference
 from diffcore.pictures import are_images, are_points, paths, picture, require_packages, trajectory
 from diffcore.pipeline import Pipeline, Progress, Samples, assemble
 from diffcore.record import MetricsLog, file_name, lock, place, read_rows
@@ -104,8 +105,8 @@ def sample_run(
 ) -> tuple[Samples, Path]:
     """Sample a trained run; nothing else has to be remembered. Returns the samples and the file they went to.
 
-    out: .safetensors (x in the data's range, and conditions), .npz, or .png (a grid); default in the run directory, under a
-    name that says what was asked for.
+    out: .safetensors (x in the data's range, and conditions), .npz, .png (a grid) or .txt (samples that are text); default in
+    the run directory, under a name that says what was asked for.
     """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     asked = {"seed": seed, **({} if n is None else {"n": n}), **(cond or {})}
@@ -254,7 +255,7 @@ def _first(pipeline: Pipeline, raw: State) -> State:
 
 def _real(pipeline: Pipeline) -> State:
     """As many real samples as the spec makes, in the data's range."""
-    real, declared = pipeline.reference(pipeline.spec.sampling.n)[0], pipeline.spec.data.value_range
+    real, declared = reference(pipeline, pipeline.spec.sampling.n)[0], pipeline.spec.data.value_range
     return real if declared is None else declared.to_raw(real)
 
 
@@ -263,7 +264,7 @@ def _span(pipeline: Pipeline) -> Range:
     declared = pipeline.spec.data.value_range
     if declared is not None:
         return declared
-    real = pipeline.reference(1000)[0]
+    real = reference(pipeline, 1000)[0]
     lo, hi = float(real.min()), float(real.max())
     margin = 0.05 * (hi - lo) or 1.0
     return Range(lo=lo - margin, hi=hi + margin)

@@ -100,11 +100,11 @@ def play(finished: list[int], *, presses: int, error: Exception | None = None) -
 
 @pytest.mark.parametrize(("presses", "done"), [(1, [1, 2]), (2, [1])])
 def test_the_first_control_c_waits_for_the_end_of_the_step_and_the_second_does_not(presses: int, done: list[int]):
-    finished: list[int] = []
+    finished, before = list[int](), signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         play(finished, presses=presses)
     assert finished == done
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def press_after_the_last_step() -> None:

@@ -197,6 +197,19 @@ def test_solvers_are_measured_with_their_own_steps_where_no_budget_is_named(regi
     assert all(len([m for m in r["metrics"] if m.startswith("SW2")]) == 2 for r in rows)
 
 
+def test_a_solver_named_twice_is_sampled_once(registry):
+    """The main solver is often a row of the comparison too: it costs nothing there, and has the row's budget."""
+    spec = with_(evaluation={"n": 8, "solvers": [{"type": "euler"}, {"type": "heun"}], "calls": [3, 6]})
+    made = []
+    rows = dc.assemble(spec, registry=registry).evaluate(done=lambda row, samples: made.append(samples))
+    assert [(r["label"], r["steps"], r["budget"]) for r in rows] == [
+        ("euler", 3, None), ("euler", 3, 3), ("euler", 6, 6), ("heun", 2, 3), ("heun", 3, 6),
+    ]  # fmt: skip
+    assert len({id(samples) for samples in made}) == 4
+    assert made[0] is made[1]
+    assert rows[0]["metrics"] == rows[1]["metrics"]
+
+
 @dc.component
 class Pairs(dc.Data):
     """States that are dicts: a position and a velocity."""

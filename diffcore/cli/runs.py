@@ -111,7 +111,7 @@ def _classes(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, .
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Sample i depends on seed and i.")
 @click.option("--cond", multiple=True, metavar="NAME=CLASS", callback=_classes, help="Condition (default: all classes in turn).")
 @set_option
-@click.option("--out", metavar="FILE", help="A .safetensors, .npz or .png file (default: in RUN/samples).")
+@click.option("--out", metavar="FILE", help="A .safetensors, .npz, .png or .txt file (default: in RUN/samples).")
 @device_option
 def sample(
     run: str,
