@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffcore.component import Base, component, field
 from diffcore.errors import DataError, SpecError
@@ -77,6 +77,12 @@ class Data(Base):
         """What the network makes, as raw values, clipped to the declared range."""
         declared = self.value_range
         return x if declared is None else declared.to_raw(x.clamp(-1, 1))
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        """Modules that `encode` and `decode` use, by role: a codec. They are not trained; they are saved with the run's weights,
+        and a loaded run has them from there. The pipeline puts them on its device; states they are given may be elsewhere.
+        """
+        return {}
 
     def texts(self, raw: State) -> list[str] | None:
         """Raw samples as text, one line each, for reports; None where they are not text."""

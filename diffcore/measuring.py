@@ -26,19 +26,23 @@ Done = Callable[[Row, "Samples"], None]
 
 
 def table(pipeline: Pipeline, progress: Progress | None, done: Done) -> Iterator[Row]:
-    """A row for the main solver, and one for every solver of `evaluation` at every budget; equal solvers are sampled once."""
-    plan = pipeline.spec.evaluation
-    wanted: list[tuple[Solver, int | None]] = [(pipeline.spec.solver, None)]
-    wanted += [(s, c) for solver in plan.solvers for c in plan.calls if (s := for_calls(pipeline, solver, c)) is not None]
-    wanted += [(solver, None) for solver in plan.solvers if not plan.calls]
+    """A row for every solver of the spec; equal solvers are sampled once."""
     measured: list[tuple[Solver, Row, Samples]] = []
-    for solver, budget in wanted:
+    for solver, budget in solvers(pipeline):
         known = next(((row, made) for other, row, made in measured if other == solver), None)
         row, made = known or measure(pipeline, solver, progress)
         measured.append((solver, row, made))
         row = {**row, "budget": budget}
         done(row, made)
         yield row
+
+
+def solvers(pipeline: Pipeline) -> list[tuple[Solver, int | None]]:
+    """The main solver, and those of `evaluation` at every budget they can meet, each with its budget."""
+    plan = pipeline.spec.evaluation
+    wanted: list[tuple[Solver, int | None]] = [(pipeline.spec.solver, None)]
+    wanted += [(s, c) for solver in plan.solvers for c in plan.calls if (s := for_calls(pipeline, solver, c)) is not None]
+    return wanted + [(solver, None) for solver in plan.solvers if not plan.calls]
 
 
 def measure(pipeline: Pipeline, solver: Solver, progress: Progress | None = None) -> tuple[Row, Samples]:
@@ -118,5 +122,5 @@ def cost(pipeline: Pipeline, solver: Solver) -> tuple[int, float]:
     counted = Denoiser(net, spec.prediction, process=process, null=pipeline.denoiser.null)
     cond = {k: v[:1] for k, v in pipeline.conditions(1, {}).items()}
     field = Field(process, counted, spec.guidance, cond=cond, flow_map=spec.flow_map)
-    *_, last = frames(field, solver, process.prior(shape, Draw(0, [0])))
+    *_, last = frames(field, solver.stand_in(), process.prior(shape, Draw(0, [0])))
     return last.calls, last.nfe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ from diffcore.specs.spec import Spec
 from diffcore.trainer import Job, Player, Report
 from diffcore.tree import State, tree_map
 
+FITTING = 0xF17
+"""Salt of the noise from which solvers are fitted to a model."""
 SAMPLING = 0x5A3
 """Salt of all sampling noise, which separates it from the noise of training under the same seed."""
 AFTER_TRAINING = ("sampling", "solver", "guidance", "metrics", "evaluation")
@@ -128,6 +131,9 @@ class Pipeline:
             more = spec.loss.parts(self.denoiser, self.source.shape, self.source.classes)
         self.extra = {role: module.to(self.device) for role, module in more.items()}
         self.denoiser.parts = self.parts
+        codec = spec.data.parts()
+        self.codec = {role: module.to(self.device).requires_grad_(False).eval() for role, module in codec.items()}
+        self.fits: dict[str, Mapping[str, Tensor]] = {}
 
     @contextmanager
     def _seeded(self, part: int) -> Generator[None]:
@@ -168,7 +174,7 @@ class Pipeline:
 
     @property
     def parts(self) -> dict[str, nn.Module]:
-        """The modules with parameters, by role."""
+        """The modules that training may change, by role."""
         process = {"process": self.process} if isinstance(self.process, nn.Module) else {}
         return {"network": self.net, **process, **self.extra}
 
@@ -247,6 +253,7 @@ class Pipeline:
                 if progress:
                     progress.close()
         self._use_average(players)
+        self.fits.clear()
 
     def check_resumable(self, out: str | Path) -> None:
         """Raise `CheckpointError`, naming what differs, where `out` holds the training of another spec."""
@@ -322,7 +329,7 @@ class Pipeline:
         keep_frames: bool = False,
     ) -> Result:
         """The samples with these global numbers, in one batch."""
-        solver = solver or self.spec.solver
+        solver = self.ready(solver or self.spec.solver)
         draw = Draw(seed, ids, salt=SAMPLING, device=self.device)
         self.net.eval()
         x = self.process.prior(self.source.shape, draw)
@@ -330,6 +337,26 @@ class Pipeline:
         return sample(
             self.field(cond, guided=guided), solver, x, seed=mix(seed, SAMPLING), ids=ids, mode=mode, keep_frames=keep_frames
         )
+
+    def ready(self, solver: Solver) -> Solver:
+        """The solver with what it must know about this model under the spec's guidance, found out once and kept in `fits`."""
+        if not solver.fit_on:
+            return solver
+        key = self.fit_key(solver)
+        if key not in self.fits:
+            draw = Draw(self.spec.seed, range(solver.fit_on), salt=FITTING, device=self.device)
+            cond = {k: v.to(self.device) for k, v in self.conditions(solver.fit_on, self.spec.sampling.cond).items()}
+            self.net.eval()
+            with torch.no_grad():
+                self.fits[key] = solver.fit(self.field(cond), self.process.prior(self.source.shape, draw))
+        return solver.fitted(self.fits[key])
+
+    def fit_key(self, solver: Solver) -> str:
+        """What a fit depends on beside the weights: the solver, the guidance, the conditions."""
+        from diffcore.specs import unstructure
+
+        parts = (solver, self.spec.guidance, self.spec.flow_map, self.spec.sampling.cond)
+        return json.dumps([unstructure(self.registry, part) for part in parts])
 
     def conditions(self, n: int, cond: Mapping[str, Any]) -> dict[str, Tensor]:
         """One class per sample for every condition of the data: as asked, else cycled. Raises `SpecError` for unknown ones."""
@@ -367,7 +394,8 @@ class Pipeline:
 
         path = Path(path)
         target = path if path.suffix == ".safetensors" else path / "weights.safetensors"
-        weights.write(target, self.parts, {"spec": dump(self.registry, self.spec), "fingerprint": self.process.fingerprint()})
+        meta = {"spec": dump(self.registry, self.spec), "fingerprint": self.process.fingerprint()}
+        weights.write(target, {**self.parts, **self.codec}, meta, self.fits)
         return target
 
     @classmethod
@@ -399,7 +427,8 @@ class Pipeline:
             if changed:
                 raise SpecError(f"--set cannot change what {file} was trained with: {'; '.join(changed)}; train again for that")
         pipeline = cls(attrs.evolve(spec, init=None), registry, device)
-        weights.take(file, tensors, pipeline.parts)
+        weights.take(file, tensors, {**pipeline.parts, **pipeline.codec})
+        pipeline.fits = weights.fits_of(tensors, meta)
         weights.check_process(file, meta["fingerprint"], pipeline.process)
         pipeline.spec = spec
         return pipeline

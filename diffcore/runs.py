@@ -12,10 +12,11 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import keystr, tree_leaves_with_path
 
-from diffcore import checkpoint, distributed
+from diffcore import checkpoint, distributed, weights
 from diffcore.data import Range
 from diffcore.errors import CheckpointError, SpecError
-from diffcore.measuring import reference
+from diffcore.fitting import label
+from diffcore.measuring import reference, solvers
 from diffcore.pictures import are_images, are_points, paths, picture, require_packages, trajectory
 from diffcore.pipeline import Pipeline, Progress, Samples, assemble
 from diffcore.record import MetricsLog, file_name, lock, place, read_rows
@@ -47,6 +48,7 @@ def run(
         write_samples(made, folder / "samples" / "samples.safetensors")
     evaluate_pipeline(pipeline, folder, progress)
     if first:
+        _keep_fits(pipeline, folder)
         picture_samples(pipeline, _first(pipeline, made.raw()), folder / "samples" / "samples.png")
         write_texts(pipeline, made.raw(), folder / "samples" / "samples.txt")
         picture_trajectory(pipeline, folder / "samples")
@@ -133,8 +135,30 @@ def evaluate_run(
     pipeline = Pipeline.load(path, overrides=overrides, device=device)
     rows = evaluate_pipeline(pipeline, folder, progress)
     if distributed.world()[0] == 0:
+        _keep_fits(pipeline, folder)
         report([folder], folder / "report.html")
     return rows
+
+
+def fit_run(path: str | Path, *, overrides: Sequence[str] = (), device: str | None = None) -> list[tuple[str, Sequence[str]]]:
+    """Find out what the solvers of a trained run must know about its model, and save it with the weights.
+
+    Returns every solver that needed a fit, with what was found, in lines for a reader.
+    """
+    pipeline = Pipeline.load(path, overrides=overrides, device=device)
+    told: dict[str, tuple[str, Sequence[str]]] = {}
+    for solver, _ in solvers(pipeline):
+        if solver.fit_on:
+            pipeline.ready(solver)
+            key = pipeline.fit_key(solver)
+            told[key] = f"{label(pipeline.registry, solver)}, {solver.steps} steps", solver.why(pipeline.fits[key])
+    _keep_fits(pipeline, weights.find(Path(path)))
+    return list(told.values())
+
+
+def _keep_fits(pipeline: Pipeline, path: Path) -> None:
+    if pipeline.fits:
+        weights.write_fits(weights.find(path), pipeline.fits)
 
 
 def evaluate_pipeline(pipeline: Pipeline, folder: Path, progress: Progress | None = None) -> list[dict[str, Any]]:

@@ -8,14 +8,38 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from diffcore.checkpoint import checkpoints, save
+from diffcore.checkpoint import checkpoints, load, save
 from diffcore.errors import CheckpointError
 from diffcore.process import Process
 
+Fits = Mapping[str, Mapping[str, Tensor]]
+"""What solvers know about a model: by solver (as JSON), then by name."""
 
-def write(path: Path, parts: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> None:
-    """Write the state of every module, named `role.key`, and the metadata."""
-    save(path, {f"{role}.{k}": v for role, module in parts.items() for k, v in module.state_dict().items()}, meta)
+
+def write(path: Path, parts: Mapping[str, nn.Module], meta: Mapping[str, Any], fits: Fits) -> None:
+    """Write the state of every module, named `role.key`, what solvers know about the model, and the metadata."""
+    state = {f"{role}.{k}": v for role, module in parts.items() for k, v in module.state_dict().items()}
+    save(path, {**state, **_named(fits)}, {**meta, "fits": list(fits)})
+
+
+def write_fits(path: Path, fits: Fits) -> None:
+    """Write what solvers know about the model beside the weights that are in a file; everything else in it stays."""
+    tensors, meta = load(path)
+    state = {k: v for k, v in tensors.items() if not k.startswith("fit:")}
+    save(path, {**state, **_named(fits)}, {**meta, "fits": list(fits)})
+
+
+def _named(fits: Fits) -> dict[str, Tensor]:
+    return {f"fit:{i}.{name}": value for i, found in enumerate(fits.values()) for name, value in found.items()}
+
+
+def fits_of(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> dict[str, Mapping[str, Tensor]]:
+    """What a weights file says that solvers know about the model."""
+    prefixes = {key: f"fit:{i}." for i, key in enumerate(meta["fits"])}
+    return {
+        key: {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
+        for key, prefix in prefixes.items()
+    }
 
 
 def find(path: Path, field: str = "") -> Path:

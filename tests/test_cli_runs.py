@@ -240,6 +240,11 @@ def test_evaluate_gives_the_table_of_the_run(place: Path):
     assert [v[2] for v in values(told)] == pytest.approx([v[2] for v in values(before)])
 
 
+def test_fit_of_a_run_whose_solvers_need_none_says_so(place: Path):
+    assert "no solver of" in call("fit", place / "run").stdout
+    assert json.loads(call("fit", place / "run", "--json").stdout) == {}
+
+
 def test_evaluate_with_another_spec_says_so_beside_the_table(place: Path, tmp_path: Path):
     run = tmp_path / "run"
     shutil.copytree(place / "run", run)

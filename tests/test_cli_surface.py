@@ -24,6 +24,7 @@ SURFACE = {
     "train": ["SPEC", "--set", "--out", "--device", "-v --verbose"],
     "sample": ["RUN", "-n", "--seed", "--cond", "--set", "--out", "--device", "-v --verbose"],
     "evaluate": ["RUN", "--set", "--device", "--json", "-v --verbose"],
+    "fit": ["RUN", "--set", "--device", "--json", "-v --verbose"],
     "compare": ["RUNS", "--out", "--json", "-v --verbose"],
     "new plugin": ["NAME", "--kind", "--dir", "-v --verbose"],
     "conform": ["TARGET", "--json", "-v --verbose"],

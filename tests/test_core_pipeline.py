@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cached_property
 from typing import Any, ClassVar
 
 import pytest
@@ -368,3 +369,46 @@ def test_trainable_weights_of_no_player_are_resumed(tmp_path, registry):
         again.parts["critic"].weight.zero_()
     again.train(tmp_path)
     assert torch.equal(again.parts["critic"].weight, first.parts["critic"].weight)
+
+
+@dc.component
+class Doubled(dc.Data):
+    """Points that the network sees through a module of the data: a codec with one number."""
+
+    base: dc.Data = dc.field(doc="the points")
+    number: float = dc.field(default=2.0, doc="what the module is made with")
+
+    @cached_property
+    def module(self):
+        module = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.constant_(module.weight, self.number)
+        return module
+
+    def open(self):
+        return self.base.open()
+
+    def parts(self):
+        return {"codec": self.module}
+
+    def encode(self, raw):
+        return self.base.encode(raw) * self.module.weight
+
+    def decode(self, x):
+        return self.base.decode(x / self.module.weight)
+
+
+def test_modules_of_the_data_are_saved_and_not_trained(registry, tmp_path):
+    """A loaded run decodes by the codec it was trained with, whatever the data would make today."""
+    registry.add(Doubled)
+    spec = with_(data={"type": "doubled", "base": {"type": "two-moons"}, "number": 3.0})
+    pipeline = dc.assemble(spec, registry=registry)
+    pipeline.train(tmp_path)
+    assert float(pipeline.codec["codec"].weight) == 3.0
+    with torch.no_grad():
+        pipeline.codec["codec"].weight.fill_(5.0)
+    pipeline.save(tmp_path)
+    made = pipeline.sample(3)
+    loaded = dc.Pipeline.load(tmp_path, registry=registry)
+    assert float(loaded.spec.data.module.weight.detach()) == 5.0
+    assert torch.equal(loaded.sample(3).raw(), made.raw())
+    torch.testing.assert_close(made.raw() * 5, made.x)

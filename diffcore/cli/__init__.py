@@ -18,6 +18,7 @@ COMMANDS = {
     "train": ("runs:train", "Train only."),
     "sample": ("runs:sample", "Sample from a run or a weights file."),
     "evaluate": ("runs:evaluate", "Measure a run again."),
+    "fit": ("runs:fit", "Fit the solvers of a run that need it to its model."),
     "compare": ("runs:compare", "Put several runs side by side."),
     "new": ("new:new", "Write a new plugin that passes its conformance tests."),
     "conform": ("conform:conform", "Run the conformance kit on an installed component or distribution."),

@@ -81,9 +81,10 @@ class Subject:
 
     @property
     def component(self) -> Any:
-        """One instance, shared by the checks: components are frozen."""
+        """One instance, shared by the checks: components are frozen. What must be fitted to a model has its stand-in here."""
         if self._made is None:
-            self._made = self.make()
+            made = self.make()
+            self._made = made.stand_in() if getattr(made, "fit_on", 0) else made
         return self._made
 
     def processes(self, requires: frozenset[str] = frozenset()) -> list[Process]:
