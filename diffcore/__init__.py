@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from diffcore.component import Base, Component, component, field
+from diffcore.component import Alias, Base, Component, component, field
 from diffcore.errors import (
     CheckpointError,
     DataError,
@@ -67,6 +67,7 @@ __all__ = [
     "API_VERSION",
     "ROWS",
     "AffineProcess",
+    "Alias",
     "Base",
     "CheckpointError",
     "Coeffs",

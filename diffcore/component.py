@@ -23,17 +23,31 @@ def _is_target(instance: Component, attribute: attrs.Attribute[str], value: str)
 
 
 @attrs.frozen
+class Alias:
+    """What another tool calls a component with certain fields: `Alias("ComfyUI", "dpmpp_2m", "grid: {type: karras}")`."""
+
+    tool: str
+    name: str
+    fields: str = ""
+
+    def spec(self, id: str) -> str:
+        """How a spec names it here, as one line of YAML."""
+        return f"{{type: {id}{', ' if self.fields else ''}{self.fields}}}"
+
+
+@attrs.frozen
 class Component:
     """The declaration of one component, cheap to make and to list.
 
     `id` is what a spec names, `target` is `"module:Class"` and is imported on first use, `summary` is one line for listings
-    (with the source), `kind` is needed only where a hook carries several kinds.
+    (with the source), `kind` is needed only where a hook carries several kinds, `aliases` are its names in other tools.
     """
 
     id: str = attrs.field(validator=attrs.validators.matches_re(r"[a-z0-9][a-z0-9.+-]*"))
     target: str = attrs.field(validator=_is_target)
     summary: str = ""
     kind: str | None = attrs.field(default=None, kw_only=True)
+    aliases: tuple[Alias, ...] = attrs.field(default=(), kw_only=True, converter=tuple)
 
 
 class Base:

@@ -18,7 +18,7 @@ import importlib_metadata
 import pluggy
 
 from diffcore import hookspecs
-from diffcore.component import Base, Component
+from diffcore.component import Alias, Base, Component
 from diffcore.errors import PluginError, SpecError, UnknownComponentError, did_you_mean
 from diffcore.hookspecs import API_VERSION, KINDS
 
@@ -36,6 +36,7 @@ class Entry:
     summary: str
     dist: str
     version: str
+    aliases: tuple[Alias, ...] = ()
 
     @property
     def full_id(self) -> str:
@@ -128,6 +129,8 @@ class Registry:
         known = [e.id for e in self.list(kind)]
         elsewhere = sorted({e.kind for e in self.list() if e.id == name})
         parts = [f"no {kind} '{name}'{did_you_mean(name, known)}"]
+        named = [(a, e.id) for e in self.list(kind) for a in e.aliases if a.name.lower() == name.lower()]
+        parts += [f"{alias.tool} calls {alias.spec(id)} so" for alias, id in named]
         if elsewhere:
             parts.append(f"'{name}' is a {' and a '.join(elsewhere)}")
         parts.append(f"installed: {', '.join(known) or 'none'}")
@@ -297,7 +300,7 @@ def _entry(item: Any, hook: str, kinds: tuple[str, ...], dist: str, version: str
     kind = item.kind or kinds[0]
     if kind not in kinds:
         raise PluginError(f"{hook} cannot yield a {kind} ('{item.id}'); it carries: {', '.join(kinds)}")
-    return Entry(item.id, kind, item.target, item.summary, dist, version)
+    return Entry(item.id, kind, item.target, item.summary, dist, version, item.aliases)
 
 
 def _refuse_unknown_hooks(module: Any) -> None:

@@ -133,3 +133,20 @@ def test_a_component_whose_module_is_missing_says_so(installed: None):
     assert shown.exit_code == 2
     assert "fake-good 2.1" in shown.stderr
     assert "No module named 'diffcore.no_such_module'" in shown.stderr
+
+
+def test_names_in_other_tools_are_listed_and_tell_what_they_are_here():
+    shown = run("list", "solvers", "--alias")
+    (line,) = (line for line in shown.splitlines() if "DPM++ 2M Karras" in line)
+    assert line.split()[0] == "A1111"
+    assert line.endswith("{type: dpmpp-2m, grid: {type: karras}}")
+    told = json.loads(run("list", "solvers", "--alias", "--json"))
+    assert all(entry["aliases"] for entry in told)
+    known = {alias["name"] for entry in told for alias in entry["aliases"]}
+    assert known == {alias.name for entry in dc.Registry.load().list("solver") for alias in entry.aliases}
+    assert "no names in other tools" in run("list", "trainers", "--alias")
+
+
+def test_a_name_of_another_tool_in_a_spec_is_answered_with_ours():
+    with pytest.raises(dc.UnknownComponentError, match=r"ComfyUI calls \{type: dpmpp-2m\} so"):
+        dc.Registry.load().find("solver", "DPMPP_2M")

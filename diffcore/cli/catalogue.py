@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -38,7 +39,7 @@ def kind_of(word: str) -> str:
     return words[key]
 
 
-def entry_json(entry: Entry) -> dict[str, str]:
+def entry_json(entry: Entry) -> dict[str, Any]:
     """One component for machines."""
     return {
         "id": entry.id,
@@ -48,6 +49,7 @@ def entry_json(entry: Entry) -> dict[str, str]:
         "distribution": entry.dist,
         "version": entry.version,
         "target": entry.target,
+        "aliases": [{"tool": a.tool, "name": a.name, "spec": a.spec(entry.id)} for a in entry.aliases],
     }
 
 
@@ -111,13 +113,17 @@ def warn_of_broken(plugins: tuple[Plugin, ...]) -> None:
 
 @command("list")
 @click.argument("kind", required=False)
+@click.option("--alias", "aliases", is_flag=True, help="Their names in other tools, and how a spec names the same thing.")
 @json_option
-def list_components(kind: str | None, as_json: bool) -> None:
+def list_components(kind: str | None, aliases: bool, as_json: bool) -> None:
     """Installed components. KIND is solvers, processes, networks, losses, ...; singular is fine; all where it is left out."""
     registry = Registry.load()
     entries = registry.list(kind_of(kind) if kind else None)
     if as_json:
-        print_json([entry_json(e) for e in entries])
+        print_json([entry_json(e) for e in entries if e.aliases or not aliases])
+        return
+    if aliases:
+        _print_aliases(entries)
         return
     shared = {(e.kind, e.id) for i, e in enumerate(entries) if i and (e.kind, e.id) == (entries[i - 1].kind, entries[i - 1].id)}
     rows = [(e.kind, e.full_id if (e.kind, e.id) in shared else e.id, e.dist, e.summary) for e in entries]
@@ -126,6 +132,14 @@ def list_components(kind: str | None, as_json: bool) -> None:
     else:
         click.echo(f"no {PLURALS[kind_of(kind)] if kind else 'components'} installed")
     warn_of_broken(registry.plugins)
+
+
+def _print_aliases(entries: Sequence[Entry]) -> None:
+    names = sorted((a.tool, a.name, e.kind, a.spec(e.id)) for e in entries for a in e.aliases)
+    if names:
+        print_table(("tool", "name", "kind", "spec"), names)
+    else:
+        click.echo("no names in other tools are known of these")
 
 
 def find(registry: Registry, name: str, kind: str | None) -> Entry:

@@ -23,7 +23,10 @@ def diffcore_solvers() -> Iterator[dc.Component]:
         "ancestral", "diffcore_solvers.ancestral:Ancestral", "samples the process's own reverse kernel (Ho et al. 2020)"
     )
     yield dc.Component(
-        "ddim", "diffcore_solvers.ddim:DDIM", "DDIM, deterministic (eta = 0) to ancestral (eta = 1) (Song et al. 2021)"
+        "ddim",
+        "diffcore_solvers.ddim:DDIM",
+        "DDIM, deterministic (eta = 0) to ancestral (eta = 1) (Song et al. 2021)",
+        aliases=(dc.Alias("A1111", "DDIM"), dc.Alias("ComfyUI", "ddim"), dc.Alias("diffusers", "DDIMScheduler")),
     )
     yield dc.Component("edm-heun", "diffcore_solvers.edm:EDMHeun", "Heun in sigma / alpha, with churn (Karras et al. 2022)")
     yield dc.Component(
@@ -33,6 +36,13 @@ def diffcore_solvers() -> Iterator[dc.Component]:
         "dpmpp-2m",
         "diffcore_solvers.dpmpp:DPMpp2M",
         "multistep in log(alpha / sigma), second order, one evaluation a step (Lu et al. 2022)",
+        aliases=(
+            dc.Alias("A1111", "DPM++ 2M"),
+            dc.Alias("A1111", "DPM++ 2M Karras", "grid: {type: karras}"),
+            dc.Alias("ComfyUI", "dpmpp_2m"),
+            dc.Alias("diffusers", "DPMSolverMultistepScheduler"),
+            dc.Alias("k-diffusion", "sample_dpmpp_2m"),
+        ),
     )
     yield _grid("uniform", "uniform:Uniform", "time grid of equal steps in t")
     yield _grid("uniform-lam", "uniform_lam:UniformLam", "time grid of equal steps in log(alpha / sigma) (Lu et al. 2022)")
