@@ -25,6 +25,8 @@ SURFACE = {
     "sample": ["RUN", "-n", "--seed", "--cond", "--set", "--out", "--device", "-v --verbose"],
     "evaluate": ["RUN", "--set", "--device", "--json", "-v --verbose"],
     "fit": ["RUN", "--set", "--device", "--json", "-v --verbose"],
+    "bench": ["RUN", "--solvers", "--nfe", "-n", "--seed", "--set", "--out", "--device", "--json", "-v --verbose"],
+    "trajectory": ["RUN", "--solver", "-n", "--seed", "--set", "--out", "--device", "--json", "-v --verbose"],
     "compare": ["RUNS", "--out", "--json", "-v --verbose"],
     "new plugin": ["NAME", "--kind", "--dir", "-v --verbose"],
     "conform": ["TARGET", "--json", "-v --verbose"],

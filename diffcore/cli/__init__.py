@@ -19,6 +19,8 @@ COMMANDS = {
     "sample": ("runs:sample", "Sample from a run or a weights file."),
     "evaluate": ("runs:evaluate", "Measure a run again."),
     "fit": ("runs:fit", "Fit the solvers of a run that need it to its model."),
+    "bench": ("bench:bench", "Compare solvers on a trained model, error against network calls."),
+    "trajectory": ("bench:trajectory", "Draw the states of a run on their way, and the error of every step."),
     "compare": ("runs:compare", "Put several runs side by side."),
     "new": ("new:new", "Write a new plugin that passes its conformance tests."),
     "conform": ("conform:conform", "Run the conformance kit on an installed component or distribution."),

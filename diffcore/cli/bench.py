@@ -1,0 +1,158 @@
+"""`diffcore bench` and `diffcore trajectory`: how good solvers are on a trained model, and where along a run they err."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from ruamel.yaml import YAML, YAMLError
+
+from diffcore.cli.group import command, json_option, set_option
+from diffcore.cli.output import number, print_json, print_table
+from diffcore.cli.runs import device_option, work
+from diffcore.errors import SpecError
+from diffcore.registry import Registry
+
+
+def _solvers(ctx: click.Context, parameter: click.Parameter, text: str | None) -> list[Any]:
+    """Ids or specs of solvers, separated by commas; `id@grid` is a solver on a grid."""
+    try:
+        found: Any = YAML(typ="safe").load(f"[{text or ''}]")
+    except YAMLError:
+        raise click.BadParameter(f"'{text}' is no list of ids or of {{type: ..., field: ...}}") from None
+    return [_on_grid(item) if isinstance(item, str) else item for item in found]
+
+
+def _on_grid(item: str) -> Any:
+    id, _, grid = item.partition("@")
+    return {"type": id, "grid": {"type": grid}} if grid else id
+
+
+def _budgets(ctx: click.Context, parameter: click.Parameter, text: str) -> list[int]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise click.BadParameter(f"'{text}' is no list of network calls (example: 5,10,20)")
+    return sorted({int(word) for word in words})
+
+
+n_option = click.option("-n", "n", type=click.IntRange(min=2), default=64, show_default=True, help="Number of samples.")
+seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of their noise.")
+folder_option = click.option("--out", metavar="FOLDER", help="Where table and pictures go (default: in the run).")
+
+
+def _model(registry: Registry, path: str, overrides: tuple[str, ...], device: str | None) -> tuple[Any, Path]:
+    """The pipeline of a run, or of a spec that was trained (or needs no training), and its folder."""
+    from diffcore.pipeline import Pipeline, assemble
+
+    if Path(path).suffix not in (".yaml", ".yml"):
+        folder = Path(path) if Path(path).is_dir() else Path(path).parent
+        return Pipeline.load(path, registry=registry, overrides=overrides, device=device), folder
+    pipeline = assemble(path, registry=registry, overrides=overrides, device=device)
+    folder = Path("runs") / pipeline.spec.name
+    if (folder / "weights.safetensors").exists():
+        return Pipeline.load(folder, registry=registry, overrides=overrides, device=device), folder
+    if pipeline.spec.trainer.steps > 0 and pipeline.spec.init is None:
+        raise SpecError(f"{path} is not trained: there is no {folder}/weights.safetensors; train it first: diffcore train {path}")
+    return pipeline, folder
+
+
+@command("bench")
+@click.argument("run")
+@click.option("--solvers", callback=_solvers, metavar="A,B@GRID,...", help="Solvers (default: all that fit and draw no noise).")
+@click.option("--nfe", callback=_budgets, default="5,10,20", show_default=True, help="Budgets: network calls per sample.")
+@n_option
+@seed_option
+@set_option
+@folder_option
+@device_option
+@json_option
+def bench(
+    run: str,
+    solvers: list[Any],
+    nfe: list[int],
+    n: int,
+    seed: int,
+    overrides: tuple[str, ...],
+    out: str | None,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Compare solvers on the model of RUN: the distance of their samples to a fine solution from the same noise.
+
+    RUN is a run directory, a weights file, or the spec of a run. A solver is an id, id@grid, or {type: ddim, grid: {...}}.
+    """
+    registry = Registry.load()
+    for item in solvers:
+        registry.find("solver", str(item["type"] if isinstance(item, dict) else item))
+    from diffcore import benching
+    from diffcore.pictures import require_packages
+
+    require_packages()
+    with work() as progress:
+        pipeline, folder = _model(registry, run, overrides, device)
+        chosen = [registry.make("solver", item) for item in solvers]
+        table = benching.bench(pipeline, chosen, nfe, n=n, seed=seed, progress=None if as_json else progress)
+        picture = benching.write_bench(table, Path(out) if out else folder / "bench")
+    if as_json:
+        return print_json(table)
+    return _print(table, picture)
+
+
+def _print(table: dict[str, Any], picture: Path) -> None:
+    budgets = [str(budget) for budget in table["budgets"]]
+    shown = [row for row in table["rows"] if row["cells"]]
+    best = {b: min((r["cells"][b]["error"] for r in shown if b in r["cells"]), default=0.0) for b in budgets}
+
+    def cell(row: dict[str, Any], budget: str) -> str:
+        found = row["cells"].get(budget)
+        return "-" if found is None else number(found["error"]) + ("*" if found["error"] == best[budget] else "")
+
+    if shown:
+        print_table(["solver", *(f"{b} calls" for b in budgets)], [[r["solver"], *(cell(r, b) for b in budgets)] for r in shown])
+    for row in table["rows"]:
+        if "refused" in row:
+            click.echo(f"{row['solver']}: {row['refused']}")
+    reference = table["reference"]
+    click.echo(
+        f"\nrms error per dimension, mean of {table['n']} samples; * is the best; reference: {reference['solver']} in "
+        f"{reference['steps']} steps, {number(reference['error'])} from half as many\n{picture}"
+    )
+
+
+@command("trajectory")
+@click.argument("run")
+@click.option("--solver", "solver", callback=_solvers, metavar="ID", help="A solver (default: that of the run).")
+@n_option
+@seed_option
+@set_option
+@folder_option
+@device_option
+@json_option
+def trajectory(
+    run: str,
+    solver: list[Any],
+    n: int,
+    seed: int,
+    overrides: tuple[str, ...],
+    out: str | None,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Draw the states of RUN on their way, and the error that every step of the solver adds."""
+    if len(solver) > 1:
+        raise click.BadParameter("one solver at a time has a trajectory", param_hint="--solver")
+    registry = Registry.load()
+    from diffcore import benching
+    from diffcore.pictures import require_packages
+
+    require_packages()
+    with work():
+        pipeline, folder = _model(registry, run, overrides, device)
+        chosen = registry.make("solver", solver[0]) if solver else pipeline.spec.solver
+        rows, frames = benching.steps_of(pipeline, chosen, n=n, seed=seed)
+        files = benching.write_steps(rows, frames, Path(out) if out else folder / "trajectory")
+    if as_json:
+        return print_json(rows)
+    print_table(list(rows[0]), [[number(value) for value in row.values()] for row in rows])
+    return click.echo("\nrms error per dimension: added by the step, and so far\n" + "\n".join(map(str, files)))
