@@ -50,7 +50,7 @@ def build(folders: Mapping[str, Path]) -> str:
         title=" and ".join(run.name for run in runs),
         runs=runs,
         metrics=metrics,
-        loss=inline(_loss_curve(runs)),
+        loss=inline(_loss_curve(runs)) if any(run.losses for run in runs) else "",
         charts=[(name, inline(_quality(runs, name))) for name in metrics if _budgets(runs, name)],
     )
 

@@ -245,6 +245,13 @@ def test_fit_of_a_run_whose_solvers_need_none_says_so(place: Path):
     assert json.loads(call("fit", place / "run", "--json").stdout) == {}
 
 
+def test_a_run_without_training_has_a_report_without_a_loss_curve(place: Path, tmp_path: Path):
+    call("run", place / "spec.yaml", "--set", "trainer.steps=0", "--out", tmp_path / "still")
+    page = (tmp_path / "still" / "report.html").read_text()
+    assert "loss curve" not in page
+    assert "loss curve" in (place / "run" / "report.html").read_text()
+
+
 def test_evaluate_with_another_spec_says_so_beside_the_table(place: Path, tmp_path: Path):
     run = tmp_path / "run"
     shutil.copytree(place / "run", run)
