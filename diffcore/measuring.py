@@ -102,11 +102,11 @@ def reference(pipeline: Pipeline, n: int) -> tuple[Any, Mapping[str, Tensor]]:
 def for_calls(pipeline: Pipeline, solver: Solver, calls: int) -> Solver | None:
     """The solver with as many steps as fit into a budget of network calls; None where not one step fits."""
     for steps in range(calls, 0, -1):
-        candidate = evolve(solver, steps=steps)
         try:
+            candidate = evolve(solver, steps=steps)
             if cost(pipeline, candidate)[0] <= calls:
                 return candidate
-        except SpecError:  # this number of steps has no grid
+        except SpecError:  # this number of steps has no grid, or is not allowed
             continue
     return None
 

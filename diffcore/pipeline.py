@@ -312,8 +312,9 @@ class Pipeline:
                 progress.update(made)
         if progress:
             progress.close()
-        if not done:  # more processes than samples
-            done = [self.process.prior(self.source.shape, Draw(seed, [], salt=SAMPLING, device=self.device))]
+        if not done:  # more processes than samples: of the first sample, nothing but its shape
+            first = self.sample_ids([0], seed, {k: v[:1].to(self.device) for k, v in chosen.items()}, solver, guided=guided)
+            done = [tree_map(lambda leaf: leaf[:0], first.x)]
         x = tree_map(lambda *parts: distributed.gather(torch.cat(parts), n), *done)
         nfe, calls = (result.nfe, result.calls) if result else (0.0, 0)
         return Samples(x, chosen, nfe, calls, time.perf_counter() - started, self)

@@ -12,6 +12,8 @@ from diffcore import runs
 from diffcore.specs import load_spec
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.yaml"))
+FIRST = {"mnist-meanflow": "mnist.yaml", "latent-digits": "vae-digits.yaml"}
+"""What an example starts from."""
 SHORT = ["trainer.steps=3", "trainer.batch=8", "trainer.warmup=1", "sampling.n=10", "sampling.batch=10", "evaluation.batch=100"]
 
 
@@ -28,8 +30,8 @@ def test_example(path, registry, tmp_path, monkeypatch):
     overrides = [*SHORT, "evaluation.n=100"]
     if load_spec(path, registry).evaluation.calls:
         overrides.append("evaluation.calls=[2]")
-    if path.stem == "mnist-meanflow":
-        runs.train(path.with_name("mnist.yaml"), registry=registry, overrides=SHORT)
+    if path.stem in FIRST:
+        runs.train(path.with_name(FIRST[path.stem]), registry=registry, overrides=SHORT)
     try:
         folder = runs.run(path, registry=registry, overrides=overrides)
     except dc.DataError as error:

@@ -35,4 +35,21 @@ def diffcore_metrics() -> Iterator[dc.Component]:
         "diffcore_metrics.class_accuracy:ClassAccuracy",
         "share of samples that a classifier reads as the class asked for",
     )
+    yield dc.Component(
+        "wasserstein", "diffcore_metrics.wasserstein:Wasserstein", "W1 (earth mover) or W2 between the two sets, exact (POT)"
+    )
+    yield dc.Component("mmd", "diffcore_metrics.mmd:MMD", "maximum mean discrepancy and its p-value (Gretton et al. 2012)")
+    yield dc.Component(
+        "energy-distance", "diffcore_metrics.energy_distance:EnergyDistance", "energy distance (Szekely and Rizzo 2013)"
+    )
+    yield dc.Component(
+        "knn-kl", "diffcore_metrics.knn_kl:KNNKL", "KL both ways from nearest neighbours (Wang, Kulkarni and Verdu 2009)"
+    )
+    yield dc.Component("kl", "diffcore_metrics.kl:KL", "KL against data of known density")
+    yield dc.Component(
+        "f-divergence",
+        "diffcore_metrics.f_divergence:FDivergence",
+        "f-divergences of binned samples against a known density",
+    )
+    yield dc.Component("fisher", "diffcore_metrics.fisher:Fisher", "error of the score, on data of known score (Hyvarinen 2005)")
     yield dc.Component("cost", "diffcore_metrics.cost:Cost", "network evaluations and seconds per sample")

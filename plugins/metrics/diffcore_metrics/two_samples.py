@@ -34,6 +34,10 @@ class TwoSamples(dc.Metric):
         """Fewest samples that can be compared."""
         return 2
 
+    def better_of(self, name: str) -> Literal["lower", "higher"]:
+        """Which way the number `name` of `compare` is good."""
+        return self.better
+
     def compare(self, fake: Tensor, real: Tensor) -> Mapping[str, float]:
         """Named numbers from features (n, d) and (m, d), float64."""
         raise NotImplementedError
@@ -57,7 +61,7 @@ class TwoSamples(dc.Metric):
                 spread=statistics.stdev(part[name] for part in parts),
                 floor=floors[name],
                 against=f"{len(real)} of {ev.reference_name}",
-                better=self.better,
+                better=self.better_of(name),
             )
             for name, value in values.items()
         }

@@ -1,0 +1,44 @@
+"""A VAE of perceptrons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from torch import nn
+
+import diffcore as dc
+
+from .fitting import check_build
+from .module import Flat, VAEModule
+
+ONE_JUMP: dict[str, str] = {
+    "uses_every_input": "a jump has one time, t = T: the decoder does not read it",
+    "every_parameter_learns": "sampling uses the decoder only; the encoder learns by the loss",
+}
+
+
+@dc.component
+class MLPVAE(dc.Network):
+    """Encoder and decoder are perceptrons of flattened events, with vectors added for conditions; affine where depth is 0.
+
+    With depth 0, one latent level and a learned std it is probabilistic PCA with an affine encoder.
+    """
+
+    source: ClassVar[str] = "Kingma and Welling 2014, arXiv 1312.6114, appendix C; Tipping and Bishop 1999 (depth 0)"
+    example: ClassVar[Mapping[str, Any]] = {"latents": [[4]]}
+    event_shape: ClassVar[tuple[int, ...]] = (4,)
+    expected_failures: ClassVar[Mapping[str, str]] = ONE_JUMP
+
+    latents: tuple[tuple[int, ...], ...] = dc.field(doc="shapes of the latents, as in process 'vae'")
+    width: int = dc.field(default=256, ge=1, doc="hidden units")
+    depth: int = dc.field(default=2, ge=0, doc="hidden layers of encoder, decoder and between levels")
+    decoder: Literal["gaussian", "bernoulli"] = dc.field(default="gaussian", doc="the density of data given latents")
+    std: float | None = dc.field(default=None, gt=0, doc="standard deviation of a Gaussian decoder; null: learned")
+
+    def build(self, shape: tuple[int, ...], cond: Mapping[str, int], outputs: tuple[int, ...] | None = None) -> nn.Module:
+        """The module for events of any shape."""
+        check_build(self, self.latents, shape, outputs)
+        first, sizes = self.latents[0], (self.width, self.depth)
+        halves = Flat(shape, (2, *first), *sizes, cond), Flat(first, shape, *sizes, cond)
+        return VAEModule(shape, self.latents, cond, halves, sizes, self.decoder, self.std)
