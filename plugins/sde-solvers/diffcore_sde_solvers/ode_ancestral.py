@@ -1,0 +1,98 @@
+"""Ancestral steps of any ODE solver: down below the next level, then fresh noise up to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor
+
+import diffcore as dc
+from diffcore_sde_solvers.span import ends
+from diffcore_sde_solvers.stochastic_heun import StochasticHeun
+
+
+@dc.component
+class ODEAncestral(dc.Solver):
+    """With rho = sigma / alpha, a step t -> s goes by the ODE solver `of` to the time d of level rho_d, then back
+    by the forward kernel:
+
+        rho_d = rho_s sqrt(1 - eta^2 (1 - rho_s^2 / rho_t^2)),      x_d = ODE(x_t, t -> d),
+        x_s = (alpha_s / alpha_d) x_d + alpha_s sqrt(rho_s^2 - rho_d^2) z.
+
+    These are k-diffusion's sigma_down and sigma_up, for any affine process (flow matching included). An exact ODE step keeps the
+    marginals exactly for every eta, so those of the samples have the order of `of`. A first-order `of` exact for frozen x*
+    (DDIM) gives the DDIM family, eta = 1 the ancestral kernel. eta = 0 is `of` itself. Evaluations are those of `of`.
+    d is never below the smallest time the process has a network for, unless s is.
+
+    Raises `SpecError` for a solver that has a grid or a loop of its own, draws noise or remembers earlier steps, and
+    `IncompatibleError` where it does not fit the process.
+    """
+
+    source: ClassVar[str] = "k-diffusion, get_ancestral_step (Crowson 2022); Song et al. 2021, arXiv 2010.02502, equation 16"
+    requires: ClassVar[frozenset[str]] = frozenset({"affine"})
+    additive_noise: ClassVar[bool] = True
+    variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"eta": 0.5},)
+
+    of: dc.Solver = dc.field(factory=lambda: StochasticHeun(eta=0.0), doc="deterministic one-step solver; its `steps` are unused")
+    eta: float = dc.field(default=1.0, ge=0, le=1, doc="noise rate: 0 is the ODE, 1 the ancestral kernel's noise")
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a solver that cannot be run step by step on this solver's grid."""
+        if self.of.grid is not None:
+            raise dc.SpecError("the solver `of` has a grid of its own; give the grid to ode-ancestral instead")
+        if type(self.of).loop is not dc.Solver.loop:
+            raise dc.SpecError(f"solver {type(self.of).__name__} owns its loop and has no single steps")
+
+    def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
+        """The entries of `of` for the steps t -> d; `rise`, `noise`: the weights of x_d and z."""
+        t, s = ends(process, grid)
+        down = self._down(process, t, s)
+        pairs = torch.stack([t.t, torch.where(t.t == s.t, t.t, down.t)], 1)
+        inner = [self._inner(process, pair) for pair in pairs]
+        entries = {key: _joined([p.entries[key] for p in inner]) for key in inner[0].entries if key not in ("noise", "out")}
+        rise = torch.where(t.t == s.t, 1.0, s.alpha / down.alpha)
+        up = (s.sigma**2 - (rise * down.sigma) ** 2).clamp_min(0.0) ** 0.5
+        noise = torch.where((t.t == s.t) | (s.t == down.t), 0.0, up) if self.eta else None
+        return dc.Plan(**entries, rise=rise, noise=noise, evaluations=tuple(p.evaluations[0] for p in inner))
+
+    def _down(self, process: dc.Process, t: dc.Coeffs, s: dc.Coeffs) -> dc.Coeffs:
+        """The coefficients at d."""
+        if not self.eta:
+            return s
+        share = (s.sigma * t.alpha / (s.alpha * t.sigma)) ** 2
+        rho = s.sigma / s.alpha * (1 - self.eta**2 * (1 - share)).clamp_min(0.0) ** 0.5
+        times = cast("dc.AffineProcess", process).t_of_lam(-torch.where(rho > 0, rho, 1.0).log())
+        low = torch.minimum(s.t, torch.full_like(s.t, process.min_time))
+        return process.coeffs(torch.where(rho > 0, times, 0.0).maximum(low).minimum(s.t))
+
+    def _inner(self, process: dc.Process, pair: Tensor) -> dc.Plan:
+        missing = self.of.requires - process.provides
+        if missing:
+            raise dc.IncompatibleError(
+                f"solver {type(self.of).__name__} needs {', '.join(sorted(missing))}; {type(process).__name__} has not"
+            )
+        plan = self.of.plan(process, pair)
+        if plan.stochastic:
+            raise dc.SpecError(f"solver {type(self.of).__name__} draws noise; ode-ancestral needs a deterministic one")
+        return plan
+
+    def init(self, x: dc.State) -> Any:
+        """Nothing is carried. Raises `SpecError` where the solver wants to."""
+        if self.of.init(x) is not None:
+            raise dc.SpecError(f"solver {type(self.of).__name__} remembers earlier steps; ode-ancestral needs a one-step solver")
+
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+        """Down by the ODE, up by the noise."""
+        below, _ = self.of.step(field, x, row._replace(noise=0.0, out=None), None, None)
+        return dc.lincomb((row.rise, below), (row.noise, z)), None
+
+
+def _joined(parts: list[Any]) -> Any:
+    """The entries of one-step plans as one of many steps."""
+    if isinstance(parts[0], Tensor):
+        return torch.cat(parts)
+    if hasattr(parts[0], "_fields"):
+        return type(parts[0])(*(_joined(list(v)) if isinstance(v[0], Tensor) else v[0] for v in zip(*parts, strict=True)))
+    return tuple(v for part in parts for v in part)
