@@ -39,6 +39,7 @@ check: lint types test
 docs: setup
 	$(BIN)/python docs/generate_hooks.py
 	$(BIN)/python docs/generate_reference.py
+	$(BIN)/python docs/generate_monograph.py
 
 bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/overhead.py

@@ -55,12 +55,13 @@ class Base:
 
     Class attributes a component may set: `source` (citation of the formulas), `example` (fields for which the class is
     shown and tested where its defaults do not suffice), `variants` (further sets of fields to test), `expected_failures`
-    (conformance check -> why it cannot hold).
+    (conformance check -> why it cannot hold), `items` (numbers of docs/monograph.md that it carries).
     """
 
     __slots__ = ()
     kind: ClassVar[str] = ""
     source: ClassVar[str] = ""
+    items: ClassVar[tuple[str, ...]] = ()
     example: ClassVar[Mapping[str, Any]] = {}
     expected_failures: ClassVar[Mapping[str, str]] = {}
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ()

@@ -229,3 +229,11 @@ def test_the_reverse_kernel_moves_with_the_mean_of_the_process():
     there = FLOW.reverse(x, instant(FLOW, 0.7), instant(FLOW, 0.3), dc.Posterior(x, x / 2, "x0", t), z)
     here = moving.reverse(x + 0.7**2 / 2, t, s, dc.Posterior(x, x / 2, "x0", t), z)
     close(here, there + 0.3**2 / 2)
+
+
+@pytest.mark.parametrize("process", REFERENCES, ids=lambda p: type(p).__name__)
+def test_bisection_finds_the_time_of_a_level(process):
+    """The core's inversion against the closed form of each reference process, beyond T too."""
+    inside = process.coeffs(torch.linspace(1e-3, 1.0, 50, dtype=torch.float64)[:-1] * process.T).lam
+    lam = torch.cat([torch.tensor([-50.0, 30.0]).double(), inside])
+    torch.testing.assert_close(dc.AffineProcess.t_of_lam(process, lam), process.t_of_lam(lam), rtol=1e-12, atol=1e-15)

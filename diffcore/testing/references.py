@@ -25,6 +25,11 @@ class ReferenceVP(AffineProcess):
         slope = torch.where(sigma > 0, rate * alpha**2 / (2 * sigma), torch.inf)
         return Coeffs(t, alpha, sigma, -rate * alpha / 2, slope)
 
+    def t_of_lam(self, lam: Tensor) -> Tensor:
+        """The root of b0 t + (b1 - b0) t^2 / 2 = log(1 + exp(-2 lam))."""
+        integral = torch.logaddexp(torch.zeros_like(lam, dtype=torch.float64), -2 * lam.double())
+        return (2 * integral / (0.1 + torch.sqrt(0.01 + 39.8 * integral))).clamp(max=self.T)
+
 
 @component
 class ReferenceFlow(AffineProcess):
@@ -36,6 +41,10 @@ class ReferenceFlow(AffineProcess):
         """alpha = 1 - t, sigma = t."""
         one = torch.ones_like(t)
         return Coeffs(t, 1 - t, t, -one, one)
+
+    def t_of_lam(self, lam: Tensor) -> Tensor:
+        """1 / (1 + exp(lam))."""
+        return torch.sigmoid(-lam.double())
 
 
 @component
@@ -52,6 +61,10 @@ class ReferenceVE(AffineProcess):
     def coeffs(self, t: Tensor) -> Coeffs:
         """alpha = 1, sigma = t."""
         return Coeffs(t, torch.ones_like(t), t, torch.zeros_like(t), torch.ones_like(t))
+
+    def t_of_lam(self, lam: Tensor) -> Tensor:
+        """exp(-lam)."""
+        return torch.exp(-lam.double()).clamp(max=self.T)
 
 
 REFERENCES: tuple[AffineProcess, ...] = (ReferenceVP(), ReferenceFlow(), ReferenceVE())

@@ -1,0 +1,93 @@
+"""The variable u in which the probability-flow ODE is integrated, and the state y = x / S that goes with it.
+
+    t:      dx/dt = v                                             S = 1
+    sigma:  d(x / alpha) / drho = e, rho = sigma / alpha          S = alpha
+    lam:    dx/dlam = v / lam', lam = log(alpha / sigma)          S = 1
+
+with v = alpha' x* + sigma' e* and e = E[eps | x_t] (Lai et al. 2025, arXiv 2510.21890, sections 9.2 to 9.4).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+import diffcore as dc
+
+Variable = Literal["t", "sigma", "lam"]
+READS: dict[Variable, str] = {"t": "velocity", "sigma": "eps", "lam": "velocity"}
+"""What k stands for: dy/du = pace k / S."""
+NO_SIGNAL = 1e-4
+"""Below this ratio alpha / sigma a state counts as pure noise: dividing by alpha would only amplify its rounding."""
+NEAR_DATA = 1e-6
+"""The noise level at which the slope of an entry that rests at clean data is read."""
+
+
+def position(variable: Variable, c: dc.Coeffs) -> Tensor:
+    """u at given coefficients; infinite for lam at both ends, and for sigma at pure noise."""
+    return c.t if variable == "t" else c.sigma / c.alpha if variable == "sigma" else c.lam
+
+
+def scale(variable: Variable, c: dc.Coeffs) -> Tensor:
+    """S."""
+    return c.alpha if variable == "sigma" else torch.ones_like(c.alpha)
+
+
+def pace(variable: Variable, c: dc.Coeffs) -> Tensor:
+    """The factor that makes k, as `READS` says, the slope dy/du."""
+    return 1 / c.dlam if variable == "lam" else torch.ones_like(c.alpha)
+
+
+def time_at(process: dc.Process, variable: Variable, u: Tensor) -> Tensor:
+    """The time at which the variable is u."""
+    if variable == "t":
+        return u
+    return cast("dc.AffineProcess", process).t_of_lam(u if variable == "lam" else -u.log())
+
+
+def pure_noise(c: dc.Coeffs) -> Tensor:
+    """Where alpha / sigma is zero or as good as zero."""
+    return c.alpha <= NO_SIGNAL * c.sigma
+
+
+def divisible(variable: Variable, t: dc.Coeffs, s: dc.Coeffs, closed: bool) -> Tensor:
+    """Where a step has an inside in this variable: it moves, and u (and, if `closed`, the slope at s) is finite at both ends.
+
+    In t none ends at sigma = 0 either, whatever the method: under VP sigma grows like sqrt(t), and no rule in t integrates that.
+    """
+    fine = (s.t != t.t) & (t.sigma > 0)
+    if closed or variable != "sigma":
+        fine = fine & (s.sigma > 0)
+    return fine if variable == "t" else fine & ~pure_noise(t) & ~pure_noise(s)
+
+
+def between(process: dc.Process, variable: Variable, t: dc.Coeffs, s: dc.Coeffs, share: float, fine: Tensor) -> dc.Coeffs:
+    """The coefficients at a share of the step in u; those of t where it has no inside."""
+    if share in (0, 1):
+        return process.coeffs(torch.where(fine & (share == 1), s.t, t.t))
+    first, last = (torch.where(fine, position(variable, c), 1.0) for c in (t, s))
+    return process.coeffs(torch.where(fine, time_at(process, variable, first + share * (last - first)), t.t))
+
+
+def exact(t: dc.Coeffs, s: dc.Coeffs) -> tuple[Tensor, Tensor]:
+    """The step that freezes x*: x_s = (sigma_s / sigma_t) x_t + (alpha_s - alpha_t sigma_s / sigma_t) x*. Never infinite."""
+    keep = torch.where(t.t == s.t, 1.0, s.sigma / t.sigma)
+    return keep, s.alpha - t.alpha * keep
+
+
+def readable(c: dc.Coeffs) -> dc.Coeffs:
+    """The same times with sigma > 0, so that slopes that nothing depends on (entries resting at clean data) are finite."""
+    rests = c.sigma == 0
+    return c._replace(sigma=torch.where(rests, NEAR_DATA, c.sigma), dsigma=torch.where(rests, 1.0, c.dsigma))
+
+
+def refuse(process: dc.Process, at: Any, *, rising_from_data: bool = False) -> None:
+    """Refuse a process whose mean is shifted, and a run that rises from clean data, where x_t says nothing of the noise."""
+    if isinstance(at.shift, Tensor) or at.shift != 0:
+        raise dc.IncompatibleError(
+            f"{type(process).__name__} shifts the mean of its states, which these formulas leave out; use euler, heun or rk4"
+        )
+    if rising_from_data:
+        raise dc.SpecError("a run from data to noise cannot start at sigma = 0; start it at a small time above 0")
