@@ -2,8 +2,8 @@
 
     python benchmarks/training.py [--rounds FACTOR] [--write]
 
-The network is one scalar parameter, `w x`, and the batch is the same tensor in every step, so that only the work around
-the network counts. Ours is `Trainer.run` with the fields a newcomer gets: noise keyed by sample, the flow path, the
+The network is `w x` with w the sum of 1, 16 or 64 scalar parameters (a small MLP has about 10 tensors, a U-Net hundreds), and the
+batch is the same tensor in every step, so that only the work around the network counts. Ours is `Trainer.run` with the fields a newcomer gets: noise keyed by sample, the flow path, the
 denoising loss, AdamW, warm-up, gradient clipping, the check for NaN, and EMA. The hand-written loop ("floor") is torch.rand,
 torch.randn, the same path and loss, and torch.optim.AdamW with its defaults. Other libraries bring their path and loss into
 that same loop.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import torch
@@ -23,22 +24,26 @@ import diffcore as dc
 from diffcore.trainer import Job
 
 STEPS = 50
-SHAPES = {(256, 2): 100, (256, 1, 28, 28): 20}
+SHAPES = {(256, 2): 60, (256, 1, 28, 28): 16}
+TENSORS = (1, 16, 64)
 REGISTRY = dc.Registry.load()
 Loss = Callable[[nn.Module, Tensor], Tensor]
 
 
 class Scale(nn.Module):
-    def __init__(self) -> None:
+    """x times the sum of some scalars."""
+
+    def __init__(self, tensors: int) -> None:
         super().__init__()
-        self.w = nn.Parameter(torch.ones(()))
+        self.w = nn.ParameterList(torch.tensor(1 / tensors) for _ in range(tensors))
+        self.parts = list(self.w)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.w * x
+        return (torch.stack(self.parts).sum() if len(self.parts) > 1 else self.parts[0]) * x
 
 
-def diffcore(x0: Tensor) -> Callable[[], Any]:
-    net, process = Scale(), REGISTRY.make("process", "flow")
+def diffcore(x0: Tensor, tensors: int) -> Callable[[], Any]:
+    net, process = Scale(tensors), REGISTRY.make("process", "flow")
     model = dc.Denoiser(net, "velocity", process=process)
     loss = REGISTRY.make("loss", "denoising")
     trainer = REGISTRY.make("trainer", "standard", steps=STEPS, batch=len(x0))
@@ -47,11 +52,11 @@ def diffcore(x0: Tensor) -> Callable[[], Any]:
     return lambda: [report.numbers for report in trainer.run(job, players)]
 
 
-def plain(loss: Loss) -> Callable[[Tensor], Callable[[], None]]:
+def plain(loss: Loss) -> Callable[[Tensor, int], Callable[[], None]]:
     """The plain loop around a loss."""
 
-    def make(x0: Tensor) -> Callable[[], None]:
-        net = Scale()
+    def make(x0: Tensor, tensors: int) -> Callable[[], None]:
+        net = Scale(tensors)
         optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
 
         def run() -> None:
@@ -117,7 +122,7 @@ def diffusers() -> Loss:
     return loss
 
 
-def contenders() -> tuple[dict[str, Callable[[Tensor], Callable[[], Any]]], list[str]]:
+def contenders() -> tuple[dict[str, Callable[[Tensor, int], Callable[[], Any]]], list[str]]:
     """The loops by name, and the libraries that cannot be imported."""
     found, absent = {"floor": plain(by_hand), "diffcore": diffcore}, []
     for library in (diffusers, azula, flow_matching, torchcfm):
@@ -137,12 +142,12 @@ def main() -> None:
     options = arguments(__doc__, 1.0)
     torch.set_num_threads(1)
     (makes, absent), results = contenders(), {}
-    for shape, rounds in SHAPES.items():
+    for (shape, rounds), tensors in product(SHAPES.items(), TENSORS):
         x0 = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        seconds = interleave({name: make(x0) for name, make in makes.items()}, max(3, int(rounds * options.rounds)))
-        results[str(shape)] = summary(seconds, "floor", STEPS)
+        seconds = interleave({name: make(x0, tensors) for name, make in makes.items()}, max(3, int(rounds * options.rounds)))
+        results[f"{shape}, {tensors}"] = summary(seconds, "floor", STEPS)
     rows = [[name, *(cell(r[name]) if name in r else "not installed" for r in results.values())] for name in (*makes, *absent)]
-    text = "Per step, median and ratio to the floor (in brackets the ratio of the minima):\n\n"
+    text = "Batch and number of parameter tensors; per step, median and ratio to the floor (in brackets the ratio of the minima):\n\n"
     publish("training", {"steps": STEPS, "results": results}, text + table(["", *results], rows), options.write)
 
 

@@ -7,6 +7,7 @@ base class of its kind; `component` and `field` make the class.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import get_annotations, isfunction
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import attrs
@@ -115,5 +116,11 @@ def field(
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
 def component(cls: type[T]) -> type[T]:
-    """Make a component class: frozen, keyword-only, hashable, compared by value."""
+    """Make a component class: frozen, keyword-only, hashable, compared by value.
+
+    Raises `SpecError` for a field that has the name of a method of its base class, which it would hide.
+    """
+    hidden = [n for n in get_annotations(cls) if any(isfunction(vars(b).get(n)) for b in cls.__mro__[1:])]
+    if hidden:
+        raise SpecError(f"field '{hidden[0]}' of {cls.__name__} hides the method of that name of its base class; rename it")
     return attrs.frozen(cls, kw_only=True)

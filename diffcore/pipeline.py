@@ -356,7 +356,7 @@ class Pipeline:
         """What a fit depends on beside the weights: the solver, the guidance, the conditions."""
         from diffcore.specs import unstructure
 
-        parts = (solver, self.spec.guidance, self.spec.flow_map, self.spec.sampling.cond)
+        parts = (solver.fit_as(), self.spec.guidance, self.spec.flow_map, self.spec.sampling.cond)
         return json.dumps([unstructure(self.registry, part) for part in parts])
 
     def conditions(self, n: int, cond: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -151,7 +151,7 @@ def fit_run(path: str | Path, *, overrides: Sequence[str] = (), device: str | No
         if solver.fit_on:
             pipeline.ready(solver)
             key = pipeline.fit_key(solver)
-            told[key] = f"{label(pipeline.registry, solver)}, {solver.steps} steps", solver.why(pipeline.fits[key])
+            told[key] = f"{label(pipeline.registry, solver)}, {solver.stand_in().steps} steps", solver.why(pipeline.fits[key])
     _keep_fits(pipeline, weights.find(Path(path)))
     return list(told.values())
 

@@ -148,6 +148,11 @@ class Grid(Base):
         """This grid with what `fit` found."""
         return self
 
+    def why(self, found: Mapping[str, Tensor]) -> Sequence[str]:
+        """What `fit` found, in lines for a reader. Default: the entry `times`."""
+        nodes = found.get("times")
+        return [] if nodes is None else ["times: " + ", ".join(f"{t:.4g}" for t in nodes.tolist())]
+
     def stand_in(self) -> Grid:
         """A grid that needs no fit, for counting costs and before there is a model: itself where it needs none."""
         return self
@@ -188,14 +193,17 @@ class Solver(Base):
         """
         return {} if self.grid is None else self.grid.fit(field, x, self.stand_in())
 
+    def fit_as(self) -> Solver:
+        """The solver whose fit serves this one: fields on which the fit does not depend are at a fixed value."""
+        return self
+
     def fitted(self, found: Mapping[str, Tensor]) -> Solver:
         """This solver with what `fit` found."""
         return self if self.grid is None else evolve(self, grid=self.grid.fitted(found))
 
     def why(self, found: Mapping[str, Tensor]) -> Sequence[str]:
-        """What `fit` found and what follows from it, in lines for a reader."""
-        nodes = found.get("times")
-        return [] if nodes is None else ["times: " + ", ".join(f"{t:.4g}" for t in nodes.tolist())]
+        """What `fit` found and what follows from it, in lines for a reader. Default: what its grid says."""
+        return [] if self.grid is None else self.grid.why(found)
 
     def stand_in(self) -> Solver:
         """A solver of the same cost that needs no fit: itself, with its grid's stand-in."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import attrs
 import pytest
 import torch
 
 import diffcore as dc
+from diffcore.testing.base import Subject
+from diffcore.testing.checks.fits import fit as fit_check
 
 SPEC = {
     "data": {"type": "two-moons"},
@@ -103,6 +107,32 @@ def test_a_fit_is_for_one_guidance_and_one_solver(registry):
     assert len(FITTED) == 2
 
 
+def test_a_fit_serves_every_solver_that_says_so(registry):
+    """Statistics of the model alone are found once for all numbers of steps."""
+
+    @dc.component
+    class Free(dc.Solver):
+        """Euler that looked at the model."""
+
+        fit_on = 8
+
+        def fit(self, field, x):
+            FITTED.append(self.steps)
+            return {"scale": x.std()[None]}
+
+        def fit_as(self):
+            return attrs.evolve(self, steps=1)
+
+        def fitted(self, found):
+            return registry.make("solver", "euler", steps=self.steps)
+
+    registry.add(Free)
+    pipeline = dc.assemble(spec(solver={"type": "free", "steps": 3}), registry=registry)
+    for steps in (3, 5, 7):
+        assert pipeline.sample(4, solver=Free(steps=steps)).calls == steps
+    assert FITTED == [3]
+
+
 def test_the_table_counts_its_cost_on_its_stand_in(registry):
     rows = dc.assemble(spec(evaluation={"n": 8, "solvers": [{"type": "euler", "grid": {"type": "middle"}}]}), registry=registry)
     assert [(row["label"], row["calls"]) for row in rows.evaluate()] == [("heun(grid=middle)", 3), ("euler(grid=middle)", 2)]
@@ -128,3 +158,58 @@ def test_fits_of_a_run_are_written_beside_its_weights(registry, tmp_path, monkey
     pipeline = dc.Pipeline.load(tmp_path, registry=registry, overrides=["solver.type=heun", "solver.grid.type=middle"])
     pipeline.sample(2)
     assert FITTED == []
+
+
+class Eager(Middle):
+    """Runs before it is fitted."""
+
+    def nodes(self, process, steps, start):
+        return torch.linspace(start, 0.0, 3).double()
+
+
+class Fresh(Middle):
+    """Finds something else every time."""
+
+    def fit(self, field, x, solver):
+        found = super().fit(field, x, solver)
+        return {"times": found["times"] + len(FITTED) * torch.tensor([0.0, 1e-3, 0.0])}
+
+
+class Untensored(Middle):
+    """Finds a number."""
+
+    def fit(self, field, x, solver):
+        return {"times": 0.5}
+
+
+class Dear(Middle):
+    """Has more times than its stand-in."""
+
+    def fitted(self, found):
+        return Known(torch.linspace(1.0, 0.0, 9))
+
+
+class Never(Middle):
+    """Is not ready after the fit."""
+
+    def fitted(self, found):
+        return self
+
+
+@pytest.mark.parametrize(
+    ("cls", "told"),
+    [
+        (Middle, ""),
+        (Eager, "must refuse to run"),
+        (Fresh, "differ"),
+        (Untensored, "must be tensors"),
+        (Dear, "stand-in"),
+        (Never, "need no fit"),
+    ],
+)
+def test_the_kit_judges_fits(cls, told):
+    entry = dc.Entry("g", "grid", f"{__name__}:{cls.__name__}", "a grid", "diffcore-x", "1")
+    FITTED.clear()
+    subject = Subject(dc.Registry(), entry, cls)
+    with pytest.raises(AssertionError, match=told) if told else nullcontext():
+        fit_check(subject)

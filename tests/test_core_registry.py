@@ -341,3 +341,13 @@ def test_public_names_are_what_they_say_whatever_is_imported_first():
     """
     out = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_a_field_that_hides_a_method_is_refused():
+    with pytest.raises(dc.SpecError, match="field 'states' of Hides hides the method"):
+
+        @dc.component
+        class Hides(dc.Solver):
+            """A solver whose loop would call a number."""
+
+            states: int = dc.field(default=3, doc="how many")

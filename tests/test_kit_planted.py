@@ -1422,7 +1422,7 @@ def test_a_core_that_accepts_everything_fails_the_refusal(monkeypatch):
     assert outcome.status == "failed"
 
 
-ELSEWHERE = ("refusal", "aliases")
+ELSEWHERE = ("refusal", "aliases", "fit")
 """Checks that are seen to fail in tests of their own."""
 
 

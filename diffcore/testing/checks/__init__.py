@@ -5,6 +5,7 @@ from __future__ import annotations
 from diffcore.testing.checks import (
     any_kind,
     data,
+    fits,
     flow_map,
     grid,
     guidance,
@@ -21,6 +22,7 @@ from diffcore.testing.checks import (
 __all__ = [
     "any_kind",
     "data",
+    "fits",
     "flow_map",
     "grid",
     "guidance",

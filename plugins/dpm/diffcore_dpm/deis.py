@@ -30,6 +30,7 @@ class DEIS(Multistep):
     """
 
     source: ClassVar[str] = "Zhang and Chen 2023, arXiv 2204.13902, equations 14 and 15"
+    items: ClassVar[tuple[str, ...]] = ("9.08", "9.09", "R2")
     both_ways: ClassVar[bool] = True
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"degree": 0}, {"degree": 3}, {"variable": "rho"})
 

@@ -22,6 +22,7 @@ class DPMSolver2(Singlestep):
     """
 
     source: ClassVar[str] = "Lu et al. 2022, arXiv 2206.00927, algorithm 1"
+    items: ClassVar[tuple[str, ...]] = ("9.11", "R3")
     order: ClassVar[int | None] = 2
 
     r: float = dc.field(default=0.5, gt=0, lt=1, doc="where the inner evaluation is, as a share of the step in lam")

@@ -24,6 +24,7 @@ class DPMSolver3(Singlestep):
     """
 
     source: ClassVar[str] = "Lu et al. 2022, arXiv 2206.00927, algorithm 2"
+    items: ClassVar[tuple[str, ...]] = ("9.11", "R4")
     order: ClassVar[int | None] = 3
     inner_count: ClassVar[int] = 2
 

@@ -23,6 +23,7 @@ class DPMpp2S(Singlestep):
     """
 
     source: ClassVar[str] = "Lu et al. 2022, arXiv 2211.01095, algorithm 1"
+    items: ClassVar[tuple[str, ...]] = ("9.16", "R5")
     order: ClassVar[int | None] = 2
     reads: ClassVar[Prediction] = "x0"
 

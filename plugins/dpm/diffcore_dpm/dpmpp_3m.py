@@ -24,6 +24,7 @@ class DPMpp3M(Multistep):
     """
 
     source: ClassVar[str] = "Lu et al. 2022, arXiv 2211.01095; Lai et al. 2025, arXiv 2510.21890, section 9.5"
+    items: ClassVar[tuple[str, ...]] = ("9.16", "R6")
     order: ClassVar[int | None] = 2
     both_ways: ClassVar[bool] = True
 

@@ -29,6 +29,7 @@ class ExpAdams(Corrected):
     """
 
     source: ClassVar[str] = "Norsett 1969; Hochbruck and Ostermann 2010, Acta Numerica 19, sections 2.5 and 5; Lu et al. 2022"
+    items: ClassVar[tuple[str, ...]] = ("9.10", "9.18", "9.19")
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"points": 2, "prediction": "eps"},
         {"points": 2, "corrector": True},

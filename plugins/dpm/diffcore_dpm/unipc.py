@@ -27,6 +27,7 @@ class UniPC(Corrected):
     """
 
     source: ClassVar[str] = "Zhao et al. 2023, arXiv 2302.04867, algorithms 1 and 2, section 3.4"
+    items: ClassVar[tuple[str, ...]] = ("9.22", "R9")
     both_ways: ClassVar[bool] = True
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"points": 1, "variant": "bh1"},

@@ -80,6 +80,7 @@ def step_thirds(process, x, t, s):
     return as_ / at * x - ss * math.expm1(h) * e - 1.5 * ss * (math.expm1(h) / h - 1) * d2
 
 
+@pytest.mark.item("9.11", "9.16", "R3", "R4", "R5")
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda p: type(p).__name__)
 @pytest.mark.parametrize(
     ("solver", "rule"),
@@ -124,6 +125,7 @@ def exact_third(h):
 WIDE = {"limit": 100.0}
 
 
+@pytest.mark.item("9.19", "R6")
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda p: type(p).__name__)
 def test_multistep_solvers_follow_their_papers(process):
     half = multistep(process, lambda h: -math.expm1(-h) / 2)
@@ -145,6 +147,7 @@ def test_multistep_solvers_follow_their_papers(process):
     assert min(largest(half, line), largest(line, parabola), largest(parabola, compat)) > 1e-4
 
 
+@pytest.mark.item("9.09", "9.11", "9.16", "9.18")
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda p: type(p).__name__)
 def test_order_one_of_every_family_is_ddim(process):
     x, nodes = X, times(process)
@@ -161,6 +164,7 @@ def test_order_one_of_every_family_is_ddim(process):
         assert largest(run(solver, process), x) < 1e-12, solver
 
 
+@pytest.mark.item("9.22", "R9")
 @pytest.mark.parametrize("variant", ["bh1", "bh2"])
 @pytest.mark.parametrize("prediction", ["x0", "eps"])
 def test_unipc_follows_its_algorithm(variant, prediction):
@@ -223,12 +227,14 @@ def test_corrector_off_is_the_predictor():
             assert torch.allclose(plan.entries[name][2:], other.entries[name][2:], rtol=1e-12, atol=0), name
 
 
+@pytest.mark.item("R2")
 def test_rho_and_time_polynomials_agree_where_time_is_rho():
     for degree in (0, 1, 2, 3):
         one, other = (run(DEIS(degree=degree, variable=v), VE) for v in ("t", "rho"))
         assert largest(one, other) < 1e-11
 
 
+@pytest.mark.item("9.08", "R2")
 @pytest.mark.parametrize("degree", [1, 2, 3])
 @pytest.mark.parametrize(("process", "variable"), [(VP, "t"), (VE, "t"), (VP, "rho"), (VE, "rho")], ids=repr)
 def test_deis_integrates_its_polynomials_exactly(process, variable, degree):
@@ -262,6 +268,7 @@ def level_alpha(process, t):
     return float(instant(process, t).alpha)
 
 
+@pytest.mark.item("9.10")
 @pytest.mark.parametrize("corrector", [False, True])
 @pytest.mark.parametrize(("process", "prediction"), [(VP, "x0"), (VP, "eps"), (FLOW, "x0"), (VE, "x0"), (VE, "eps")], ids=repr)
 def test_polynomials_in_lam_are_integrated_exactly(process, prediction, corrector):
@@ -306,6 +313,7 @@ ODE = [
 ]  # fmt: skip
 
 
+@pytest.mark.item("9.01", "A2")
 @pytest.mark.parametrize("solver", ODE, ids=repr)
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda p: type(p).__name__)
 def test_data_at_one_point_are_exact_in_any_number_of_steps(process, solver):

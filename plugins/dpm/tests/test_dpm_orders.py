@@ -88,6 +88,7 @@ TABLE = [
 ]
 
 
+@pytest.mark.item("9.08", "9.11", "9.16", "9.18", "9.22", "R3", "R4", "R9")
 @pytest.mark.parametrize(("solver", "order"), TABLE, ids=repr)
 def test_golden_slope(solver, order):
     assert solver.order == order
@@ -112,6 +113,7 @@ def test_the_order_holds_on_uneven_steps(solver):
     assert_order(solver.order, counts, errors(solver, VP, counts, bend=4.0))
 
 
+@pytest.mark.item("9.16", "R6")
 def test_the_factor_two_of_the_second_difference_decides_the_order():
     """From exact first values: order 3 with it, 2 without."""
     found = {}
@@ -131,6 +133,7 @@ def test_the_factor_two_of_the_second_difference_decides_the_order():
     assert abs(found[True] - 2) < 0.15, found
 
 
+@pytest.mark.item("9.22")
 @pytest.mark.parametrize("solver", [UniPC(points=1), UniPC(points=2)], ids=repr)
 def test_the_corrector_lifts_the_order_at_no_cost(solver):
     counts, plain = [160, 320, 640], attrs.evolve(solver, corrector=False)

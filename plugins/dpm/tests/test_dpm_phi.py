@@ -14,6 +14,7 @@ def exact_phi(k, z):
     return (mpmath.exp(z) - sum(z**j / mpmath.factorial(j) for j in range(k))) / z**k
 
 
+@pytest.mark.item("9.12")
 @pytest.mark.parametrize("k", range(1, 7))
 def test_phi_is_accurate_from_tiny_to_large_arguments(k):
     sizes = [1e-8, 1e-5, 1e-3, 0.1, 0.5, 0.999, 1.0, 1.001, 2.0, 3.7, 8.0, 20.0, 40.0]
@@ -24,6 +25,7 @@ def test_phi_is_accurate_from_tiny_to_large_arguments(k):
     assert float(max(off)) < 1e-12
 
 
+@pytest.mark.item("9.12")
 def test_phi_at_zero_is_one_over_k_factorial():
     zero = torch.zeros((), dtype=torch.float64)
     for k in range(1, 7):
@@ -42,6 +44,7 @@ def test_moments_are_averages_under_an_exponential(rate):
     assert [float(v) for v in got] == pytest.approx(want, rel=1e-11)
 
 
+@pytest.mark.item("9.19")
 def test_lagrange_weights_integrate_every_polynomial_through_the_active_nodes():
     """sum_j w_j p(u_j) is the average of p for every p of the degree the nodes allow; an inactive node has weight 0."""
     values = (0.0, 1.0, -0.7, -1.9)
@@ -56,6 +59,7 @@ def test_lagrange_weights_integrate_every_polynomial_through_the_active_nodes():
             assert got == pytest.approx(float(average[k]), rel=1e-12)
 
 
+@pytest.mark.item("9.18")
 def test_the_classical_adams_weights_are_the_limit_of_small_steps():
     """Equal steps and h -> 0: 3/2, -1/2; 23, -16, 5 over 12; 55, -59, 37, -9 over 24; with a node ahead 5, 8, -1 over 12."""
     flat = moments(torch.zeros(1, dtype=torch.float64), 4)

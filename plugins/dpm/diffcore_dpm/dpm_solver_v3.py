@@ -1,0 +1,152 @@
+"""DPM-Solver-v3: exponential Adams in the parametrisation that statistics of the model make best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import attrs
+import torch
+from torch import Tensor
+
+import diffcore as dc
+from diffcore_dpm.carried import HEAD, entries
+from diffcore_dpm.curves import Curves
+from diffcore_dpm.multistep import TAIL, Multistep
+from diffcore_dpm.span import ends
+from diffcore_dpm.statistics import PER, collect
+
+PLAIN = Curves({"lam": torch.zeros(1), "l": torch.ones(1), "s": torch.zeros(1), "b": torch.zeros(1)})
+"""The statistics with which it is DPM-Solver++."""
+
+
+@dc.component
+class DPMSolverV3(Multistep):
+    """With y = x_t / alpha, f = E[eps | x_t] e^-lam - l y, L = int l, S = int s, B = int e^-S b (from the start of a step),
+
+        y_s = e^-L_s y_t - int e^(L - L_s + S) (g + B) dlam,     g = e^-S f - B a polynomial in lam through the last evaluations.
+
+    l, s, b are functions of lam, found for a trained model on `fit_samples` states (`diffcore fit RUN`, or
+    `solver.fitted(solver.fit(field, x))`; see `statistics`): l makes f as independent of x as a linear term can, s and b
+    make g as constant along a trajectory. (l, s, b) = (1, 0, 0) is DPM-Solver++, (0, -1, 0) is DPM-Solver. For Gaussian data
+    with a diagonal covariance every step is exact. One evaluation a step; the corrector solves a step again with the
+    evaluation made at its end. The integrals are computed in float64 in the plan.
+
+    The step to sigma_s = 0 is of first order and continues every entry as Gaussian:
+    y_s = sqrt(1 - l) y_t - f / (1 + sqrt(1 - l)).
+    (The paper ends before sigma = 0.) The step from alpha = 0 is of first order too, with l = 1 below alpha / sigma = 1e-4.
+
+    Raises `SpecError` where it runs before it is fitted.
+    """
+
+    source: ClassVar[str] = "Zheng, Lu, Chen and Zhu 2023, arXiv 2310.13268, sections 3.2 and 3.3; Lai et al. 2025, section 9.7"
+    variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"points": 1, "corrector": False}, {"points": 3, "corrector": False})
+
+    points: int = dc.field(default=2, ge=1, le=3, doc="evaluations that the predictor interpolates")
+    corrector: bool = dc.field(default=True, doc="correct every state with the evaluation made at it, at no cost: one order more")
+    fit_samples: int = dc.field(default=256, ge=0, doc="states on which the statistics are found; 0: l = 1, s = b = 0, no fit")
+    fit_levels: int = dc.field(default=96, ge=8, doc="number of nodes in lam at which the statistics are found")
+    fit_batch: int = dc.field(default=64, ge=1, doc="states at a time while the statistics are found; bounds the memory")
+    per: PER = dc.field(default="entry", doc="statistics for every entry of the state, or one of each for every time")
+
+    @property
+    def order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """points, one more with the corrector; the ramp of the first steps caps it at 2, or 3 with the corrector."""
+        return min(self.points, 2) + self.corrector
+
+    @property
+    def memory(self) -> int:
+        """The predictor's earlier evaluations; the corrector needs one more."""
+        return self.points - 1 + self.corrector
+
+    @property
+    def fit_on(self) -> int:
+        """`fit_samples`, or what the grid wants if that is more."""
+        return max(self.fit_samples, super().fit_on)
+
+    def fit(self, field: dc.Field, x: dc.State) -> Mapping[str, Tensor]:
+        """`lam`, `l`, `s`, `b`, and what the grid must know."""
+        own = collect(field, x, self.fit_levels, self.fit_batch, self.per) if self.fit_samples else {}
+        return {**super().fit(field, x), **own}
+
+    def fit_as(self) -> dc.Solver:
+        """The statistics are those of the model, whatever the steps; a grid that is fitted has its own."""
+        free = attrs.fields_dict(DPMSolverV3)
+        if self.grid is not None and self.grid.fit_on:
+            return self
+        return attrs.evolve(self, grid=None, **{name: free[name].default for name in ("steps", "points", "corrector")})
+
+    def fitted(self, found: Mapping[str, Tensor]) -> dc.Solver:
+        """The solver that runs."""
+        ready = super().fitted(found)
+        fields = {field.name: getattr(ready, field.name) for field in attrs.fields(DPMSolverV3)}
+        return Fitted(**fields, known=Curves(found)) if self.fit_samples else ready
+
+    def why(self, found: Mapping[str, Tensor]) -> Sequence[str]:
+        """The means of l, s and b at some lam."""
+        lines = ["lam: l, s, b (means over the entries); 1, 0, 0 is DPM-Solver++"] if "lam" in found else []
+        for i in torch.linspace(0, len(found["lam"]) - 1, 6).round().long().tolist() if lines else []:
+            shown = [f"{float(found[name][i].mean()):.4f}" for name in ("l", "s", "b")]
+            lines.append(f"{float(found['lam'][i]):.2f}: {', '.join(shown)}")
+        return [*super().why(found), *lines]
+
+    def stand_in(self) -> dc.Solver:
+        """This solver with l = 1, s = b = 0: DPM-Solver++ with the same steps, points and corrector."""
+        return attrs.evolve(self, fit_samples=0, grid=None if self.grid is None else self.grid.stand_in())
+
+    @property
+    def curves(self) -> Curves:
+        """The statistics. Raises `SpecError` where there are none yet."""
+        if self.fit_samples:
+            raise dc.SpecError(
+                "solver 'dpm-solver-v3' must be fitted to a model first: diffcore fit RUN, or solver.fitted(solver.fit(field, x))"
+            )
+        return PLAIN
+
+    def init(self, x: dc.State) -> tuple[dc.State, ...]:
+        """No history; with a corrector the corrected state comes first."""
+        return tuple(dc.tree_map(torch.zeros_like, x) for _ in range(self.memory + self.corrector))
+
+    def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
+        """`read`: f_i = read x_i - x*; `base`, `now`, `w1`, ...: of the prediction; `own`, `back`, `c0`, ...: of the correction.
+
+        `shift`, `fixed`: what both add to every entry, from b.
+        """
+        t, s = ends(process, grid)
+        rows: dict[str, Any] = {**entries(t, s, self.curves, self.points, self.limit, self.corrector)}
+        return dc.Plan(t=t, **rows)
+
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+        """Evaluate, correct, predict."""
+        f = field.posterior(x, row.t).blend(row.read, -1.0)
+        one = dc.tree_map(lambda leaf: leaf.new_ones((1,) * leaf.ndim), x)
+        past = [f, *carry[self.corrector :]]
+        if self.corrector:
+            x = dc.lincomb((row.own, x), (row.back, carry[0]), *_terms(row, HEAD, past), (row.fixed, one))
+        after = dc.lincomb((row.base, x), *_terms(row, ("now", *TAIL), past[: self.points]), (row.shift, one))
+        return after, (*([x] if self.corrector else []), *past[: self.memory])
+
+
+@dc.component
+class Fitted(DPMSolverV3):
+    """DPM-Solver-v3 that knows its model."""
+
+    known: Curves
+
+    @property
+    def fit_on(self) -> int:
+        """Nothing is to be found out any more."""
+        return 0
+
+    @property
+    def curves(self) -> Curves:
+        """What was found."""
+        return self.known
+
+    def stand_in(self) -> dc.Solver:
+        """Itself."""
+        return self
+
+
+def _terms(row: Any, names: Sequence[str], states: Sequence[dc.State]) -> list[tuple[Any, dc.State]]:
+    return [(getattr(row, name), state) for name, state in zip(names, states, strict=False)]
