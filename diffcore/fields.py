@@ -73,7 +73,7 @@ class Denoiser:
         self.null: Mapping[str, Any] = getattr(net, "null_cond", {}) if null is None else null
         self.parts: Mapping[str, nn.Module] = parts or {}
         self.base, self.trace, self._checked = self, Trace(), False
-        self._dtype: torch.dtype | None = None
+        self._sample: Tensor | None = None
 
     def with_net(self, net: Net) -> Denoiser:
         """Another network read in the same way: a teacher, a fake score, an average."""
@@ -124,13 +124,13 @@ class Denoiser:
             if trace.at is None:
                 trace.at = at
             if not self._checked:
-                self._dtype = _precision(self.net)
+                self._sample = _parameter(self.net)
         time = self.time(at.t, x) if at.time is None else at.time
         if s is not None:
             cond["s"] = self.time(s.t, x) if s.time is None else s.time
         fed = self.process.scale_input(x, at, self.sigma_data) if self.precondition else x
-        if self._dtype is not None:
-            fed = _in(self._dtype, fed)
+        if self._sample is not None:
+            fed = _in(self._sample.dtype, fed)
         version = time._version if eager and at.time is not None else None
         out = self.net(fed, time, **cond)
         if eager:
@@ -170,10 +170,10 @@ def _in(dtype: torch.dtype, x: State) -> State:
     return tree_map(lambda leaf: leaf.to(dtype) if dtype.is_floating_point and leaf.is_floating_point() else leaf, x)
 
 
-def _precision(net: Any) -> torch.dtype | None:
-    """The one precision of all parameters of a module; None where there are none or several."""
-    found = {p.dtype for p in net.parameters() if p.is_floating_point()} if isinstance(net, nn.Module) else set[torch.dtype]()
-    return found.pop() if len(found) == 1 else None
+def _parameter(net: Any) -> Tensor | None:
+    """A parameter that has the one precision of all parameters of a module; None where there are none or several."""
+    found = [p for p in net.parameters() if p.is_floating_point()] if isinstance(net, nn.Module) else list[Tensor]()
+    return found[0] if len({p.dtype for p in found}) == 1 else None
 
 
 class Guided:

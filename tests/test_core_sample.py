@@ -343,3 +343,24 @@ def test_a_condition_that_is_none_is_the_null_value():
     assert torch.equal(seen[1]["text"], torch.cat([text, seen[0]["text"]]))
     with pytest.raises(dc.DataError, match="condition 'mask' is missing and the network has no null value"):
         denoiser(x, 0.5, mask=None)
+
+
+def test_a_network_that_is_cast_later_gets_its_own_precision():
+    net = torch.nn.Linear(2, 2)
+    denoiser = dc.Denoiser(whole := Through(net), "x0", ReferenceVP())
+    x = torch.randn(3, 2)
+    assert denoiser(x, 0.5).mean.dtype == torch.float32
+    whole.double()
+    assert denoiser(x, 0.5).mean.dtype == torch.float32
+    torch.testing.assert_close(denoiser(x, 0.5).mean, net(x.double()).float())
+
+
+class Through(torch.nn.Module):
+    """A network that ignores the time."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x, t):
+        return self.net(x)
