@@ -34,7 +34,15 @@ def diffcore_losses() -> Iterator[dc.Component]:
 @dc.hookimpl
 def diffcore_solvers() -> Iterator[dc.Component]:
     """Ancestral sampling with the chain's variances, and the grids of published samplers."""
-    yield dc.Component("ddpm", "diffcore_ddpm.ancestral:DDPM", "ancestral, variance small, large or learned (Ho et al. 2020)")
+    yield dc.Component(
+        "ddpm",
+        "diffcore_ddpm.ancestral:DDPM",
+        "ancestral, variance small, large or learned (Ho et al. 2020)",
+        aliases=(
+            dc.Alias("ComfyUI", "ddpm"),
+            dc.Alias("diffusers", "DDPMScheduler"),
+        ),
+    )
     yield dc.Component(
         "leading", "diffcore_ddpm.leading:Leading", "every c-th index from the first (Ho et al. 2020)", kind="grid"
     )

@@ -21,5 +21,20 @@ def diffcore_solvers() -> Iterator[dc.Component]:
     yield _solver("stochastic-heun", "stochastic_heun:StochasticHeun", "reverse SDE, weak order 2 (Platen 1999)")
     yield _solver("sra1", "sra1:SRA1", "reverse SDE, strong order 1.5 for additive noise (Roessler 2010)")
     yield _solver("seeds", "seeds:SEEDS", "exponential, noise prediction, 1 to 3 stages (Gonzalez et al. 2023)")
-    yield _solver("ode-ancestral", "ode_ancestral:ODEAncestral", "ODE solver down, fresh noise up (Crowson 2022)")
+    yield dc.Component(
+        "ode-ancestral",
+        "diffcore_sde_solvers.ode_ancestral:ODEAncestral",
+        "ODE solver down, fresh noise up (Crowson 2022)",
+        aliases=(
+            dc.Alias("A1111", "DPM2 a", "of: {type: seeds, stages: 2, eta: 0.0}"),
+            dc.Alias("A1111", "DPM2 a Karras", "of: {type: seeds, stages: 2, eta: 0.0}, grid: {type: karras}"),
+            dc.Alias("ComfyUI", "dpm_2_ancestral", "of: {type: seeds, stages: 2, eta: 0.0}"),
+            dc.Alias("diffusers", "KDPM2AncestralDiscreteScheduler", "of: {type: seeds, stages: 2, eta: 0.0}"),
+            dc.Alias("k-diffusion", "sample_dpm_2_ancestral", "of: {type: seeds, stages: 2, eta: 0.0}"),
+            dc.Alias("A1111", "DPM++ 2S a", "of: {type: dpmpp-2s}"),
+            dc.Alias("A1111", "DPM++ 2S a Karras", "of: {type: dpmpp-2s}, grid: {type: karras}"),
+            dc.Alias("ComfyUI", "dpmpp_2s_ancestral", "of: {type: dpmpp-2s}"),
+            dc.Alias("k-diffusion", "sample_dpmpp_2s_ancestral", "of: {type: dpmpp-2s}"),
+        ),
+    )
     yield _solver("restart", "restart:Restart", "ODE runs with repeated jumps back to noise (Xu et al. 2023)")

@@ -21,6 +21,7 @@ class Ancestral(dc.Solver):
     """
 
     source: ClassVar[str] = "Ho et al. 2020, arXiv 2006.11239; Kingma et al. 2021, arXiv 2107.00630, equation 33"
+    items: ClassVar[tuple[str, ...]] = ("2.15", "4.16", "4.18")
     requires: ClassVar[frozenset[str]] = frozenset({"reverse"})
     additive_noise: ClassVar[bool] = True
 

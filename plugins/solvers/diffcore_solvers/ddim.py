@@ -24,6 +24,7 @@ class DDIM(dc.Solver):
     """
 
     source: ClassVar[str] = "Song, Meng and Ermon 2021, arXiv 2010.02502, equations 12 and 16"
+    items: ClassVar[tuple[str, ...]] = ("9.01", "9.03", "9.06", "R1")
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     order: ClassVar[int | None] = 1
     additive_noise: ClassVar[bool] = True

@@ -23,6 +23,7 @@ class DPMpp2M(dc.Solver):
     """
 
     source: ClassVar[str] = "Lu et al. 2022, arXiv 2211.01095, algorithm 2"
+    items: ClassVar[tuple[str, ...]] = ("9.16", "R5")
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     order: ClassVar[int | None] = 2
 

@@ -29,6 +29,7 @@ class EDMHeun(dc.Solver):
     """
 
     source: ClassVar[str] = "Karras et al. 2022, arXiv 2206.00364, algorithm 2"
+    items: ClassVar[tuple[str, ...]] = ("9.15", "R10")
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     order: ClassVar[int | None] = 2
     variants: ClassVar[tuple[Mapping[str, float], ...]] = ({"s_churn": 10.0},)

@@ -19,6 +19,7 @@ class Euler(dc.Solver):
     """
 
     source: ClassVar[str] = "Song et al. 2021, arXiv 2011.13456, equation 13; Lipman et al. 2023, arXiv 2210.02747"
+    items: ClassVar[tuple[str, ...]] = ("4.04", "4.08", "9.23")
     requires: ClassVar[frozenset[str]] = frozenset({"velocity", "flat"})
     both_ways: ClassVar[bool] = True
     order: ClassVar[int | None] = 1

@@ -22,6 +22,7 @@ class EulerMaruyama(dc.Solver):
     """
 
     source: ClassVar[str] = "Anderson 1982; Song et al. 2021, arXiv 2011.13456, equation 6"
+    items: ClassVar[tuple[str, ...]] = ("4.03", "4.07", "A4")
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     additive_noise: ClassVar[bool] = True
 

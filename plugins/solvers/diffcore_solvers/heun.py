@@ -22,6 +22,7 @@ class Heun(dc.Solver):
     """
 
     source: ClassVar[str] = "Heun 1900; Karras et al. 2022, arXiv 2206.00364, algorithm 1"
+    items: ClassVar[tuple[str, ...]] = ("9.23", "A3")
     requires: ClassVar[frozenset[str]] = frozenset({"velocity", "flat"})
     both_ways: ClassVar[bool] = True
     order: ClassVar[int | None] = 2

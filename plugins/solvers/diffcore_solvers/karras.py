@@ -22,6 +22,7 @@ class Karras(EndedGrid):
     """
 
     source: ClassVar[str] = "Karras et al. 2022, arXiv 2206.00364, equation 5"
+    items: ClassVar[tuple[str, ...]] = ("9.13", "R26")
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
 
     rho: float = dc.field(default=7.0, gt=0, doc="exponent: 1 is uniform in sigma / alpha, larger is denser near the data")

@@ -16,6 +16,7 @@ class Quadratic(EndedGrid):
     """sqrt(t_i) equally spaced from sqrt(start) to sqrt(end), i = 0 .. N: small steps near the data."""
 
     source: ClassVar[str] = "Song, Meng and Ermon 2021, arXiv 2010.02502, appendix D.2"
+    items: ClassVar[tuple[str, ...]] = ("9.13", "R26")
 
     def nodes(self, process: dc.Process, steps: int, start: float) -> Tensor:
         """The N + 1 times."""

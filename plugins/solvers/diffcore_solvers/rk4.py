@@ -23,6 +23,7 @@ class RK4(dc.Solver):
     """
 
     source: ClassVar[str] = "Kutta 1901"
+    items: ClassVar[tuple[str, ...]] = ("9.23", "A3")
     requires: ClassVar[frozenset[str]] = frozenset({"velocity", "flat"})
     both_ways: ClassVar[bool] = True
     order: ClassVar[int | None] = 4

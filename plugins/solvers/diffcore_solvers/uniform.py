@@ -16,6 +16,7 @@ class Uniform(EndedGrid):
     """t_i = start + (i / N) (end - start), i = 0 .. N; straight to t = 0 unless `end` is t_min."""
 
     source: ClassVar[str] = "Ho et al. 2020, arXiv 2006.11239"
+    items: ClassVar[tuple[str, ...]] = ("9.13", "R26")
 
     def nodes(self, process: dc.Process, steps: int, start: float) -> Tensor:
         """The N + 1 times."""

@@ -21,6 +21,7 @@ class UniformLam(EndedGrid):
     """
 
     source: ClassVar[str] = "Lu et al. 2022, arXiv 2206.00927, section 4"
+    items: ClassVar[tuple[str, ...]] = ("9.13", "R26")
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
 
     lam_min: float | None = dc.field(default=None, doc="smallest log(alpha / sigma) of the equal steps")

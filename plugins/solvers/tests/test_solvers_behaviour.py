@@ -28,6 +28,7 @@ def largest(x, y):
 COST = {Heun: lambda n: 2 * n - 1, EDMHeun: lambda n: 2 * n - 1, RK4: lambda n: 4 * n - 2}
 
 
+@pytest.mark.item("9.24")
 @pytest.mark.parametrize("solver", ODE + SDE, ids=repr)
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_evaluations_are_as_declared(solver, steps):

@@ -34,6 +34,7 @@ def lam(process, nodes):
     return process.coeffs(nodes).lam
 
 
+@pytest.mark.item("9.13", "R26")
 @pytest.mark.parametrize("process", [VP, VE, FLOW, FLOOR], ids=lambda p: type(p).__name__)
 @pytest.mark.parametrize("grid", GRIDS, ids=repr)
 def test_n_steps_from_the_start_to_zero(grid, process):
@@ -56,6 +57,7 @@ def test_a_grid_may_end_at_the_smallest_time_of_the_network(grid):
         assert bool((nodes[:-1] > nodes[1:]).all())
 
 
+@pytest.mark.item("9.13", "R26")
 def test_uniform_and_quadratic_formulas():
     for i, (even, square) in enumerate(zip(Uniform().nodes(VE, 8, 10.0), Quadratic().nodes(VE, 8, 10.0), strict=True)):
         assert float(even) == pytest.approx(10 * (1 - i / 8), abs=1e-14)
@@ -64,6 +66,7 @@ def test_uniform_and_quadratic_formulas():
     assert torch.allclose(roots, torch.tensor((math.sqrt(1e-3) - 1) / 5, dtype=torch.float64), atol=1e-14)
 
 
+@pytest.mark.item("9.13", "R26")
 def test_uniform_lam_has_equal_steps_and_one_jump():
     steps = lam(FLOOR, UniformLam().nodes(FLOOR, 11, 1.0)[:-1]).diff()
     span = float(instant(FLOOR, 1e-3).lam - instant(FLOOR, 1.0).lam)
@@ -85,6 +88,7 @@ def test_a_start_within_the_levels_is_the_first_level():
     assert torch.allclose(inner, torch.linspace(0, 5, 6, dtype=torch.float64), atol=1e-12)
 
 
+@pytest.mark.item("9.13", "R26")
 def test_karras_is_equation_5_of_the_paper():
     """N levels from sigma_max to sigma_min, then 0: N steps."""
     n, low, high = 18, 0.002, 10.0
@@ -101,6 +105,7 @@ def test_karras_spaces_sigma_over_alpha_for_every_process():
     assert torch.allclose(c.sigma / c.alpha, want, rtol=1e-10)
 
 
+@pytest.mark.item("9.13", "R26")
 @pytest.mark.parametrize("k", [0.5, 1.0, 3.0])
 def test_shift_formula_and_start(k):
     nodes = Shifted(shift=k).nodes(FLOW, 10, 1.0)

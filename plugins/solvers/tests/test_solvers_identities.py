@@ -49,6 +49,7 @@ SIGNAL_AT_T = [(p, name) for p in (VP, VE) for name in ("eps", "score")]
 READABLE = [(p, name) for p in (VP, FLOW, VE, Trig()) for name in ("x0", "v", "velocity", "edm")] + SIGNAL_AT_T
 
 
+@pytest.mark.item("9.03")
 @pytest.mark.parametrize(("process", "prediction"), READABLE, ids=lambda v: v if isinstance(v, str) else type(v).__name__)
 def test_ddim_agrees_with_its_four_published_forms(process, prediction):
     t, s = 0.6, 0.35
@@ -66,6 +67,7 @@ def test_ddim_agrees_with_its_four_published_forms(process, prediction):
         assert float((got - form).abs().max()) < 1e-12
 
 
+@pytest.mark.item("9.06", "R1")
 def test_ddim_variance_at_the_published_levels():
     """alpha .6 -> .9 under VP: eta = 1 has variance .16493; with t and s exchanged it would be -1.25."""
     times = VP.t_of_lam(torch.tensor([math.log(a / math.sqrt(1 - a * a)) for a in (0.6, 0.9)], dtype=torch.float64))
@@ -74,6 +76,7 @@ def test_ddim_variance_at_the_published_levels():
     assert abs(float(plan.noise[0]) ** 2 - 0.19 * (1 - (0.36 * 0.19) / (0.81 * 0.64))) < 1e-12
 
 
+@pytest.mark.item("9.06", "R1")
 @pytest.mark.parametrize("eta", [0.0, 0.3, 0.7, 1.0])
 @pytest.mark.parametrize("process", [VP, FLOW, VE], ids=lambda p: type(p).__name__)
 def test_ddim_keeps_the_marginals_for_every_eta(process, eta):
@@ -88,6 +91,7 @@ def test_ddim_keeps_the_marginals_for_every_eta(process, eta):
     assert float(c[-1]) == 0
 
 
+@pytest.mark.item("9.06", "R1")
 @pytest.mark.parametrize("process", [VP, FLOW, VE], ids=lambda p: type(p).__name__)
 def test_ddim_with_eta_one_is_ancestral_sampling(process):
     field = GOLDEN.field(process)
@@ -95,6 +99,7 @@ def test_ddim_with_eta_one_is_ancestral_sampling(process):
     assert float((one - other).abs().max()) < 1e-12
 
 
+@pytest.mark.item("2.09", "4.16")
 def test_ancestral_is_the_ddpm_posterior():
     """beta_i, abar_i of a DDPM chain read off the process, mean and variance of Ho et al. 2020, equation 7."""
     t, s = 0.5, 0.46
@@ -111,6 +116,7 @@ def test_ancestral_is_the_ddpm_posterior():
         assert float((got - want).abs().max()) < 1e-12
 
 
+@pytest.mark.item("9.16")
 def test_2m_weights_on_even_steps_are_those_of_adams_bashforth():
     lam = torch.linspace(-1.0, 2.0, 7, dtype=torch.float64)
     plan = DPMpp2M().plan(VP, VP.t_of_lam(lam))
@@ -120,6 +126,7 @@ def test_2m_weights_on_even_steps_are_those_of_adams_bashforth():
     assert float(plan.entries["before"][0]) == 0
 
 
+@pytest.mark.item("9.16", "R5")
 @pytest.mark.parametrize("process", [VP, FLOW, VE], ids=lambda p: type(p).__name__)
 def test_2m_follows_algorithm_2_of_the_paper(process):
     """Lu et al. 2022: D = (1 + 1/2r) x0_(i-1) - (1/2r) x0_(i-2) with r = h_(i-1) / h_i, written out in a loop."""
@@ -139,6 +146,7 @@ def test_2m_follows_algorithm_2_of_the_paper(process):
     assert float((got - x).abs().max()) < 1e-12
 
 
+@pytest.mark.item("9.23", "A3")
 @pytest.mark.parametrize("solver", [Euler(), Heun(), RK4()], ids=lambda s: type(s).__name__)
 def test_classical_methods_follow_their_tableaux(solver):
     """The Butcher tableau applied to the exact velocity."""
@@ -158,6 +166,7 @@ def test_classical_methods_follow_their_tableaux(solver):
     assert float((got - x).abs().max()) < 1e-12
 
 
+@pytest.mark.item("9.04")
 @pytest.mark.parametrize("process", [FLOW, VE], ids=lambda p: type(p).__name__)
 def test_euler_is_ddim_where_alpha_and_sigma_are_affine_in_time(process):
     field = GOLDEN.field(process)
@@ -166,6 +175,7 @@ def test_euler_is_ddim_where_alpha_and_sigma_are_affine_in_time(process):
     assert float((one - other).abs().max()) < 1e-12
 
 
+@pytest.mark.item("9.04")
 def test_euler_is_not_ddim_on_the_circle():
     """One step of the trigonometric path: the gap is of second order in the step, and not zero."""
     field, gaps = GOLDEN.field(Trig()), []
@@ -176,6 +186,7 @@ def test_euler_is_not_ddim_on_the_circle():
     assert max(gaps) / min(gaps) < 1.1
 
 
+@pytest.mark.item("9.01", "9.03", "A2")
 @pytest.mark.parametrize("process", [VP, FLOW, VE], ids=lambda p: type(p).__name__)
 def test_one_step_is_exact_for_a_single_point(process):
     """x* is the point whatever x_t: every solver that integrates the linear part exactly lands on it."""
@@ -223,6 +234,7 @@ def anderson(gauss, process, times):
         yield 1 - step * (f + g2 / v), step * g2 / v * float(c.alpha) * m, math.sqrt(g2 * step)
 
 
+@pytest.mark.item("4.03")
 @pytest.mark.parametrize("process", [VP, FLOW, VE], ids=lambda p: type(p).__name__)
 def test_euler_maruyama_follows_the_reverse_sde_of_a_gaussian(process):
     gauss = Gaussian(0.5, 0.4, shape=(1,))
@@ -232,6 +244,7 @@ def test_euler_maruyama_follows_the_reverse_sde_of_a_gaussian(process):
         assert mine == pytest.approx(theirs, abs=1e-12)
 
 
+@pytest.mark.item("4.03")
 @pytest.mark.parametrize("solver", [EulerMaruyama(), Ancestral(), DDIM(eta=1.0)], ids=repr)
 @pytest.mark.parametrize("process", [VP, FLOW], ids=lambda p: type(p).__name__)
 def test_stochastic_solvers_reach_the_marginal_with_weak_order_one(process, solver):
@@ -277,6 +290,7 @@ def paper_heun(x, levels, churn, low, high, noise_factor, draw):
 LEVELS = [10.0, 6.0, 3.0, 1.4, 0.7, 0.3, 0.1, 0.0]
 
 
+@pytest.mark.item("9.15", "R10")
 @pytest.mark.parametrize("churn", [0.0, 1.0, 40.0])
 def test_edm_heun_follows_algorithm_2_of_the_paper(churn):
     options = {"s_min": 0.2, "s_max": 5.0, "s_noise": 1.007}
@@ -315,6 +329,7 @@ def test_churn_stays_below_the_level_of_the_process():
     assert net.seen[2] == pytest.approx(6 * math.sqrt(2), rel=1e-12)
 
 
+@pytest.mark.item("9.15")
 def test_no_churn_is_deterministic_and_churn_is_not():
     field = GOLDEN.field(VE)
     for churn, equal in ((0.0, True), (2.0, False)):

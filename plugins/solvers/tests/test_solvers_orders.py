@@ -46,6 +46,7 @@ def slope(counts, found):
 CASES = [(Euler(), 320), (DDIM(), 320), (Heun(), 320), (EDMHeun(), 320), (DPMpp2M(), 640), (RK4(), 160)]
 
 
+@pytest.mark.item("9.03", "9.15", "9.16", "9.23")
 @pytest.mark.parametrize(("solver", "most"), CASES, ids=lambda v: type(v).__name__)
 def test_golden_slope(solver, most):
     counts = [most // 4, most // 2, most]
@@ -62,6 +63,7 @@ def test_the_order_does_not_depend_on_the_prediction(prediction):
     assert abs(slope(counts, found) - 2) < 0.15, found
 
 
+@pytest.mark.item("9.15")
 def test_edm_heun_is_second_order_in_sigma():
     """On the published spacing sigma^(1/7), where sigma is the time."""
     counts, found = [40, 80, 160], []
