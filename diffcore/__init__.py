@@ -26,7 +26,7 @@ from diffcore.registry import Entry, Plugin, Registry
 if TYPE_CHECKING:
     from diffcore.affine import ROWS, Coeffs, Posterior, Row, combine, convert, row
     from diffcore.data import Coupling, Data, Loader, Range, Source
-    from diffcore.fields import Denoiser, Field, Guided
+    from diffcore.fields import Denoiser, Field, Guided, second_derivatives
     from diffcore.flow_map import FlowMap, FlowMapSolver, flow_map_of
     from diffcore.guidance import Guidance
     from diffcore.loss import Loss, TimeLaw, Weighting, dropped, mean_square, times_of, weight_from_x0
@@ -46,7 +46,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "affine": ("ROWS", "Coeffs", "Posterior", "Row", "combine", "convert", "row"),
     "data": ("Coupling", "Data", "Loader", "Range", "Source"),
-    "fields": ("Denoiser", "Field", "Guided"),
+    "fields": ("Denoiser", "Field", "Guided", "second_derivatives"),
     "flow_map": ("FlowMap", "FlowMapSolver", "flow_map_of"),
     "guidance": ("Guidance",),
     "loss": ("Loss", "TimeLaw", "Weighting", "dropped", "mean_square", "times_of", "weight_from_x0"),
@@ -133,6 +133,7 @@ __all__ = [
     "mean_square",
     "row",
     "sample",
+    "second_derivatives",
     "times_of",
     "tree_map",
     "weight_from_x0",

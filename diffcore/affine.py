@@ -30,7 +30,8 @@ from diffcore.tree import Scalar, State, expand, lincomb, tree_map
 class Coeffs(NamedTuple):
     """Coefficients of `x_t = alpha x_0 + sigma eps + shift` at time t, and their time derivatives.
 
-    Entries are float64 tensors while a solver plans, Python floats in an eager step, tensors in a compiled one.
+    Entries are float64 tensors while a solver plans (a shift that is always 0 is the float 0.0), Python floats in an eager step,
+    tensors in a compiled one.
     `time` is the network's time input, prepared by the sampling loop; None where it has not been.
     """
 

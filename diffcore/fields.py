@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.compiler import is_compiling
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffcore.affine import Coeffs
 from diffcore.errors import DataError, IncompatibleError
@@ -168,6 +170,17 @@ def _in(dtype: torch.dtype, x: State) -> State:
     if x.__class__ is Tensor:
         return x if x.dtype == dtype or not (dtype.is_floating_point and x.is_floating_point()) else x.to(dtype)
     return tree_map(lambda leaf: leaf.to(dtype) if dtype.is_floating_point and leaf.is_floating_point() else leaf, x)
+
+
+@contextmanager
+def second_derivatives() -> Generator[None]:
+    """Gradients are on, and networks called within can be differentiated twice.
+
+    Attention is computed as it is written, because the fused kernel of torch for the CPU has no second derivative. For losses
+    and metrics that differentiate a network with respect to its input and then again.
+    """
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 def _parameter(net: Any) -> Tensor | None:

@@ -91,9 +91,11 @@ def _is_point(value: Any) -> bool:
 
 
 def _length(entries: dict[str, Any]) -> int:
-    bare = [name for name, v in entries.items() if not isinstance(v, tuple) and not (isinstance(v, Tensor) and v.ndim)]
+    bare = [f"{k} = {v}" for k, v in entries.items() if not isinstance(v, tuple) and not (isinstance(v, Tensor) and v.ndim)]
     if bare:
-        raise SpecError(f"the entries of a plan are tensors, coefficients or tuples with one value per step; not so: {bare}")
+        raise SpecError(
+            f"the entries of a plan are tensors, coefficients or tuples with one value per step; not so: {', '.join(bare)}"
+        )
     lengths = {name: len(v.t) if _is_point(v) else len(v) for name, v in entries.items()}
     if len(set(lengths.values())) != 1:
         raise SpecError(f"the entries of a plan must have one value per step each; lengths: {lengths}")

@@ -85,14 +85,17 @@ def page() -> str:
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def main() -> int:
-    """Write or check."""
+def main(arguments: list[str]) -> int:
+    """Write or check the page; the exit code."""
     target, text = ROOT / "docs" / "monograph.md", page()
-    if "--check" in sys.argv:
-        return int(target.read_text(encoding="utf-8") != text)
+    changed = not target.exists() or target.read_text(encoding="utf-8") != text
+    if "--check" in arguments:
+        print(f"docs/monograph.md is {'not ' if changed else ''}current")
+        return int(changed)
     target.write_text(text, encoding="utf-8")
+    print(f"{int(changed)} of 1 pages written")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

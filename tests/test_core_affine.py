@@ -45,6 +45,7 @@ def by_hand(name, c, x0, eps, sd=0.5):
     }[name]
 
 
+@pytest.mark.item("6.03", "D1")
 @PROCESSES
 @pytest.mark.parametrize("name", dc.ROWS)
 def test_rows_are_the_published_targets(process, name):
@@ -53,6 +54,7 @@ def test_rows_are_the_published_targets(process, name):
     close(dc.combine(name, c, x0, eps), by_hand(name, c, x0, eps))
 
 
+@pytest.mark.item("6.03")
 @PROCESSES
 @pytest.mark.parametrize("have", dc.ROWS)
 @pytest.mark.parametrize("want", dc.ROWS)
@@ -79,6 +81,7 @@ def test_replacing_the_mean_keeps_x():
     close(c.alpha * found.mean + c.sigma * found.eps, x)
 
 
+@pytest.mark.item("4.14")
 @PROCESSES
 def test_half_log_snr_and_its_derivative(process):
     """lam = log(alpha/sigma), log_snr = 2 lam, lam' by central differences; g^2 = (sigma^2)' - 2 f sigma^2 = -2 sigma^2 lam'."""
@@ -185,6 +188,7 @@ def test_asking_what_cannot_be_read_names_the_time():
         dc.row("score", c)
 
 
+@pytest.mark.item("D1")
 def test_preconditioning_gives_the_network_unit_variance_and_its_time_feature():
     """x / sqrt(alpha^2 sd^2 + sigma^2) has variance 1 for data of deviation sd; t arrives as embed_time(t)."""
     seen = {}

@@ -17,6 +17,7 @@ LAM = torch.linspace(-3, 3, 13, dtype=torch.float64)
 POINTS = FiniteSet([[0.9, -0.4], [-0.7, 0.3], [0.1, 0.8]])
 
 
+@pytest.mark.item("6.04")
 @pytest.mark.parametrize("name", A)
 def test_every_pair_converts_the_exact_targets(name):
     """want = A x_t + B have for the oracle's targets, all 36 pairs, and there and back is the identity (1e-10)."""
@@ -34,6 +35,7 @@ def test_every_pair_converts_the_exact_targets(name):
         assert float((back.B * c.B - 1).abs().max()) < 1e-10
 
 
+@pytest.mark.item("6.04", "6.17")
 def test_formulas_of_the_book():
     """6.04: eps = -s score, x = (x_t + s^2 score)/a, v = f x_t - g^2 score / 2, score = (a v - a' x_t)/(s (a's - a s'))."""
     for process in A.values():
@@ -52,6 +54,7 @@ def test_formulas_of_the_book():
             torch.testing.assert_close(found[pair].B, B_, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.item("6.06", "6.15")
 def test_the_ode_in_four_forms():
     """6.06: the drift from x0, eps, score and velocity is one; its linear parts are s'/s, a'/a, a'/a and 0 (6.15: stiffness)."""
     for process in A.values():
@@ -112,6 +115,7 @@ def test_only_affine_processes_have_targets():
 # --- 6.01, 6.02: the finite data set -----------------------------------------------------------------------------------
 
 
+@pytest.mark.item("6.01")
 def test_the_three_views_have_one_minimiser():
     """The minimisers of the KL (posterior mean), score (DSM) and velocity (CFM) losses over constants, each at fixed x_t, from
     the posterior weights: one denoiser (1e-10)."""
@@ -133,6 +137,7 @@ def test_the_three_views_have_one_minimiser():
             assert float((getattr(known, want) - exact).abs().max()) < 1e-10
 
 
+@pytest.mark.item("6.02")
 def test_the_exact_denoiser_of_a_finite_set_reproduces_it():
     """6.02: memorisation. Every sample of the probability-flow ODE ends on a training point, and all points are found."""
     solver = REGISTRY.make("solver", "dpmpp-2m", steps=60, grid={"type": "uniform-lam"})

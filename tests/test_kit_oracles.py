@@ -54,6 +54,7 @@ ORACLES = {
 }
 
 
+@pytest.mark.item("D3")
 @pytest.mark.parametrize("name", ORACLES)
 @pytest.mark.parametrize("process", REFERENCES, ids=lambda p: type(p).__name__)
 def test_score_is_the_gradient_of_log_prob_and_mean_is_tweedies(name, process):
@@ -74,6 +75,7 @@ def test_correlated_gaussian_by_conditioning_the_joint():
     close(data.cov, cov)
 
 
+@pytest.mark.item("4.04")
 @pytest.mark.parametrize("process", REFERENCES, ids=lambda p: type(p).__name__)
 @pytest.mark.parametrize("name", ["gaussian", "correlated"])
 def test_gaussian_flow_map_solves_the_ode(process, name):
@@ -83,6 +85,7 @@ def test_gaussian_flow_map_solves_the_ode(process, name):
     close(data.flow(process, data.flow(process, x, t, s), s, t), x)
 
 
+@pytest.mark.item("4.04")
 @pytest.mark.parametrize("process", REFERENCES, ids=lambda p: type(p).__name__)
 def test_quantile_transport_solves_the_ode(process):
     data, x = golden_mixture(), grid(5)

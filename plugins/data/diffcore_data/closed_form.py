@@ -96,6 +96,7 @@ class FiniteSet(Modes):
     """Equal point masses, drawn without end: (1/K) sum_k delta(points_k). A perfect model can only repeat the points."""
 
     source: ClassVar[str] = ORACLE
+    items: ClassVar[tuple[str, ...]] = ("6.02",)
     example: ClassVar[Mapping[str, Any]] = {"points": ((-0.5, -0.5), (0.5, 0.0), (0.0, 0.7))}
 
     points: tuple[Point, ...] = dc.field(doc="K points of d numbers")

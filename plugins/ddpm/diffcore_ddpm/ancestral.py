@@ -28,6 +28,7 @@ class DDPM(dc.Solver):
         "Ho et al. 2020, arXiv 2006.11239, equations 7 and 11 and section 3.2; Nichol and Dhariwal 2021, arXiv 2102.09672, "
         "equation 15"
     )
+    items: ClassVar[tuple[str, ...]] = ("2.11", "2.15", "2.16")
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"variance": "large"},)
 

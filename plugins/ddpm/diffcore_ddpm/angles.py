@@ -23,16 +23,16 @@ class Angles(NamedTuple):
 
         Both angles are interpolated, so that neither loses digits where it is small.
         """
-        phi, left, slope = (v.to(place.device) for v in self)
-        last = len(phi) - 1
+        table, last = torch.stack(self).to(place.device), len(self.phi) - 1  # one look-up for all three
         place = place.clamp(0, last)
         i = place.detach().floor().clamp(max=last - 1).long()
+        (phi, left, slope), (phi1, left1, slope1) = table[:, i], table[:, i + 1]
         w = place - i
-        bent = w * (1 - w) * ((1 - w) * slope[i] - w * slope[i + 1])
-        rise, share = phi[i + 1] - phi[i], w * w * (3 - 2 * w)
-        turning = 6 * w * (1 - w) * rise + (1 - w) * (1 - 3 * w) * slope[i] + w * (3 * w - 2) * slope[i + 1]
-        forth = (1 - share) * phi[i] + share * phi[i + 1] + bent
-        return forth, (1 - share) * left[i] + share * left[i + 1] - bent, turning
+        back, share = 1 - w, w * w * (3 - 2 * w)
+        kept, hump = 1 - share, w * back
+        bent = hump * (back * slope - w * slope1)
+        turning = 6 * hump * (phi1 - phi) + back * (1 - 3 * w) * slope + w * (3 * w - 2) * slope1
+        return kept * phi + share * phi1 + bent, kept * left + share * left1 - bent, turning
 
 
 @lru_cache(maxsize=64)

@@ -23,10 +23,9 @@ Variance = Literal["small", "large", "learned"]
 
 def steps_of(process: dc.Process, above: Tensor, t: Tensor, s: Tensor) -> Kernels:
     """The kernels of steps t -> s, [B]. In the step to clean data beta~ = 0 is replaced by that of the step above -> t."""
-    k = kernels(process, torch.stack([t, s]))
-    before = kernels(process, torch.stack([torch.where(s == 0, above, 2 * t - s), t]))
-    small = torch.where(s == 0, before.small, k.small)[0]
-    return Kernels(k.t.at(0), k.s.at(0), k.keep[0], k.gain[0], small, k.large[0])
+    k = kernels(process, torch.stack([above, t, s]))
+    small = torch.where(s == 0, k.small[0], k.small[1])
+    return Kernels(k.t.at(1), k.s.at(1), k.keep[1], k.gain[1], small, k.large[1])
 
 
 def step_term(k: Kernels, x0: Tensor, known: dc.Posterior, variance: Variance, levels: int | None) -> Tensor:

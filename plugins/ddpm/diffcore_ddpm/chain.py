@@ -38,6 +38,7 @@ class Chain(dc.AffineProcess):
         "Ho et al. 2020, arXiv 2006.11239, equations 2 and 4; Nichol and Dhariwal 2021, arXiv 2102.09672, equation 15; "
         "Lin et al. 2023, arXiv 2305.08891, algorithm 1"
     )
+    items: ClassVar[tuple[str, ...]] = ("2.07", "2.08", "2.09")
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"schedule": "cosine"},
         {"schedule": "sigmoid"},

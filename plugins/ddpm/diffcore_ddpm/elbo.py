@@ -25,10 +25,11 @@ class ELBO(dc.Metric):
     `levels` even values of [-1, 1] are what data takes (256 for 8-bit images): with null the decoder is a density, and the
     number may be negative. With n samples the standard error of the mean is about `spread` / 2.
 
-    Raises `DataError` without a field, for fewer than 4 samples, for samples that are not tensors.
+    Raises `DataError` without a field, for fewer than 4 samples, for samples that are not tensors, for data behind a codec.
     """
 
     source: ClassVar[str] = "Ho et al. 2020, arXiv 2006.11239, equations 5 and 13"
+    items: ClassVar[tuple[str, ...]] = ("2.14",)
     example: ClassVar[Mapping[str, Any]] = {"steps": 50}
     of_samples: ClassVar[bool] = False
 
@@ -42,8 +43,10 @@ class ELBO(dc.Metric):
         """The bound and its three parts."""
         if ev.field is None or not isinstance(ev.reference, Tensor) or len(ev.reference) < 4:
             raise dc.DataError("ELBO needs the field that was sampled, and at least 4 samples of data that are one tensor")
-        field, x0 = ev.field.bound({k: v[: self.n] for k, v in ev.reference_cond.items()}), ev.reference[: self.n]
-        parts = self.parts(field, x0.to(_device(field)))
+        if ev.data is not None and type(ev.data).encode is not dc.Data.encode:
+            raise dc.DataError(f"ELBO is about the data itself; {type(ev.data).__name__} is seen by the network through a codec")
+        cond = {name: value[: self.n] for name, value in ev.reference_cond.items() if name in ev.field.cond}
+        parts = self.parts(ev.field.bound(cond), ev.reference[: self.n].to(_device(ev.field)))
         named = {"elbo": torch.stack([*parts.values()]).sum(0), **{f"elbo-{name}": part for name, part in parts.items()}}
         return {name: self._measured(value.double(), ev.reference_name) for name, value in named.items()}
 
@@ -64,7 +67,7 @@ class ELBO(dc.Metric):
         return {"prior": prior_term(process, x0), "steps": total, "decoder": term}
 
     def _measured(self, each: Tensor, name: str) -> dc.Measured:
-        blocks = [float(block.mean()) for block in each.chunk(4)]
+        blocks = [float(block.mean()) for block in each.tensor_split(4)]
         against = f"{name}, {'a density' if self.levels is None else f'{self.levels} levels'}"
         return dc.Measured(
             value=float(each.mean()), n=len(each), spread=statistics.stdev(blocks), against=against, better="lower"

@@ -29,6 +29,7 @@ class Hybrid(dc.Loss):
     """
 
     source: ClassVar[str] = "Nichol and Dhariwal 2021, arXiv 2102.09672, equations 15 and 16"
+    items: ClassVar[tuple[str, ...]] = ("2.11",)
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     example: ClassVar[Mapping[str, Any]] = {"chain": 1000}
 
@@ -54,7 +55,7 @@ class Hybrid(dc.Loss):
         noised = process.corrupt(x0, t, draw.fold(NOISE))
         known = model(noised.xt, noised.at, **dc.dropped(cond, model.null, self.drop, draw.fold(DROP)))
         name = base_of(model.prediction)
-        simple = ((known.read(name) - noised.target(name, model.sigma_data)) ** 2).flatten(1).mean(1)
+        simple = dc.mean_square(known.read(name), noised.target(name, model.sigma_data))
         k = steps_of(process, above, t, s)
         variance = "learned" if isinstance(known, RangePosterior) else "small"
         return simple + self.weight * n * step_term(k, x0, _still(known), variance, self.levels)

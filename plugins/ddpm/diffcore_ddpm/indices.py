@@ -35,6 +35,7 @@ class Indices(dc.TimeLaw):
     """
 
     source: ClassVar[str] = "Ho et al. 2020, arXiv 2006.11239, algorithm 1"
+    items: ClassVar[tuple[str, ...]] = ("2.12",)
     example: ClassVar[Mapping[str, Any]] = {"chain": 1000}
 
     chain: int | None = dc.field(default=None, ge=1, doc="number of indices N; that of the process where null")

@@ -21,6 +21,7 @@ class Trailing(IndexGrid):
     """
 
     source: ClassVar[str] = "Lin et al. 2023, arXiv 2305.08891, section 3.3 and table 2"
+    items: ClassVar[tuple[str, ...]] = ("9.06",)
     example: ClassVar[Mapping[str, Any]] = {"chain": 1000}
 
     def indices(self, n: int, steps: int) -> Tensor:

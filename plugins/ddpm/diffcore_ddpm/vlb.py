@@ -27,6 +27,7 @@ class VLB(dc.Loss):
     """
 
     source: ClassVar[str] = "Ho et al. 2020, arXiv 2006.11239, equations 5 and 13; Nichol and Dhariwal 2021, arXiv 2102.09672"
+    items: ClassVar[tuple[str, ...]] = ("2.14",)
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     example: ClassVar[Mapping[str, Any]] = {"chain": 10}
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"variance": "large", "levels": None},)

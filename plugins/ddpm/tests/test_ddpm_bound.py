@@ -98,6 +98,7 @@ def left(at, d2):
     return d2 * at.sigma**2 / (at.alpha**2 * d2 + at.sigma**2)
 
 
+@pytest.mark.item("2.14")
 @pytest.mark.parametrize(("steps", "gap"), [(200, 0.581), (400, 0.283), (800, 0.140)])
 def test_the_gap_of_the_exact_denoiser_falls_as_one_over_n(steps, gap):
     """Levels of lam even on [-8, 8], N(0, .3), the decoder the exact posterior: E[-ELBO] - H in nats, closed form.
@@ -126,6 +127,7 @@ def closed_form(chain, d2, variance):
     return float(step_term(k, zero, known(zero, off), variance, None).sum() + prior_term(chain, column(d2**0.5)))
 
 
+@pytest.mark.item("2.14")
 @pytest.mark.parametrize("variance", ["small", "large"])
 def test_the_bound_closes_on_the_likelihood_as_the_chain_grows(variance):
     """Cosine chains of 100 to 1600: above the entropy, and falling; with `large` each doubling takes a third of the gap.
@@ -184,12 +186,47 @@ def test_the_metric_is_of_the_model_without_guidance_and_says_what_is_missing():
             ELBO().measure(evaluation(field, samples))
 
 
+def test_the_metric_asks_the_network_under_the_conditions_of_the_data():
+    """Two classes at their points: with its own class every sample is known, with the other one it costs more."""
+    points = torch.tensor([[-0.5], [0.5]], dtype=DOUBLE)
+    chain, label = Chain(steps=10, schedule="cosine"), torch.arange(8) % 2
+    field = dc.Field(chain, dc.Denoiser(lambda x, t, label: points[label] + 0 * x, "x0", chain), cond={"label": label[:2]})
+    metric = ELBO(levels=None)
+
+    def steps(label, **more):
+        ev = dc.Evaluation(
+            samples=points, reference=points[torch.arange(8) % 2], reference_cond={"label": label, **more}, field=field
+        )
+        return metric.measure(ev)["elbo-steps"].value
+
+    assert steps(label, noise=torch.zeros(8, 1)) == pytest.approx(0, abs=1e-9)
+    assert steps(1 - label) > 0.1
+
+
+def test_the_metric_refuses_data_behind_a_codec():
+    class Coded(dc.Data):
+        def encode(self, raw):
+            return raw[:, :1]
+
+    data = Gaussian(0.0, 0.5, shape=(3,))
+    ev = dc.Evaluation(samples=data.sample(8), reference=data.sample(8), field=data.field(Chain(steps=8)), data=Coded())
+    with pytest.raises(dc.DataError, match="through a codec"):
+        ELBO().measure(ev)
+
+
+def test_the_spread_is_that_of_four_blocks():
+    found = ELBO()._measured(torch.tensor([0.0, 2.0, 1.0, 3.0, 5.0], dtype=DOUBLE), "data")
+    assert (found.value, found.n) == (2.2, 5)
+    assert found.spread == pytest.approx(float(torch.tensor([1.0, 1.0, 3.0, 5.0]).std()))
+
+
 def gaussian_steps(n=20):
     """All steps but the last of a chain on N(m, d^2): its kernels, moments of x_t and the exact posterior."""
     chain, t = Chain(steps=n), torch.arange(n, 1, -1, dtype=DOUBLE) / n
     return steps_of(chain, t, t, t - 1 / n)
 
 
+@pytest.mark.item("2.10")
 def test_marginal_and_conditional_divergence_differ_by_a_constant():
     """KL(q(x_s|x_t) || N(keep x + gain (p x + r), v)) against E KL(q(x_s|x_t, x_0) || same), for 10 linear models (p, r)."""
     k, m, d2 = gaussian_steps(), 0.4, 0.3
@@ -209,6 +246,7 @@ def test_marginal_and_conditional_divergence_differ_by_a_constant():
     assert float((torch.stack(gaps) - gaps[0]).abs().max()) < 1e-10
 
 
+@pytest.mark.item("2.11")
 def test_the_optimal_learned_variance():
     """The expected term is stationary in the fraction where v = beta~ + gain^2 Var[x_0|x_t], and only there."""
     k, d2 = gaussian_steps(), 0.3

@@ -36,6 +36,7 @@ def test_beta_is_that_of_the_paper(case):
     torch.testing.assert_close(chain.beta, want.beta, rtol=1e-9, atol=1e-13)
 
 
+@pytest.mark.item("2.08")
 def test_published_ends_of_the_schedules(numbers):
     """alpha_N^2 = 4.0e-5 of linear and 2.4e-9 of clipped cosine; beta_1000 of cosine is .999, of linear .02."""
     assert float(Chain().coeffs(times(1)).alpha[1] ** 2) == pytest.approx(4.036e-5, rel=1e-3)
@@ -51,6 +52,7 @@ def test_shorter_chains_take_larger_steps(numbers):
     assert float(want.alpha[-1].log()) == pytest.approx(math.log(4.036e-5) / 2, rel=0.15)
 
 
+@pytest.mark.item("2.07")
 def test_composed_steps_are_the_closed_marginal(case):
     """Mean factor and variance of x_i given x_0, step by step from beta alone: 1e-12."""
     chain, _ = case
@@ -61,6 +63,7 @@ def test_composed_steps_are_the_closed_marginal(case):
         assert abs(variance - float(at.sigma[i]) ** 2) < 1e-11
 
 
+@pytest.mark.item("2.09")
 @pytest.mark.parametrize("zero", [False, True])
 @pytest.mark.parametrize("steps", [[1000, 999, 998], [1000, 500, 0], [37, 5, 1], [3, 2, 1], [1, 0]])
 def test_posterior_is_gaussian_conditioning_of_the_joint_law(steps, zero):
@@ -83,6 +86,7 @@ def test_posterior_is_gaussian_conditioning_of_the_joint_law(steps, zero):
     assert float(k.small[-1]) == 0 or steps[-1] != 0
 
 
+@pytest.mark.item("2.09")
 def test_posterior_is_equations_6_and_7():
     """mu~ and beta~ of Ho et al. from beta alone, all 1000 steps; beta~_1 = 0."""
     chain, beta = Chain(), Chain().beta
@@ -128,6 +132,7 @@ def test_zero_terminal_snr_follows_algorithm_1(schedule, numbers):
     assert float(chain.beta[-1]) == 1.0
 
 
+@pytest.mark.item("2.08")
 def test_zero_terminal_snr_refuses_the_noise():
     chain = Chain(zero_terminal_snr=True)
     for name in ("eps", "score", "eps-range"):
@@ -140,6 +145,7 @@ def test_zero_terminal_snr_refuses_the_noise():
         Chain().check_prediction("score-range", 0.5)
 
 
+@pytest.mark.item("2.08")
 @pytest.mark.parametrize("n", [2, 3, 10, 1000])
 @pytest.mark.parametrize("zero", [False, True])
 def test_any_chain_falls_between_its_indices(case, n, zero):

@@ -37,6 +37,7 @@ def seen(grid, n=1000, steps=25, **kwargs):
     return net.indices
 
 
+@pytest.mark.item("9.06")
 @pytest.mark.parametrize(("n", "steps"), [(1000, 50), (1000, 7), (1000, 1000), (200, 30), (10, 9), (1000, 1)])
 def test_the_three_grids_of_the_table(n, steps):
     """Lin et al. 2023, table 2, as NumPy expressions. The published linspace of one step is index 0; ours is the last."""
@@ -80,6 +81,12 @@ def test_respaced_shares_any_number_of_steps(steps):
     assert sum(counts) == steps
     assert counts[-1] >= 1
     assert all(abs(c - steps * share / 6) <= 1 for c, share in zip(counts, (3, 0, 1, 2), strict=True))
+
+
+def test_respaced_gives_ties_to_the_noisier_section():
+    assert Respaced(sections=(1, 1)).counts(3) == [1, 2]
+    assert Respaced(sections=(1, 1, 1)).counts(5) == [1, 2, 2]
+    assert Respaced(sections=(3, 1)).counts(1) == [0, 1]
 
 
 def test_a_full_run_visits_every_index_once():
@@ -146,6 +153,8 @@ def test_the_adapter_passes_conditions_and_outputs_on():
     assert module.null_cond == {"label": 4}
     out = module(torch.zeros(5, 2, 3), torch.full((5,), 0.5), label=torch.arange(5))
     assert out.shape == (5, 4, 3)
+    jump = IndexedModule(lambda x, t, s: torch.stack([t, s]), 10)
+    assert jump(x=None, t=torch.tensor([0.5, 1.0]), s=torch.tensor([0.1, 0.7])).tolist() == [[4, 9], [0, 6]]
 
 
 def test_leading_starts_below_pure_noise():

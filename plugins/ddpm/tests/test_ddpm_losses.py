@@ -34,6 +34,7 @@ def simple():
     )
 
 
+@pytest.mark.item("2.12")
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
 def test_l_simple_of_the_exact_noise(prediction):
     """The mean over indices of alpha^2 d^2 / (alpha^2 d^2 + sigma^2), whatever the network predicts."""
@@ -43,6 +44,7 @@ def test_l_simple_of_the_exact_noise(prediction):
     close(simple()(DATA.denoiser(chain, prediction), x0, draw), want)
 
 
+@pytest.mark.item("2.14")
 @pytest.mark.parametrize("variance", ["small", "large"])
 def test_vlb_is_an_unbiased_estimate_of_the_bound(variance):
     """65536 draws of one index each against the sum over all indices in closed form, 4 s.e."""
@@ -118,6 +120,7 @@ def test_conditions_are_left_out_at_their_rate(loss):
     assert torch.equal(seen[0][~out], labels[~out])
 
 
+@pytest.mark.item("2.17")
 def test_regression_finds_the_softmax_average_of_a_finite_set():
     """At one index, 40000 noised points, regressed on polynomials of x_t: near the softmax average (rms .02)."""
     chain, data = Chain(steps=10, schedule="cosine"), FiniteSet([[0.9], [-0.7], [0.1]])

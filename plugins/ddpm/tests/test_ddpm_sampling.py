@@ -44,6 +44,7 @@ def run(kernels_of_steps, mean=0.0, variance=1.0):
     return mean, variance
 
 
+@pytest.mark.item("2.12", "2.15")
 @pytest.mark.parametrize("variance", ["small", "large"])
 @pytest.mark.parametrize("prediction", ["x0", "eps", "v"])
 def test_every_step_is_algorithm_2(variance, prediction):
@@ -62,6 +63,7 @@ def test_every_step_is_algorithm_2(variance, prediction):
         assert found[i] == pytest.approx(((1 - shrink) / root, shrink * math.sqrt(left) * MEAN / root, v), abs=1e-11)
 
 
+@pytest.mark.item("2.15")
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_moments_of_gaussian_samples_approach_those_of_the_data(schedule):
     """Closed recursion: `small` falls short of the variance, `large` exceeds it, both errors halve as N doubles."""
@@ -79,6 +81,7 @@ def test_moments_of_gaussian_samples_approach_those_of_the_data(schedule):
         assert 1.7 < found[1] / found[2] < 2.3
 
 
+@pytest.mark.item("2.11")
 def test_the_optimal_variance_makes_any_number_of_steps_exact():
     """v = beta~ + gain^2 Var[x_0|x_t], reached by a learned fraction: 5 steps of the respaced chain have the exact kernels."""
     chain, steps = Chain(steps=100, schedule="cosine"), 5
@@ -146,6 +149,7 @@ def test_other_solvers_read_a_range_prediction_as_its_mean():
         assert float((plain - wide).abs().max()) < 1e-9
 
 
+@pytest.mark.item("2.13", "2.16")
 def test_small_is_the_general_reverse_kernel_and_denoising_then_noising():
     """Equal to the process's own kernel, and to alpha_s x* + sqrt(sigma_s^2 - v) eps* + sqrt(v) z: 1e-12, every prediction."""
     chain, data, solver = Chain(), golden_mixture(), DDPM(steps=15)
@@ -215,6 +219,7 @@ def big_step(beta):
     return float(torch.trapezoid(inner * density, x1[:, 0]))
 
 
+@pytest.mark.item("2.18")
 def test_a_big_step_is_not_gaussian():
     """The KL falls like beta^3 (slope within .5), so many small steps lose little and one big step much."""
     betas = (0.1, 0.05, 0.025, 0.0125)

@@ -29,6 +29,7 @@ class Denoising(dc.Loss):
     """
 
     source: ClassVar[str] = "Lai et al. 2025, arXiv 2510.21890, chapter 6; Ho et al. 2020, arXiv 2006.11239"
+    items: ClassVar[tuple[str, ...]] = ("2.12", "2.13", "3.07", "3.08", "4.06", "6.01", "6.03", "6.07", "D2")
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
 
     target: Literal["x0", "eps", "score", "v", "velocity", "edm"] | None = dc.field(

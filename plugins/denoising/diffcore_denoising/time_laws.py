@@ -38,6 +38,7 @@ class Uniform(QuantileLaw):
     """
 
     source: ClassVar[str] = "Ho et al. 2020, arXiv 2006.11239 (t); Kingma and Gao 2023, arXiv 2303.00848 (lam)"
+    items: ClassVar[tuple[str, ...]] = ("4.06", "6.08")
 
     over: Literal["t", "lam"] = dc.field(default="t", doc="the variable that is uniform")
 
@@ -62,6 +63,7 @@ class LogNormal(QuantileLaw):
     """
 
     source: ClassVar[str] = "Karras et al. 2022, arXiv 2206.00364, table 1"
+    items: ClassVar[tuple[str, ...]] = ("6.08", "D2")
 
     mean: float = dc.field(default=-1.2, doc="mean of log(sigma / alpha)")
     std: float = dc.field(default=1.2, gt=0, doc="standard deviation of log(sigma / alpha)")
@@ -78,6 +80,7 @@ class LogitNormal(QuantileLaw):
     """logit(t / T) ~ N(mean, std^2), restricted to [min_time, T]."""
 
     source: ClassVar[str] = "Esser et al. 2024, arXiv 2403.03206, section 3.1"
+    items: ClassVar[tuple[str, ...]] = ("6.08",)
 
     mean: float = dc.field(default=0.0, doc="mean of logit(t / T); negative values train less noisy times more often")
     std: float = dc.field(default=1.0, gt=0, doc="standard deviation of logit(t / T)")
@@ -98,6 +101,7 @@ class LowDiscrepancy(QuantileLaw):
     """
 
     source: ClassVar[str] = "Kingma et al. 2021, arXiv 2107.00630 (low-discrepancy sampler)"
+    items: ClassVar[tuple[str, ...]] = ("6.08",)
 
     law: dc.TimeLaw = dc.field(factory=Uniform, doc="the law of each time")
 

@@ -31,6 +31,7 @@ class Constant(dc.Weighting):
     """1, in whatever target the loss measures. So its meaning changes with that target."""
 
     source: ClassVar[str] = "Ho et al. 2020, arXiv 2006.11239, equation 14"
+    items: ClassVar[tuple[str, ...]] = ("6.09",)
 
     def __call__(self, at: dc.Coeffs, row: dc.Row) -> Tensor:
         """1, shape of at.t."""
@@ -45,6 +46,7 @@ class SNR(dc.Weighting):
     """
 
     source: ClassVar[str] = "Ho et al. 2020, arXiv 2006.11239, equation 14; Salimans and Ho 2022, arXiv 2202.00512, section 4"
+    items: ClassVar[tuple[str, ...]] = ("6.09",)
 
     def __call__(self, at: dc.Coeffs, row: dc.Row) -> Tensor:
         """The weight in `row`, shape of at.t."""
@@ -60,6 +62,7 @@ class MinSNR(dc.Weighting):
     """
 
     source: ClassVar[str] = "Hang et al. 2023, arXiv 2303.09556"
+    items: ClassVar[tuple[str, ...]] = ("6.09",)
 
     gamma: float = dc.field(default=5.0, gt=0, doc="largest weight of the squared error of x_0")
 
@@ -77,6 +80,7 @@ class EDM(dc.Weighting):
     """
 
     source: ClassVar[str] = "Karras et al. 2022, arXiv 2206.00364, table 1 (alpha = 1)"
+    items: ClassVar[tuple[str, ...]] = ("6.09", "D2")
 
     sigma_data: float = dc.field(default=0.5, gt=0, doc="standard deviation of the data in the network's range; the model's own")
 
@@ -94,6 +98,7 @@ class Sigmoid(dc.Weighting):
     """
 
     source: ClassVar[str] = "Kingma and Gao 2023, arXiv 2303.00848; Hoogeboom et al. 2024, arXiv 2410.19324"
+    items: ClassVar[tuple[str, ...]] = ("6.09",)
 
     bias: float = dc.field(default=2.0, doc="log-SNR at which the weight is one half")
 

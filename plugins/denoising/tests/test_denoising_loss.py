@@ -37,6 +37,7 @@ def law_of(process):
     return LogNormal(mean=-0.3, std=0.6) if process.T == 80 else LogitNormal(mean=-0.5, std=0.5)
 
 
+@pytest.mark.item("3.08", "6.05")
 @pytest.mark.parametrize("prediction", READABLE)
 def test_losses_of_all_targets_agree_up_to_known_factors(process, prediction):
     """6.05: |d score|^2 = |d eps|^2 / s^2 = a^2 |d x0|^2 / s^4 = (a / (s (a' s - a s')))^2 |d velocity|^2."""
@@ -98,6 +99,7 @@ def slopes(oracle, process, loss, prediction, n, at=0.0):
     return up - down
 
 
+@pytest.mark.item("2.12", "6.07")
 @pytest.mark.parametrize("weighting", [Constant(), MinSNR(), EDM()])
 @pytest.mark.parametrize(("target", "prediction"), [("x0", "velocity"), ("eps", "x0"), ("velocity", "velocity")])
 def test_every_choice_has_the_posterior_mean_as_minimiser(process, target, weighting, prediction):
@@ -130,6 +132,7 @@ def test_the_loss_of_the_exact_denoiser_is_the_minimum_mean_square_error(process
     assert abs(float(value.mean()) - exact) < 4 * float(value.std()) / math.sqrt(n)
 
 
+@pytest.mark.item("D1", "D2")
 @pytest.mark.parametrize("prediction", ["edm", "x0"])
 def test_a_network_that_starts_at_zero_has_unit_edm_loss(processes, prediction):
     """D2. The zero of F is the Wiener filter c_skip x_t in x_0."""

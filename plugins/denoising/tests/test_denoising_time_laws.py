@@ -80,6 +80,7 @@ def test_draws_have_the_distribution(processes, name):
     assert float(t.max()) <= processes[process].T
 
 
+@pytest.mark.item("6.08")
 @pytest.mark.parametrize("name", list(CASES))
 def test_a_time_law_is_an_importance_weight(processes, name):
     """6.08: E_p[f(t) / p(t)] = integral of f, whatever p; f(t) = t exp(-t), checked to 4 standard errors."""
@@ -119,6 +120,7 @@ def test_low_discrepancy_moves_from_step_to_step_and_each_time_keeps_the_law(pro
     assert stats.kstest(first.numpy(), Truncated(LEVELS, 0.002, 80).cdf).pvalue > 0.01
 
 
+@pytest.mark.item("6.08")
 def test_low_discrepancy_lowers_the_variance_of_a_batch_mean(processes):
     process = processes["flow"]
 

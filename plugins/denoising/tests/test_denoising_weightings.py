@@ -35,6 +35,7 @@ def error_of(name, at, e, sigma_data):
     }[name]
 
 
+@pytest.mark.item("6.09")
 @pytest.mark.parametrize("target", ["x0", "eps", "score", "v", "velocity", "edm"])
 @pytest.mark.parametrize("name", list(IN_X0))
 def test_the_weighted_error_does_not_depend_on_the_target(process, name, target):
@@ -53,6 +54,7 @@ def test_constant_is_one_in_every_target(process, target):
     assert Constant()(at, dc.row(target, at)).tolist() == [1.0] * 25
 
 
+@pytest.mark.item("6.09")
 @pytest.mark.parametrize("gamma", [1.0, 5.0])
 def test_published_forms_of_min_snr(processes, gamma):
     at = points(processes["vp"])
@@ -62,6 +64,7 @@ def test_published_forms_of_min_snr(processes, gamma):
         torch.testing.assert_close(MinSNR(gamma=gamma)(at, dc.row(target, at)), expected, rtol=1e-10, atol=0)
 
 
+@pytest.mark.item("D2")
 def test_edm_weight_cancels_the_output_scaling(process):
     at, sd = points(process), 0.3
     c_out = at.sigma * sd / (at.alpha**2 * sd**2 + at.sigma**2).sqrt()
@@ -70,12 +73,14 @@ def test_edm_weight_cancels_the_output_scaling(process):
     torch.testing.assert_close(weighting(at, dc.row("edm", at, sd)), torch.ones(25).double(), rtol=1e-10, atol=0)
 
 
+@pytest.mark.item("6.09")
 def test_edm_is_the_published_weight_where_alpha_is_one(processes):
     at = points(processes["levels"])
     expected = (at.t**2 + 0.25) / (at.t * 0.5) ** 2
     torch.testing.assert_close(EDM()(at, (1.0, 0.0)), expected, rtol=1e-12, atol=0)
 
 
+@pytest.mark.item("6.09")
 def test_sigmoid_falls_with_the_snr_and_is_half_at_its_bias(processes):
     process = processes["vp"]
     weight = Sigmoid(bias=1.0)(points(process), (0.0, 1.0))

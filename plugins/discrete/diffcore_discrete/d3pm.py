@@ -52,6 +52,7 @@ class D3PM(Tokens):
     """
 
     source: ClassVar[str] = "Austin et al. 2021, arXiv 2107.03006, equations 1-4 and appendix A.2"
+    items: ClassVar[tuple[str, ...]] = ("12.01", "12.05")
     provides: ClassVar[frozenset[str]] = frozenset({"tokens", "reverse", "levels"})
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"matrix": "gaussian", "values": 8},)
 
@@ -125,8 +126,7 @@ class D3PM(Tokens):
         return law / law.sum(-1, keepdim=True).clamp_min(1e-300)
 
     def _step(self, x: Tensor, t: Level, s: Level) -> Tensor:
-        high, low = (torch.as_tensor(v.level).round().long() for v in (t, s))
-        high, low = torch.broadcast_tensors(high, low)
+        high, low = torch.broadcast_tensors(*(torch.as_tensor(v.level).round().long() for v in (t, s)))
         pairs = zip(low.flatten().tolist(), high.flatten().tolist(), strict=True)
         made = torch.stack([between(self, j, k) for j, k in pairs]).to(x.device)
         return _shaped(made, high, x)

@@ -22,6 +22,7 @@ class D3PMHybrid(TokenLoss):
     """
 
     source: ClassVar[str] = "Austin et al. 2021, arXiv 2107.03006, equations 1 and 5 (weight .001 and .01 there)"
+    items: ClassVar[tuple[str, ...]] = ("12.05",)
     requires: ClassVar[frozenset[str]] = frozenset({"levels"})
     predictions: ClassVar[tuple[str, ...]] = ("logits",)
     expected_failures = kit_data

@@ -54,7 +54,7 @@ class ExactJumps(dc.Solver):
 
 def _revealed(x: Tensor, probs: Tensor, hidden: Tensor, due: Tensor, u: Tensor) -> Tensor:
     """x with one mask of each due sample replaced by a draw from its probabilities."""
-    place = pick(u[:, 1], hidden.double() + 1e-300)
+    place = pick(u[:, 1], hidden.double())
     value = pick(u[:, 2], probs.flatten(1, -2)[torch.arange(len(x), device=x.device), place])
     flat = x.flatten(1)
     value = torch.where(due, value, chosen(flat, place))

@@ -22,6 +22,7 @@ class DiscreteFlowMatching(TokenLoss):
     """
 
     source: ClassVar[str] = "Gat et al. 2024, arXiv 2407.15595, equation 28; Campbell et al. 2024, arXiv 2402.04997"
+    items: ClassVar[tuple[str, ...]] = ("12.07",)
     predictions: ClassVar[tuple[str, ...]] = ("logits",)
     expected_failures = kit_data
 

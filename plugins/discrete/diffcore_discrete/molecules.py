@@ -41,6 +41,8 @@ class Molecules(dc.Data):
                     lines.append(row["SMILES"].ljust(self.length))
                 if len(lines) == self.most:
                     break
+        if not lines:
+            raise dc.DataError(f"no molecule of the split '{self.split}' has at most {self.length} characters; raise length")
         return Rows(to_tokens("".join(lines), ALPHABET).byte().reshape(-1, self.length))
 
     def file(self) -> Path:

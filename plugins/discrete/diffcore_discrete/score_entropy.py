@@ -24,6 +24,7 @@ class ScoreEntropy(TokenLoss):
     """
 
     source: ClassVar[str] = "Lou, Meng and Ermon 2024, arXiv 2310.16834, equations 5 and 9; Meng et al. 2022, arXiv 2211.00802"
+    items: ClassVar[tuple[str, ...]] = ("12.06",)
     requires: ClassVar[frozenset[str]] = frozenset({"jumps"})
     predictions: ClassVar[tuple[str, ...]] = ("logits", "ratio")
     expected_failures = kit_data

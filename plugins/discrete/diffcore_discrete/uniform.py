@@ -30,6 +30,7 @@ class UniformTokens(Tokens):
     """
 
     source: ClassVar[str] = "Lou, Meng and Ermon 2024, arXiv 2310.16834; Austin et al. 2021, arXiv 2107.03006, appendix A.2.1"
+    items: ClassVar[tuple[str, ...]] = ("12.02", "12.04")
     provides: ClassVar[frozenset[str]] = frozenset({"tokens", "reverse", "jumps"})
     predictions: ClassVar[tuple[str, ...]] = ("logits", "ratio")
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"schedule": "cosine"}, {"schedule": "exponential", "values": 2})

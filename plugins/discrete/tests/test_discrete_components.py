@@ -130,6 +130,7 @@ def test_logit_cfg_needs_a_null_value():
         LogitCFG().guide(model, torch.zeros(1, 2).long(), 0.5, label=torch.zeros(1).long())
 
 
+@pytest.mark.item("12.08")
 def test_codec_is_injective_and_inverted():
     tokens = torch.arange(27).reshape(1, 27)
     code = to_bits(tokens, 5)

@@ -29,6 +29,7 @@ def rate_matrix(process, chain, t, rates):
     return q - torch.diag(q.sum(1))
 
 
+@pytest.mark.item("12.07")
 @pytest.mark.parametrize(("name", "rates"), JUMPS)
 def test_averaged_rates_satisfy_the_master_equation(name, rates, chain):
     """-dp_t/dt = p_t R_t over all pairs, with both kinds of rates."""
@@ -46,6 +47,7 @@ def _all_rows(process, t):
     return process.transition(point(process, t))[0]
 
 
+@pytest.mark.item("12.06")
 def test_reverse_rates_are_ratios_of_marginals(chain):
     """R_xy = Q_yx p_t(y) / p_t(x) for pairs that differ in one entry; and detailed: not the rates of the flow."""
     process, t = PROCESSES["uniform"], 0.4
@@ -59,6 +61,7 @@ def test_reverse_rates_are_ratios_of_marginals(chain):
     assert (found - rate_matrix(process, chain, t, "flow")).abs().max() > 0.1
 
 
+@pytest.mark.item("12.06")
 def test_integrating_the_reverse_master_equation_retraces_the_marginals(chain):
     """Classical Runge-Kutta on the whole pair from .9 to .3, 120 steps: 1e-8."""
     process, n = PROCESSES["uniform"], 120
@@ -80,6 +83,7 @@ def test_scale_is_the_logarithmic_derivative_of_keep(name, rates):
     assert abs(-math.log(keep) / h - middle) < 1e-4 * middle
 
 
+@pytest.mark.item("12.06")
 @pytest.mark.parametrize(("name", "rates"), JUMPS)
 def test_tau_leaping_has_order_one(name, rates, chain):
     process, solver, counts = PROCESSES[name], TauLeaping(rates=rates), (16, 32, 64, 128)
@@ -94,6 +98,7 @@ def test_tau_leaping_has_order_one(name, rates, chain):
     assert 0.8 < order(counts, errors) < 1.25, errors
 
 
+@pytest.mark.item("R23")
 def test_tau_leaping_of_masks_is_ancestral(chain):
     process = PROCESSES["masked"]
     field, x = chain.field(process), process.prior((2,), dc.Draw(0, range(50)))

@@ -36,6 +36,7 @@ def exit_rate(process, alpha):
     return -math.log(alpha) * (1 if isinstance(process, Masked) else (v - 1) / v)
 
 
+@pytest.mark.item("12.02", "12.03", "12.04")
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_forward_kernel_is_the_matrix_exponential(name):
     process = PROCESSES[name]
@@ -52,6 +53,7 @@ def test_share_falls_at_its_derivative(name):
     assert (process.coeffs(t).dalpha - slope).abs().max() < 1e-7
 
 
+@pytest.mark.item("12.02")
 def test_euler_steps_of_the_master_equation_have_order_one_and_keep_mass():
     process, law = UniformTokens(values=4), torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
     q = generator(process, 1.5)
@@ -95,6 +97,7 @@ def test_chain_that_does_not_forget_is_refused():
         D3PM(matrix="gaussian", values=16, levels=10, beta=(1e-4, 0.02))
 
 
+@pytest.mark.item("12.01")
 def test_reverse_of_a_markov_chain_is_not_its_inverse():
     """rev_ji = P_ij p_k(i) / p_(k+1)(j): rows sum to 1, it retraces the marginals, and P^-1 is no chain."""
     matrix = steps(D3PM(values=4, levels=5))[2]
@@ -106,6 +109,7 @@ def test_reverse_of_a_markov_chain_is_not_its_inverse():
     assert torch.linalg.inv(matrix).min() < 0
 
 
+@pytest.mark.item("12.05", "R23")
 def test_reverse_kernel_is_bayes_rule(process):
     """sum_a p(a|x) q(y|a) q(x|y) / q(x|a) entry by entry, built from the transition matrices alone."""
     x = torch.arange(process.states)[None]

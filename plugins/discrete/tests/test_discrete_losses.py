@@ -53,6 +53,7 @@ def discrete_bound(process, chain, steps):
     return total
 
 
+@pytest.mark.item("12.05")
 @pytest.mark.parametrize("name", ["masked", "masked-cosine", "uniform", "absorbing", "d3pm-uniform"])
 def test_bound_of_the_exact_model_falls_to_the_entropy_as_steps_grow(name, chain):
     process, counts = PROCESSES[name], (8, 16, 32, 64)
@@ -95,6 +96,7 @@ def test_masked_elbo_is_score_entropy_sample_by_sample(chain):
     assert (MaskedELBO()(model, x0, draw) - ScoreEntropy()(model, x0, draw)).abs().max() < 1e-9
 
 
+@pytest.mark.item("12.03")
 def test_masked_elbo_averages_to_the_entropy(chain):
     """4.5 s.e. of 20000 samples with the exact posterior, and the weight alpha'/(1 - alpha) under both schedules."""
     for name in ("masked", "masked-cosine"):
@@ -118,6 +120,7 @@ def test_any_other_model_has_a_larger_bound(chain):
     assert independent > chain.entropy + 0.1
 
 
+@pytest.mark.item("12.06")
 @pytest.mark.parametrize("name", ["masked", "uniform"])
 def test_ratios_and_logits_are_the_same_model(name, chain):
     """A network that predicts exact log-ratios gives the exact posterior, the same kernel and the same rates."""

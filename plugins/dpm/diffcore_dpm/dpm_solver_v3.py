@@ -40,6 +40,7 @@ class DPMSolverV3(Multistep):
     """
 
     source: ClassVar[str] = "Zheng, Lu, Chen and Zhu 2023, arXiv 2310.13268, sections 3.2 and 3.3; Lai et al. 2025, section 9.7"
+    items: ClassVar[tuple[str, ...]] = ("9.20", "R8")
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"points": 1, "corrector": False}, {"points": 3, "corrector": False})
 
     points: int = dc.field(default=2, ge=1, le=3, doc="evaluations that the predictor interpolates")

@@ -43,6 +43,7 @@ def gaussian(lam):
     return {"lam": lam, "l": linear, "s": 0 * linear, "b": 2 * linear * (1 - linear) * MEAN}
 
 
+@pytest.mark.item("9.20", "R8")
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda p: type(p).__name__)
 @pytest.mark.parametrize(("points", "corrector"), WAYS)
 def test_constant_statistics_are_the_two_older_solvers(process, points, corrector):
@@ -62,6 +63,7 @@ def test_constant_statistics_are_the_two_older_solvers(process, points, correcto
     assert a.nfe == b.nfe == 5
 
 
+@pytest.mark.item("9.20", "R8")
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda p: type(p).__name__)
 @pytest.mark.parametrize(("points", "corrector"), [(1, False), (2, True), (3, True)])
 def test_every_step_is_exact_on_gaussian_data(process, points, corrector):
@@ -75,6 +77,7 @@ def test_every_step_is_exact_on_gaussian_data(process, points, corrector):
             assert largest(got, GAUSS.flow(process, x, process.T, end)) < 1e-8, (steps, end)
 
 
+@pytest.mark.item("9.20")
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda p: type(p).__name__)
 def test_the_fit_finds_the_statistics_of_gaussian_data(process):
     """A diagonal covariance leaves no statistical error: what is left is interpolation, 96 nodes."""
@@ -100,6 +103,7 @@ def test_the_diagonal_is_found_within_its_statistical_error():
         assert largest(diagonal, jacobian.diagonal()) < allowed + 1e-8
 
 
+@pytest.mark.item("9.20")
 @pytest.mark.parametrize("process", [VP, VE], ids=lambda p: type(p).__name__)
 def test_s_and_b_are_the_regression_along_the_exact_flow(process):
     """At four nodes: least squares of df/dlam (differences on the exact flow) on f, for a mixture."""
@@ -125,6 +129,7 @@ def mixture_statistics():
     return {process: DPMSolverV3().fit(GOLDEN.field(process), process.T * normal(64, 1)) for process in (VP, FLOW)}
 
 
+@pytest.mark.item("9.20", "R8")
 @pytest.mark.parametrize("process", [VP, FLOW], ids=lambda p: type(p).__name__)
 @pytest.mark.parametrize(("points", "corrector"), WAYS)
 def test_the_order_with_statistics_of_the_data(process, points, corrector, mixture_statistics):

@@ -30,6 +30,7 @@ class EDMStochastic(RungeKutta):
     """
 
     source: ClassVar[str] = "Karras et al. 2022, arXiv 2206.00364, algorithm 2 and table 5"
+    items: ClassVar[tuple[str, ...]] = ("9.15", "R10")
     both_ways: ClassVar[bool] = False
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"method": "euler"},

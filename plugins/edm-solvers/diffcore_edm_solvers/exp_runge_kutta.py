@@ -67,6 +67,7 @@ class ExpRungeKutta(Staged):
     source: ClassVar[str] = (
         "Hochbruck and Ostermann 2005, SIAM J. Numer. Anal. 43; Krogstad 2005; Zhang et al. 2023, arXiv 2308.02157"
     )
+    items: ClassVar[tuple[str, ...]] = ("9.14", "R7")
     variants: ClassVar[tuple[Mapping[str, str], ...]] = ({"method": "third", "prediction": "eps"},)
 
     method: Literal["midpoint", "heun", "third", "krogstad"] = dc.field(default="heun", doc="the stages")

@@ -82,6 +82,7 @@ class TorchDiffEq(Continuous):
     """
 
     source: ClassVar[str] = "Chen 2018, torchdiffeq; Chen et al. 2018, arXiv 1806.07366"
+    items: ClassVar[tuple[str, ...]] = ("4.08", "9.23")
     expected_failures: ClassVar[Mapping[str, str]] = {"batch_partition": "one step size, chosen for the whole batch"}
 
     method: Literal["dopri5", "dopri8", "bosh3", "adaptive_heun", "fehlberg2"] = dc.field(

@@ -38,6 +38,7 @@ class RungeKutta(Staged):
     source: ClassVar[str] = (
         "Kutta 1901; Karras et al. 2022, arXiv 2206.00364, algorithm 1; Lai et al. 2025, arXiv 2510.21890, app. A"
     )
+    items: ClassVar[tuple[str, ...]] = ("9.23", "A3")
     variants: ClassVar[tuple[Mapping[str, str], ...]] = (
         {"method": "midpoint", "variable": "lam"},
         {"method": "dormand-prince", "variable": "t"},

@@ -37,6 +37,7 @@ def run(solver, process, data=GOLDEN, x=None, grid=None, prediction="x0"):
     return dc.sample(data.field(process, prediction), solver, x, grid=grid or window(process), keep_frames=True)
 
 
+@pytest.mark.item("4.08", "9.23")
 @pytest.mark.parametrize("process", PROCESSES, ids=name)
 @pytest.mark.parametrize("method", PAIRS)
 def test_the_error_falls_with_the_tolerance_as_the_orders_say(method, process):
@@ -140,6 +141,7 @@ def test_the_last_step_lands_on_the_end_and_frames_are_at_the_times_of_the_grid(
     assert float((result.frames[1].x - exact).abs().max()) < 5e-3
 
 
+@pytest.mark.item("4.09")
 def test_there_and_back():
     solver, x = Adaptive(rtol=1e-8, atol=1e-8), starts(FLOW)
     back = run(solver, FLOW, x=run(solver, FLOW, x=x).x, grid=window(FLOW)[::-1]).x
@@ -195,6 +197,7 @@ def test_the_norm_and_the_controller():
 LIBRARY = [(m, "t") for m in ("dopri5", "dopri8", "bosh3", "adaptive_heun", "fehlberg2")]
 
 
+@pytest.mark.item("4.08")
 @pytest.mark.parametrize(("method", "variable"), [*LIBRARY, ("dopri5", "sigma"), ("dopri5", "lam")])
 def test_torchdiffeq_reaches_the_exact_flow(method, variable):
     pytest.importorskip("torchdiffeq")

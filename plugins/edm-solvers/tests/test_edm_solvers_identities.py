@@ -91,6 +91,7 @@ def test_the_two_midpoint_rules_differ_by_h_cubed(registry):
     assert abs(math.log2(gaps[1] / gaps[2]) - 3) < 0.1
 
 
+@pytest.mark.item("9.14", "R7")
 @pytest.mark.parametrize("process", PROCESSES, ids=name)
 @pytest.mark.parametrize("prediction", ["x0", "eps"])
 def test_the_step_of_exponential_heun_written_out(process, prediction):
@@ -106,6 +107,7 @@ def test_the_step_of_exponential_heun_written_out(process, prediction):
     assert float((run(ExpRungeKutta(prediction=prediction), process, [0.3, 0.2]).x - want).abs().max()) < 1e-12
 
 
+@pytest.mark.item("9.12")
 def test_phi_against_many_digits():
     mpmath.mp.dps = 120
     for k in (1, 2, 3, 4):
@@ -152,6 +154,7 @@ def test_heun_with_churn_is_the_sampler_of_edm(process, registry):
     assert not equal(ours, EDMStochastic(**{**fields, "s_churn": 0.0}), TO_DATA, process, 1e-3, seed=5)
 
 
+@pytest.mark.item("9.15", "R10")
 @pytest.mark.parametrize("method", ["euler", "heun", "midpoint"])
 def test_a_step_of_the_published_algorithm(method):
     """R10 by hand, in sigma: gamma = min(S_churn / N, sqrt 2 - 1) within [S_min, S_max], capped, and 0 outside."""

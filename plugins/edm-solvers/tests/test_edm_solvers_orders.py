@@ -68,6 +68,7 @@ def counts_for(order):
     return {1: [160, 320, 640], 2: [80, 160, 320], 3: [80, 160, 320], 4: [40, 80, 160]}[order]
 
 
+@pytest.mark.item("9.23", "A3")
 @pytest.mark.parametrize("process", PROCESSES, ids=name)
 @pytest.mark.parametrize("variable", ["t", "sigma", "lam"])
 @pytest.mark.parametrize("method", [m for m in TABLEAUS if m != "dormand-prince"])
@@ -92,6 +93,7 @@ def decay(tableau, steps):
     return abs(y - math.exp(math.sin(2)))
 
 
+@pytest.mark.item("9.23", "A3")
 @pytest.mark.parametrize("method", TABLEAUS)
 def test_every_tableau_has_its_order(method):
     """On a scalar equation, and rows that sum to c; here also that of dormand-prince."""
@@ -102,6 +104,7 @@ def test_every_tableau_has_its_order(method):
     assert abs(sum(tableau.b) - 1) < 1e-14
 
 
+@pytest.mark.item("9.23", "A3")
 @pytest.mark.parametrize("method", ["bogacki-shampine", "dormand-prince"])
 def test_the_embedded_method_has_its_order(method):
     """The weights b - error over the stages and the slope at the end are a method of order q, one less than b's."""
@@ -123,6 +126,7 @@ def test_dormand_prince_is_of_fifth_order_on_the_mixture():
         assert found[1] < 0.1 * errors(RungeKutta(method="rk4", variable=variable), FLOW, [60])[0]
 
 
+@pytest.mark.item("9.14")
 @pytest.mark.parametrize("process", PROCESSES, ids=name)
 @pytest.mark.parametrize("prediction", ["x0", "eps"])
 @pytest.mark.parametrize("method", EXPONENTIAL)

@@ -25,9 +25,8 @@ class AnnealedLangevin(dc.Solver):
     Evaluations: inner a step, and one more for the last. Steps have `inner` noises each, held at once.
     """
 
-    source: ClassVar[str] = (
-        "Song and Ermon 2019, arXiv 1907.05600, algorithm 1; Jolicoeur-Martineau et al. 2020, arXiv 2009.05475"
-    )
+    source: ClassVar[str] = "Song and Ermon 2019, arXiv 1907.05600; Jolicoeur-Martineau et al. 2020, arXiv 2009.05475"
+    items: ClassVar[tuple[str, ...]] = ("3.15", "R12")
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     example: ClassVar[Mapping[str, Any]] = {"inner": 1}
     expected_failures: ClassVar[Mapping[str, str]] = {

@@ -32,7 +32,7 @@ class Conservativity(dc.Metric):
     Raises `DataError` without a field or for data behind a codec, `IncompatibleError` for a process that is not affine.
     """
 
-    source: ClassVar[str] = "Salimans and Ho 2021; Chao et al. 2023, arXiv 2203.14206 (asymmetry of the Jacobian)"
+    source: ClassVar[str] = "Salimans and Ho 2021; Chao et al. 2023, arXiv 2209.12753 (asymmetry of the Jacobian)"
 
     n: int = dc.field(default=128, ge=4, doc="real samples, each noised to one time")
     probes: int = dc.field(default=1, ge=1, doc="probes per sample")
@@ -53,13 +53,11 @@ class Conservativity(dc.Metric):
 
     def _part(self, field: dc.Field, ev: dc.Evaluation, ids: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         net = field.base.net
-        device = (
-            next(net.parameters()).device if isinstance(net, torch.nn.Module) and any(True for _ in net.parameters()) else "cpu"
-        )
+        device = next((p.device for p in net.parameters()), "cpu") if isinstance(net, torch.nn.Module) else "cpu"
         cond = {key: ev.reference_cond[key][ids].to(device) for key in field.cond if key in ev.reference_cond}
         draw, x0 = dc.Draw(self.seed, ids, device=device), ev.reference[ids].to(device)
         found = field.process.corrupt(x0, t.to(device), draw.fold(NOISE))
-        with torch.enable_grad():
+        with dc.second_derivatives():
             x = found.xt.detach().requires_grad_()
             eps = field.bound(cond).posterior(x, found.at).eps
             all_of = [asymmetry(eps, x, probe(x, "rademacher", draw.fold(PROBE, k))) for k in range(self.probes)]

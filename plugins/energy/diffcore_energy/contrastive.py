@@ -31,6 +31,7 @@ class ContrastiveDivergence(NoisedLoss):
     source: ClassVar[str] = (
         "Hinton 2002, Neural Comput. 14; Nijkamp et al. 2019, arXiv 1904.09770; Gao et al. 2020, arXiv 2012.08125"
     )
+    items: ClassVar[tuple[str, ...]] = ("3.01",)
     expected_failures: ClassVar[Mapping[str, str]] = WEAK_PUSH
 
     steps: int = dc.field(default=5, ge=1, doc="Langevin steps of a chain")

@@ -26,12 +26,15 @@ class EnergyModule(nn.Module):
         f = self.net(x, t, **cond) if s is None else self.net(x, t, s, **cond)
         if self.form == "scalar":
             return f.flatten(1).sum(1)
-        return inner(x, f) if self.form == "inner" else inner(x - f, x - f) / 2
+        if self.form == "inner":
+            return inner(x, f)
+        gap = x - f
+        return inner(gap, gap) / 2
 
     def forward(self, x: Tensor, t: Tensor, s: Tensor | None = None, **cond: Any) -> Tensor:
         """grad_x E (eps) or -grad_x E (score), like x. Gradients are on inside; history stays only where they are on outside."""
         graph = torch.is_grad_enabled()
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), dc.second_derivatives():
             if not (graph and x.requires_grad):
                 x = x.detach().clone().requires_grad_()
             t = t.clone() if t.is_inference() else t
@@ -57,6 +60,7 @@ class Energy(dc.Network):
     """
 
     source: ClassVar[str] = "Salimans and Ho 2021 (Should EBMs model the energy or the score?); Du et al. 2023, arXiv 2302.11552"
+    items: ClassVar[tuple[str, ...]] = ("1.05", "3.03")
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"form": "inner", "gives": "score"},)
 
     net: dc.Network = dc.field(factory=Perceptron, doc="inner network")

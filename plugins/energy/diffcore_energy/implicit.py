@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 import diffcore as dc
@@ -24,14 +23,15 @@ class ImplicitScoreMatching(NoisedLoss):
     x0 (B, ...), result (B,). Raises `DataError` for more than `limit` entries.
     """
 
-    source: ClassVar[str] = "Hyvarinen 2005, JMLR 6, theorem 1; Lai et al. 2025, arXiv 2510.21890, chapter 3"
+    source: ClassVar[str] = "Hyvarinen 2005, JMLR 6; Lai et al. 2025, arXiv 2510.21890, chapter 3"
+    items: ClassVar[tuple[str, ...]] = ("3.03", "3.05")
     expected_failures: ClassVar[Mapping[str, str]] = WEAK_PUSH
 
     limit: int = dc.field(default=64, ge=1, doc="most entries of a sample; sliced-score-matching knows no limit")
 
     def __call__(self, model: dc.Denoiser, x0: dc.State, draw: dc.Draw, **cond: Any) -> Tensor:
         """Losses (B,), differentiable in the model's parameters."""
-        with torch.enable_grad():
+        with dc.second_derivatives():
             xt, at, weight = self.noised(model, x0, draw)
             size = xt[0].numel()
             if size > self.limit:

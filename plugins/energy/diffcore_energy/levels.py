@@ -36,7 +36,8 @@ class Ladder(dc.Grid):
     Raises `SpecError` where the start is at or below the last level.
     """
 
-    source: ClassVar[str] = "Song and Ermon 2019, arXiv 1907.05600, section 4"
+    source: ClassVar[str] = "Song and Ermon 2019, arXiv 1907.05600"
+    items: ClassVar[tuple[str, ...]] = ("3.15",)
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
 
     def nodes(self, process: dc.Process, steps: int, start: float) -> Tensor:
@@ -54,7 +55,8 @@ class LadderLaw(dc.TimeLaw):
     With the denoising loss of eps (weight sigma^2 on the score) this is the objective of NCSN. Needs an affine process.
     """
 
-    source: ClassVar[str] = "Song and Ermon 2019, arXiv 1907.05600, equation 6"
+    source: ClassVar[str] = "Song and Ermon 2019, arXiv 1907.05600"
+    items: ClassVar[tuple[str, ...]] = ("3.14",)
 
     levels: int = dc.field(default=10, ge=2, doc="number of noise levels L")
 

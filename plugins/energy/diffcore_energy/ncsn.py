@@ -25,7 +25,8 @@ class NCSN(dc.AffineProcess):
     Raises `SpecError` unless 0 < sigma_min < sigma_max.
     """
 
-    source: ClassVar[str] = "Song and Ermon 2019, arXiv 1907.05600, section 4; 2020, arXiv 2006.09011, for sigma_max"
+    source: ClassVar[str] = "Song and Ermon 2019, arXiv 1907.05600; 2020, arXiv 2006.09011, for sigma_max"
+    items: ClassVar[tuple[str, ...]] = ("3.14",)
 
     levels: int = dc.field(default=10, ge=2, doc="number of noise levels L")
     sigma_min: float = dc.field(default=0.01, gt=0, doc="least noise level", unit="data")

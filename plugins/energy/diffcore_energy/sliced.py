@@ -24,7 +24,8 @@ class SlicedScoreMatching(NoisedLoss):
     x0 (B, ...), result (B,).
     """
 
-    source: ClassVar[str] = "Song et al. 2019, arXiv 1905.07088, section 3"
+    source: ClassVar[str] = "Song et al. 2019, arXiv 1905.07088"
+    items: ClassVar[tuple[str, ...]] = ("3.06",)
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"variance_reduction": False, "probes": 2, "probe": "gaussian"},)
     expected_failures: ClassVar[Mapping[str, str]] = WEAK_PUSH
 
@@ -34,7 +35,7 @@ class SlicedScoreMatching(NoisedLoss):
 
     def __call__(self, model: dc.Denoiser, x0: dc.State, draw: dc.Draw, **cond: Any) -> Tensor:
         """Losses (B,), differentiable in the model's parameters."""
-        with torch.enable_grad():
+        with dc.second_derivatives():
             xt, at, weight = self.noised(model, x0, draw)
             e = model(xt, at, **cond).eps
             vs = [probe(xt, self.probe, draw.fold(PROBE, k)) for k in range(self.probes)]

@@ -27,7 +27,8 @@ class SURE(NoisedLoss):
     x0 (B, ...), result (B,). Raises `SpecError` where the process never has that level.
     """
 
-    source: ClassVar[str] = "Stein 1981, Ann. Statist. 9, theorem 1; Metzler et al. 2018, arXiv 1805.10531"
+    source: ClassVar[str] = "Stein 1981, Ann. Statist. 9; Metzler et al. 2018, arXiv 1805.10531"
+    items: ClassVar[tuple[str, ...]] = ("3.11", "3.12")
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"divergence": "exact"},)
     expected_failures: ClassVar[Mapping[str, str]] = WEAK_PUSH
 
@@ -36,7 +37,7 @@ class SURE(NoisedLoss):
 
     def __call__(self, model: dc.Denoiser, x0: dc.State, draw: dc.Draw, **cond: Any) -> Tensor:
         """Losses (B,), differentiable in the model's parameters."""
-        with torch.enable_grad():
+        with dc.second_derivatives():
             xt, at, weight = self.noised(model, x0, draw)
             e = model(xt, at, **cond).eps
             return weight * (1 + (inner(e, e) - 2 * at.sigma * self._trace(e, xt, draw)) / xt[0].numel())

@@ -42,7 +42,7 @@ def posterior_covariance(model: Any, x: Tensor, t: Any, **cond: Any) -> Tensor:
 
 def third_cumulant(model: Any, x: Tensor, t: Any, **cond: Any) -> Tensor:
     """E[(x_0 - m)(x_0 - m)(x_0 - m)|x_t = x], (B, D, D, D), of a denoiser at time t; needs alpha > 0. D + D^2 reverse passes."""
-    with torch.enable_grad():
+    with dc.second_derivatives():
         x = x.detach().requires_grad_()
         known = model(x, t, **cond)
         second = jacobian(known.mean, x)

@@ -23,7 +23,8 @@ class ULA(dc.Solver):
     any useful time: that is what annealing is for.
     """
 
-    source: ClassVar[str] = "Roberts and Tweedie 1996, Bernoulli 2; Song and Ermon 2019, arXiv 1907.05600, equation 4"
+    source: ClassVar[str] = "Roberts and Tweedie 1996, Bernoulli 2; Song and Ermon 2019, arXiv 1907.05600"
+    items: ClassVar[tuple[str, ...]] = ("3.04",)
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     example: ClassVar[Mapping[str, Any]] = {"level": 0.3}
     expected_failures: ClassVar[Mapping[str, str]] = {

@@ -17,6 +17,7 @@ def down(*times):
     return torch.tensor(times, dtype=torch.float64)
 
 
+@pytest.mark.item("3.04")
 def test_the_stationary_variance_of_ula():
     """3.04: V / (1 - eta / (2 V)) = .5556 at V = .5, eta = .1, within 4 s.e. of 65536 chains; the start has V itself."""
     level, process = 0.5, ReferenceVE()
@@ -45,6 +46,7 @@ def last(field, solver, x, draw):
     return x[:, 0]
 
 
+@pytest.mark.item("3.15", "R12")
 def test_annealing_finds_the_weights_of_far_modes_and_ula_does_not():
     """3.15: weights .2 / .8, modes 8 apart of width .3: mass within .03, moments of each mode; ULA is off by more than .1.
 
@@ -63,6 +65,7 @@ def test_annealing_finds_the_weights_of_far_modes_and_ula_does_not():
     assert abs(float((plain < 0).double().mean()) - 0.2) > 0.1
 
 
+@pytest.mark.item("3.15", "R12")
 def test_the_published_step_size():
     """3.15: eta_l = delta sigma_l^2 / sigma_1^2 with delta = epsilon / 2 = 1e-5 is size = .1 at sigma_1 = .01."""
     process = NCSN(levels=10, sigma_min=0.01, sigma_max=1.0)
@@ -83,6 +86,7 @@ def test_one_level_has_the_variance_of_its_steps():
     assert abs(float(y.var()) / (spread * 1.5**2) - 1) < 4 * (2 / y.numel()) ** 0.5
 
 
+@pytest.mark.item("3.14")
 def test_the_ladder_is_geometric():
     process = NCSN(levels=7, sigma_min=0.02, sigma_max=5.0)
     assert process.default_grid(7, 7.0).tolist() == [7, 6, 5, 4, 3, 2, 1, 0]
@@ -94,6 +98,7 @@ def test_the_ladder_is_geometric():
     assert torch.allclose(times, down(10, 10**0.25, 10**-0.5, 10**-1.25, 0.01), rtol=1e-12, atol=0)
 
 
+@pytest.mark.item("3.14")
 def test_the_law_of_the_ladder_is_uniform_over_its_levels():
     """Each of 7 levels with frequency 1 / 7 (4 s.e. of 7000)."""
     process = NCSN(levels=7)

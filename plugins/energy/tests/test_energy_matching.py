@@ -26,6 +26,7 @@ def made(loss, at):
     return attrs.evolve(loss, time_law=at(t=T))
 
 
+@pytest.mark.item("3.05")
 def test_the_value_of_a_linear_score_on_a_gaussian(at, draw, near):
     """3.05: s = -(x - m) / v on N(mu, V): sigma^2 (-2 / v + (V + (mu - m)^2) / v^2)."""
     mu, spread, m, v = 0.4, 0.7**2 + T**2, -0.2, 1.3
@@ -34,6 +35,7 @@ def test_the_value_of_a_linear_score_on_a_gaussian(at, draw, near):
     near(ImplicitScoreMatching(time_law=at(t=T))(model, x0, draw(seed=2)), T**2 * (-2 / v + (spread + (mu - m) ** 2) / v**2))
 
 
+@pytest.mark.item("3.05")
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_wrong_model_loses_its_fisher_divergence(name, at, draw, near, mixture, off):
     """L(e* + d) - L(e*) = E|d|^2 / D for d = a + b x, on the same draws."""
@@ -62,6 +64,7 @@ def test_the_true_score_is_stationary(name, at, draw, mixture, off, near):
             assert pushed.mean() > 4 * pushed.std() / 40**0.5
 
 
+@pytest.mark.item("3.08", "3.14")
 def test_the_optimum_of_a_level_is_bounded(at, draw, near, off):
     """3.14: E|e* - eps|^2 / D = v0 / (v0 + sigma^2) at every sigma, so implicit matching has -sigma^2 / (v0 + sigma^2)."""
     data = Gaussian(0.1, 0.5, shape=(4,))
@@ -70,6 +73,7 @@ def test_the_optimum_of_a_level_is_bounded(at, draw, near, off):
         near(values.detach(), -(sigma**2) / (0.25 + sigma**2))
 
 
+@pytest.mark.item("3.07")
 def test_denoising_differs_by_one(at, draw, near, mixture, off):
     """3.07: |e - eps|^2 / D - 1 has the same expectation for any model."""
     model, x0, d = off(mixture, (0.2, 0.4)), mixture.sample(4096, draw()), draw(seed=2)
@@ -78,6 +82,7 @@ def test_denoising_differs_by_one(at, draw, near, mixture, off):
     near((ImplicitScoreMatching(time_law=at(t=T))(model, x0, d) - denoising).detach(), -1.0)
 
 
+@pytest.mark.item("3.06")
 def test_slices_are_unbiased_and_average_out(at, draw, near, mixture, off):
     """3.06: mean that of the exact trace within 4 s.e.; variance over probes falls as 1 / K (slope -1 +- .1)."""
     model, x0, d = off(mixture, (0.2, 0.4)), mixture.sample(4096, draw()), draw(seed=2)
@@ -90,6 +95,7 @@ def test_slices_are_unbiased_and_average_out(at, draw, near, mixture, off):
     assert abs((spread[2] - spread[0]) / torch.tensor(16.0).log() + 1) < 0.1
 
 
+@pytest.mark.item("3.06")
 def test_signs_are_exact_for_a_diagonal_jacobian(at, draw, off):
     """3.06: with Rademacher probes and |e|^2, sample by sample."""
     data = Gaussian(0.1, 0.5, shape=(4,))
@@ -98,6 +104,7 @@ def test_signs_are_exact_for_a_diagonal_jacobian(at, draw, off):
     assert torch.allclose(*pair, rtol=0, atol=1e-12)
 
 
+@pytest.mark.item("3.11", "3.12")
 @pytest.mark.parametrize("process", [ReferenceVE(), ReferenceVP()], ids=["ve", "vp"])
 def test_sure_is_its_formula_and_implicit_matching_plus_one(process, at, draw, mixture, off):
     """3.11 and 3.12 for any model, sample by sample: (|m - x|^2 + 2 sigma^2 div m - D sigma^2) / (D sigma^2), m = alpha x*."""
@@ -111,6 +118,7 @@ def test_sure_is_its_formula_and_implicit_matching_plus_one(process, at, draw, m
     assert torch.allclose(found, ImplicitScoreMatching(time_law=at(t=T))(model, x0, d) + 1, rtol=0, atol=1e-12)
 
 
+@pytest.mark.item("3.11")
 def test_sure_is_the_risk_without_clean_data(draw, near, mixture, off):
     """3.11: on data that is noisy itself, SURE less the true error of x_0 (in units of the noise) averages to 0 (4 s.e.)."""
     model, x0 = off(mixture, (0.2, 0.4)), mixture.sample(4096, draw())
@@ -129,6 +137,7 @@ def test_refusals(draw, mixture, off):
         SURE()(off(mixture), {"a": mixture.sample(4, draw(4))}, draw(4))
 
 
+@pytest.mark.item("3.01")
 def test_contrastive_divergence_of_a_gaussian_energy(at, draw, near):
     """3.01: with s = -x / v a chain's variance obeys V <- (1 - eta / v)^2 V + 2 eta, the value is (V_data - V_k) / (2 v)."""
     v, steps, size = 1.3, 6, 0.2
@@ -140,6 +149,7 @@ def test_contrastive_divergence_of_a_gaussian_energy(at, draw, near):
     near(loss(model, Gaussian(0.0, 0.7, shape=(3,)).sample(4096, draw()), draw(seed=2)), (start - spread) / (2 * v))
 
 
+@pytest.mark.item("3.01")
 def test_contrastive_divergence_pushes_to_the_data(at, draw, near, off):
     """Gradient 0 at the oracle up to the steps' bias of O(size^2) (4 s.e.); a wrong mean is pushed back."""
     data = Gaussian(0.2, 0.7, shape=(2,))

@@ -63,6 +63,7 @@ def test_any_gradient_mode_gives_the_same():
     assert not plain.requires_grad
 
 
+@pytest.mark.item("1.05", "3.02")
 def test_the_work_of_the_score_is_the_difference_of_energies():
     """log p(x) - log p(y) = E(y) - E(x) for a network that gives the score (3.02), 16 nodes, 1e-8."""
     net, (x, t) = built(gives="score"), inputs()

@@ -24,12 +24,14 @@ def case(request, mixture):
     return mixture.denoiser(process, "velocity"), mixture, at, t, x, (mixture.responsibilities(x, at), means, variances)
 
 
+@pytest.mark.item("3.09")
 def test_the_posterior_mean(case):
     """3.09, 1e-10, with 1 / alpha in its place."""
     _, oracle, at, _, x, (r, means, _) = case
     assert torch.allclose(posterior_mean(x, oracle.score(x, at), at), (r[..., None] * means).sum(1), rtol=0, atol=1e-10)
 
 
+@pytest.mark.item("3.10")
 def test_the_posterior_covariance(case):
     """3.10: sum_k r_k (C_k + (m_k - m)(m_k - m)^T), 1e-8."""
     model, _, _, t, x, (r, means, variances) = case
@@ -38,6 +40,7 @@ def test_the_posterior_covariance(case):
     assert torch.allclose(posterior_covariance(model, x, t), want, rtol=0, atol=1e-8)
 
 
+@pytest.mark.item("3.10")
 def test_the_third_cumulant(case):
     """3.10: sum_k r_k (d d d + three terms C_k d), 1e-8."""
     model, _, _, t, x, (r, means, variances) = case
@@ -48,6 +51,7 @@ def test_the_third_cumulant(case):
     assert torch.allclose(third_cumulant(model, x, t), want, rtol=0, atol=1e-8)
 
 
+@pytest.mark.item("1.05", "3.02")
 def test_a_density_from_its_score(case):
     """3.02: 64 nodes, 1e-6; with the partition function gone."""
     model, oracle, at, t, x, _ = case
@@ -55,12 +59,14 @@ def test_a_density_from_its_score(case):
     assert torch.allclose(log_ratio(model, x, y, t, nodes=64), oracle.log_prob(x, at) - oracle.log_prob(y, at), rtol=0, atol=1e-6)
 
 
+@pytest.mark.item("3.16")
 def test_score_and_noise_are_one(case):
     """3.16: s = -eps / sigma."""
     model, oracle, at, t, x, _ = case
     assert torch.allclose(model(x, t).eps, -at.sigma * oracle.score(x, at), rtol=0, atol=1e-12)
 
 
+@pytest.mark.item("3.17")
 def test_the_score_of_data_on_a_line_explodes_across_it():
     """3.17: a point at distance h from data on a line has a normal score of -h / sigma^2: slope -2 in sigma."""
     line = FiniteSet(torch.stack([torch.linspace(-1, 1, 201).double(), torch.zeros(201).double()], 1))

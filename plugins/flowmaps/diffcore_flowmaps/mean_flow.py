@@ -19,6 +19,7 @@ class MeanFlow(dc.FlowMap):
     """
 
     source: ClassVar[str] = "Geng et al. 2025, arXiv 2505.13447, equations 3 and 12"
+    items: ClassVar[tuple[str, ...]] = ("R16",)
     requires: ClassVar[frozenset[str]] = frozenset({"affine", "velocity", "flat"})
     predictions: ClassVar[tuple[str, ...]] = ("velocity",)
 

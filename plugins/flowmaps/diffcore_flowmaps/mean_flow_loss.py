@@ -39,6 +39,7 @@ class MeanFlowLoss(dc.Loss):
     """
 
     source: ClassVar[str] = "Geng et al. 2025, arXiv 2505.13447"
+    items: ClassVar[tuple[str, ...]] = ("R16",)
     requires: ClassVar[frozenset[str]] = frozenset({"affine", "velocity", "flat"})
     predictions: ClassVar[tuple[str, ...]] = ("velocity",)
     second_time: ClassVar[bool] = True

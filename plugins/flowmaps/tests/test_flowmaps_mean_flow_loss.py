@@ -29,6 +29,7 @@ def scene(process, points, raw=None, n=64):
     return model, POINTS[label], label
 
 
+@pytest.mark.item("R16")
 @pytest.mark.parametrize("raw", [None, 0.7])
 def test_loss_is_zero_where_the_network_is_exact(process, points, raw):
     """One point per class: the sample's velocity is the marginal one, so the identity holds sample by sample."""
@@ -37,6 +38,7 @@ def test_loss_is_zero_where_the_network_is_exact(process, points, raw):
     assert float(value.max()) < 1e-18
 
 
+@pytest.mark.item("R16")
 def test_guided_loss_is_zero_where_the_network_is_the_guided_field(process, points):
     """The velocity of a point is linear in the point: guidance w moves the class points to w m + (1 - w) m_null."""
     w, (_, x0, label) = 2.5, scene(process, points)
@@ -69,6 +71,7 @@ def test_a_wrong_tangent_is_seen(points, early_stop, monkeypatch, error):
     assert float(MeanFlowLoss(ratio=1.0, **PLAIN)(model, x0, many(64), label=label).mean()) > 1e-3
 
 
+@pytest.mark.item("R16")
 def test_identity_holds_on_gaussian_data(process, exact, gauss):
     """11.20: h = v - (t - s)((d_x h) v + d_t h) with the marginal velocity, to 1e-9."""
     draw = many(200)
@@ -96,6 +99,7 @@ def test_gradient_vanishes_at_the_exact_network(process, exact, gauss):
     assert abs(float(each.mean())) < 4 * float(each.std()) / math.sqrt(n)
 
 
+@pytest.mark.item("R16")
 def test_the_target_has_no_gradient():
     """h = a t has dh/dt = a: the loss is (a t - v + (t - s) a)^2, its gradient 2 (a t - v + (t - s) a) t and no more."""
     a, seen = torch.tensor(0.7, dtype=torch.float64, requires_grad=True), []

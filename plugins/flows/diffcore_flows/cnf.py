@@ -90,7 +90,7 @@ def _adaptive(slope: Slope, state: State, tolerance: float) -> State:
         from torchdiffeq import odeint  # pyright: ignore[reportMissingTypeStubs]
     except ImportError:
         raise dc.DataError("integrator 'dopri5' needs torchdiffeq; run: pip install 'diffcore-flows[adaptive]'") from None
-    times = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    times = torch.tensor([0.0, 1.0], dtype=torch.float64, device=state[0].device)
     x, change = odeint(lambda u, y: slope(float(u.detach()), y), state, times, rtol=tolerance, atol=tolerance, method="dopri5")
     return x[-1], change[-1]
 
@@ -105,6 +105,7 @@ class CNF(dc.Network):
     """
 
     source: ClassVar[str] = "Chen et al. 2018, arXiv 1806.07366, theorem 1; Grathwohl et al. 2019, arXiv 1810.01367"
+    items: ClassVar[tuple[str, ...]] = ("5.04", "5.05")
     example: ClassVar[Mapping[str, Any]] = {"velocity": {"type": "mlp", "width": 32, "depth": 2}, "steps": 4}
 
     velocity: dc.Network = dc.field(doc="the network of v")

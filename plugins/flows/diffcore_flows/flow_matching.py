@@ -25,6 +25,7 @@ class FlowMatching(dc.Loss):
     """
 
     source: ClassVar[str] = "Lipman et al. 2023, arXiv 2210.02747, theorem 2; Liu et al. 2022, arXiv 2209.03003, eq. 1"
+    items: ClassVar[tuple[str, ...]] = ("5.06", "5.07", "5.10")
     requires: ClassVar[frozenset[str]] = frozenset({"velocity", "flat"})
     predictions: ClassVar[tuple[str, ...]] = ("velocity",)
 

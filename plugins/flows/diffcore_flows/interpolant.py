@@ -28,6 +28,7 @@ class Interpolant(dc.AffineProcess):
     """
 
     source: ClassVar[str] = "Albergo, Boffi and Vanden-Eijnden 2023, arXiv 2303.08797, definition 1, section 4 and appendix A"
+    items: ClassVar[tuple[str, ...]] = ("5.11", "5.12")
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"path": "trig"}, {"g": 0.0}, {"path": "trig", "g": 0.0}, {"g": 2.0})
 
     path: Literal["linear", "trig"] = dc.field(default="linear", doc="the deterministic part: a line, or a quarter circle")

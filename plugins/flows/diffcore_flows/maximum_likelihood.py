@@ -27,6 +27,7 @@ class MaximumLikelihood(dc.Loss):
     """
 
     source: ClassVar[str] = "Dinh et al. 2017, arXiv 1605.08803, eq. 3; Lai et al. 2025, arXiv 2510.21890, chapter 5"
+    items: ClassVar[tuple[str, ...]] = ("5.01", "5.04")
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     oracle: ClassVar[str | None] = None
     expected_failures: ClassVar[Mapping[str, str]] = {

@@ -36,6 +36,7 @@ class MinibatchOT(dc.Coupling):
     source: ClassVar[str] = (
         "Tong et al. 2024, arXiv 2302.00482; Pooladian et al. 2023, arXiv 2304.14772; Cheng and Schwing 2025, arXiv 2503.10636"
     )
+    items: ClassVar[tuple[str, ...]] = ("5.21", "R20")
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"regularisation": 0.05},)
 
     regularisation: float | None = dc.field(
@@ -62,8 +63,8 @@ class MinibatchOT(dc.Coupling):
         return [(group == k).nonzero().flatten() for k in range(int(group.max()) + 1)]
 
     def _matched(self, cost: Tensor, level: Tensor) -> Tensor:
-        """The noise of each row of a group: the assignment, or column j of the plan with probability n P_ij."""
-        if self.regularisation is None:
+        """The noise of each row: the assignment (also where nothing costs), or column j of the plan with probability n P_ij."""
+        if self.regularisation is None or not cost.any():
             return assignment(cost, self.backend)
         rows = sinkhorn(cost, self.regularisation * float(cost.mean()), TOLERANCE).cumsum(1)
         level = level.to(rows)[:, None] * rows[:, -1:]

@@ -20,6 +20,7 @@ class NormalisingFlowMap(dc.FlowMap):
     """
 
     source: ClassVar[str] = "Dinh et al. 2017, arXiv 1605.08803; Lai et al. 2025, arXiv 2510.21890, chapter 5"
+    items: ClassVar[tuple[str, ...]] = ("5.01",)
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
 
     def map(self, model: dc.Denoiser, x: dc.State, t: Any, s: Any, **cond: Any) -> dc.State:

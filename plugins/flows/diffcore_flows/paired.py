@@ -23,6 +23,7 @@ class Paired(dc.Coupling):
     """
 
     source: ClassVar[str] = "Liu et al. 2022, arXiv 2209.03003, section 2.1"
+    items: ClassVar[tuple[str, ...]] = ("5.16",)
     expected_failures: ClassVar[Mapping[str, str]] = {"keeps_marginals": "the data carries the noise, and the check carries none"}
 
     key: str = dc.field(default="noise", doc="name of the condition that holds the noise")

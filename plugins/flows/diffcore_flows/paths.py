@@ -85,6 +85,6 @@ def _device(field: dc.Field) -> torch.device:
 
 def measured(values: Tensor, against: str, *, blocks: int = 8) -> dc.Measured:
     """The mean of one value per path; the spread is the deviation of the means of `blocks` blocks, / sqrt(blocks) its s.e."""
-    means = [float(part.mean()) for part in values.double().chunk(blocks)]
+    means = [float(part.mean()) for part in values.double().tensor_split(min(blocks, len(values)))]
     spread = float(torch.tensor(means, dtype=torch.float64).std()) if len(means) > 1 else None
     return dc.Measured(value=float(values.double().mean()), n=len(values), spread=spread, against=against, better="lower")

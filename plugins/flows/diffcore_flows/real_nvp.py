@@ -56,6 +56,7 @@ class RealNVP(dc.Network):
     """
 
     source: ClassVar[str] = "Dinh, Sohl-Dickstein and Bengio 2017, arXiv 1605.08803, eqs. 6 to 8"
+    items: ClassVar[tuple[str, ...]] = ("1.08", "5.01")
 
     layers: int = dc.field(default=8, ge=2, doc="coupling layers")
     width: int = dc.field(default=64, ge=1, doc="units of each perceptron")

@@ -26,10 +26,11 @@ class Reflow(dc.Data):
     range: that of the run's data, to whose limits samples are clipped; null where that is unbounded.
 
     Raises `DataError` where the run is missing or not finished, has another range, or its samples are not of the shape of its
-    noise; `IncompatibleError` for a process without 'affine' or a solver that draws noise.
+    noise; `IncompatibleError` for a process without a velocity in flat space, or a solver that draws noise.
     """
 
     source: ClassVar[str] = "Liu et al. 2022, arXiv 2209.03003, section 2 and algorithm 1"
+    items: ClassVar[tuple[str, ...]] = ("5.16", "5.17")
     example: ClassVar[Mapping[str, Any]] = {"run": "runs/teacher", "solver": {"type": "rk4", "steps": 20}}
     expected_failures: ClassVar[Mapping[str, str]] = {"as_declared": "the condition 'noise' is paired noise, not a class"}
 
@@ -77,7 +78,7 @@ class Pairs:
     def _integrated(self, ids: range) -> dict[str, Tensor]:
         """The pairs with these numbers; the last block is made whole, so that a pair does not depend on n."""
         teacher, process = self.teacher, self.teacher.process
-        labels = {name: torch.tensor([i % count for i in ids]) for name, count in self.classes.items()}
+        labels = cycled(ids, self.classes)
         cond = {name: value.to(teacher.device) for name, value in labels.items()}
         xT = process.prior(self.shape, dc.Draw(self.spec.seed, ids, device=teacher.device))
         teacher.net.eval()
@@ -86,6 +87,14 @@ class Pairs:
         if raw.shape != xT.shape:
             raise dc.DataError(f"the samples of {self.spec.run} have shape {tuple(raw.shape[1:])}, its noise {self.shape}")
         return {"x0": raw, "noise": _standard(process, xT).cpu(), **labels}
+
+
+def cycled(ids: range, classes: Mapping[str, int]) -> dict[str, Tensor]:
+    """Classes of samples by number, int64: every combination in turn, so that none is left out."""
+    found, every = dict[str, Tensor](), 1
+    for name, count in classes.items():
+        found[name], every = torch.tensor([i // every % count for i in ids]), every * count
+    return found
 
 
 def _standard(process: Any, xT: Tensor) -> Tensor:
@@ -102,6 +111,17 @@ def _check(spec: Reflow, teacher: dc.Pipeline) -> None:
         raise dc.DataError(f"the data of {spec.run} has another range; set data.range: {wanted}")
     if not {"velocity", "flat"} <= process.provides or not hasattr(process.coeffs(torch.tensor(0.5 * process.T)), "sigma"):
         raise dc.IncompatibleError(f"'reflow' needs an ODE between data and noise, and {type(process).__name__} has none")
-    grid = spec.solver.nodes(process)
-    if bool((spec.solver.plan(process, grid).noise != 0).any()):
+    if _draws_noise(spec, teacher):
         raise dc.IncompatibleError(f"'reflow' pairs by the probability-flow ODE; solver {type(spec.solver).__name__} draws noise")
+
+
+def _draws_noise(spec: Reflow, teacher: dc.Pipeline) -> bool:
+    """By the plan; a solver with a loop of its own has none, and two runs from one noise tell."""
+    process, solver, device = teacher.process, spec.solver, teacher.device
+    if type(solver).loop is dc.Solver.loop:
+        return bool((solver.plan(process, solver.nodes(process)).noise != 0).any())
+    teacher.net.eval()
+    field = teacher.field({name: torch.zeros(1, dtype=torch.int64, device=device) for name in teacher.source.classes})
+    xT = process.prior(teacher.source.shape, dc.Draw(spec.seed, [0], device=device))
+    one, other = (dc.sample(field, solver, xT, seed=seed, grad=False).x for seed in (0, 1))
+    return not torch.equal(one, other)

@@ -83,6 +83,7 @@ class ResidualFlow(dc.Network):
     """
 
     source: ClassVar[str] = "Behrmann et al. 2019, arXiv 1811.00995; Chen et al. 2019, arXiv 1906.02735"
+    items: ClassVar[tuple[str, ...]] = ("5.03",)
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"layers": 2, "width": 16},)
 
     layers: int = dc.field(default=6, ge=1, doc="residual blocks")

@@ -28,6 +28,7 @@ class SourceFlow(dc.AffineProcess):
     """
 
     source: ClassVar[str] = "Liu et al. 2022, arXiv 2209.03003, eq. 1; Tong et al. 2024, arXiv 2302.00482, eq. 14"
+    items: ClassVar[tuple[str, ...]] = ("5.10", "5.14")
     example: ClassVar[Mapping[str, Any]] = {"data": {"type": "eight-gaussians"}}
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"sigma": 0.1},)
     provides: ClassVar[frozenset[str]] = frozenset({"velocity", "flat"})

@@ -43,6 +43,7 @@ def test_distances_add_over_the_leaves_of_a_tree():
     torch.testing.assert_close(squared_distances(x, y), torch.cdist(*flat) ** 2, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.item("5.21")
 def test_exact_pairing_permutes_the_noise_and_one_sample_keeps_its_own():
     x0, eps = normal(64, 2), normal(64, 2, seed=1)
     paired = MinibatchOT().pair(x0, eps, dc.Draw(0, range(64)))
@@ -53,6 +54,7 @@ def test_exact_pairing_permutes_the_noise_and_one_sample_keeps_its_own():
     assert torch.equal(MinibatchOT().pair(x0[:1], eps[:1], dc.Draw(0, [0])), eps[:1])
 
 
+@pytest.mark.item("5.21")
 def test_cost_falls_to_the_wasserstein_distance_as_the_batch_grows():
     # N(0.5, 4) and N(0, 1) on the line: independent m^2 + s^2 + 1 = 5.25, W2^2 = m^2 + (s - 1)^2 = 1.25
     x0, eps, costs = 0.5 + 2 * normal(1024, 1, seed=3), normal(1024, 1, seed=4), []
@@ -65,6 +67,7 @@ def test_cost_falls_to_the_wasserstein_distance_as_the_batch_grows():
     assert abs(costs[-1] - 1.25) < 0.15
 
 
+@pytest.mark.item("R20")
 def test_entropic_plan_of_gaussians_has_the_closed_covariance():
     # fixture e: N(0, 1), N(0, .25), cost |x - y|^2 / 2, eps = .5: covariance (sqrt(eps^2 + 4 a b) - eps) / 2 = .309017
     n = 600
@@ -99,6 +102,11 @@ def test_entropic_pairs_are_drawn_from_the_plan():
     for k in range(times):
         found += (coupling.pair(x0, eps, dc.Draw(k, range(3))) == eps.T) / times
     assert float(((found - want).abs() / (want * (1 - want) / times).sqrt()).max()) < 4.5
+
+
+def test_an_entropic_pairing_of_equal_points_keeps_them():
+    points = torch.ones(3, 2, dtype=F64)
+    assert torch.equal(MinibatchOT(regularisation=0.05).pair(points, points, dc.Draw(0, range(3))), points)
 
 
 def test_noise_stays_independent_of_conditions_unless_asked_otherwise():

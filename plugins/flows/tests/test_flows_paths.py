@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from diffcore_flows.paths import follow
+from diffcore_flows.paths import follow, measured
 from diffcore_flows.straightness import Straightness
 from diffcore_flows.transport_cost import TransportCost
 
@@ -46,6 +46,7 @@ def root(m):
     return vectors @ torch.diag(values.sqrt()) @ vectors.T
 
 
+@pytest.mark.item("5.15", "5.19")
 @pytest.mark.parametrize("d", [0.3, 1.0, 2.0])
 def test_gaussian_paths_and_their_bend_in_closed_form(d):
     # r(t) = sqrt((1 - t)^2 d^2 + t^2): x_t = z r(t), S = z^2 (int r'^2 dt - (1 - d)^2); d = 1: z_{1/2} = z / sqrt 2
@@ -69,6 +70,7 @@ def _rk4():
     return dc.Registry.load().make("solver", "rk4")
 
 
+@pytest.mark.item("5.16", "5.18")
 def test_rectified_gaussian_map_keeps_marginals_and_is_not_optimal():
     m = map_of(linear(independent))
     torch.testing.assert_close(m @ A @ m.T, B, rtol=0, atol=1e-9)
@@ -80,6 +82,7 @@ def test_rectified_gaussian_map_keeps_marginals_and_is_not_optimal():
     assert abs(cost["best"] - 1.0052) < 1e-4
 
 
+@pytest.mark.item("5.18")
 @pytest.mark.parametrize("power", [1.0, 2.0, 4.0])
 def test_rectification_raises_no_convex_cost(power):
     # paired difference of 20,000 samples: independent minus rectified, at least 4.5 s.e. above 0
@@ -90,6 +93,7 @@ def test_rectification_raises_no_convex_cost(power):
     assert float(gap.mean()) > 4.5 * float(gap.std()) / len(gap) ** 0.5
 
 
+@pytest.mark.item("5.17", "5.19")
 def test_reflow_of_a_gaussian_is_straight_and_straightness_is_bounded():
     x1 = dc.Draw(0, range(64)).normal((2,), F64) @ root(A)
     m = map_of(linear(independent))
@@ -101,6 +105,7 @@ def test_reflow_of_a_gaussian_is_straight_and_straightness_is_bounded():
     assert float(first.bend.mean()) <= 3.30  # sum_k S(Z^k) <= E |x_1 - x_0|^2
 
 
+@pytest.mark.item("5.08", "B2")
 def test_velocities_that_share_marginals_and_differ_in_the_map():
     # J Sigma_t^-1 x is divergence-free against p_t = N(0, Sigma_t) for antisymmetric J
     turn = torch.tensor([[0.0, 0.4], [-0.4, 0.0]], dtype=F64)
@@ -109,6 +114,7 @@ def test_velocities_that_share_marginals_and_differ_in_the_map():
     assert float((turned - map_of(linear(independent))).abs().max()) > 0.1
 
 
+@pytest.mark.item("5.20")
 def test_a_straight_coupling_need_not_be_optimal():
     # rotation of N(0, I) by 1: S = 0, cost E |z - R z|^2 = tr(2 I - R - R^T) = 4 (1 - cos 1), W2 = 0
     turn = torch.tensor([[math.cos(1), -math.sin(1)], [math.sin(1), math.cos(1)]], dtype=F64)
@@ -119,6 +125,26 @@ def test_a_straight_coupling_need_not_be_optimal():
     want = 4 * (1 - math.cos(1)) * (1 - 1e-3) ** 2  # the paths end at t = T / 1000
     assert abs(cost.value - want) < 4.5 * cost.spread / 8**0.5
     assert cost.floor < 0.15 * cost.value  # what is left is the distance between two sets of 512 points
+
+
+@pytest.mark.item("5.18", "5.20")
+@pytest.mark.parametrize(("power", "moment"), [(1.0, math.sqrt(math.pi / 2)), (4.0, 8.0)])
+def test_the_cost_is_any_power_of_the_distance(power, moment):
+    """The rotation by 1 moves z by 2 sin(1/2) |z|: the cost is that to the p times E|z|^p of N(0, I) in the plane."""
+    turn = torch.tensor([[math.cos(1), -math.sin(1)], [math.sin(1), math.cos(1)]], dtype=F64)
+    ev = dc.Evaluation(samples=torch.zeros(512, 2), reference=torch.zeros(2, 2), field=_single(linear(coupled(turn))))
+    found = TransportCost(power=power, seed=1).measure(ev)["transport-cost"]
+    want = (2 * math.sin(0.5) * (1 - 1e-3)) ** power * moment
+    assert abs(found.value - want) < 4.5 * found.spread / 8**0.5
+    assert found.floor < found.value
+
+
+def test_a_measured_number_has_the_spread_of_its_blocks():
+    values = torch.arange(16, dtype=F64)  # means of eight blocks of two: .5, 2.5, .., 14.5
+    assert measured(values, "").value == 7.5
+    assert measured(values, "").spread == pytest.approx(2 * math.sqrt(6))  # the variance of 0 .. 7 is 6
+    assert measured(values[:9], "").spread == pytest.approx(float(torch.tensor([0.5, *range(2, 9)]).std()))
+    assert measured(values[:1], "").spread is None
 
 
 def _single(field):

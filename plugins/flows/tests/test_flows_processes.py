@@ -31,6 +31,7 @@ def source(**fields):
     return REGISTRY.make("process", "source", data=finite(SOURCE), **fields)
 
 
+@pytest.mark.item("5.11", "5.12")
 @pytest.mark.parametrize("path", ["linear", "trig"])
 @pytest.mark.parametrize("g", [0.0, 0.5, 2.0])
 def test_interpolant_is_conditioning_of_three_gaussians(path, g):
@@ -69,8 +70,18 @@ def test_prior_and_noise_of_a_source_are_its_samples():
     blurred = source(sigma=0.3).prior((2,), DRAW).double()
     residual = blurred - SOURCE[torch.cdist(blurred, SOURCE).argmin(1)]
     assert abs(float(residual.var()) / 0.09 - 1) < 4.5 * (2 / (2 * N)) ** 0.5 + 0.02  # blobs overlap a little
+    assert torch.equal(source(pool=1).prior((2,), DRAW).double(), SOURCE[:1].expand(N, 2).float().double())
     with pytest.raises(dc.DataError, match=r"the source has samples of shape \(2,\), the target of shape \(3,\)"):
         source().prior((3,), DRAW)
+
+
+def test_the_path_from_a_source_is_a_blurred_line():
+    """x_t - (1 - t) x_0 - t x_1 has the covariance sigma^2 I at every time, and is not the blur of the prior (4.5 s.e.)."""
+    x0, t = TARGET[torch.arange(N) % 3], (torch.arange(N, dtype=F64) + 0.5) / N
+    made = source(sigma=0.3).corrupt(x0, t, DRAW)
+    blur = made.xt - (1 - t)[:, None] * x0 - t[:, None] * made.eps
+    assert float((blur.T @ blur / N - 0.09 * torch.eye(2)).abs().max()) < 4.5 * 0.09 * (2 / N) ** 0.5
+    assert abs(float((blur.square().sum(1) * (t - 0.5)).mean())) < 4.5 * 0.18 * (1 / 12 / N) ** 0.5
 
 
 def test_what_is_not_gaussian_has_no_score():
@@ -106,6 +117,7 @@ def losses(off, coupling=None):
     return FlowMatching(coupling=coupling)(model, x0, DRAW)
 
 
+@pytest.mark.item("5.06")
 def test_flow_matching_is_the_marginal_regression_plus_a_constant():
     # L_CFM(v* + delta) - L_CFM(v*) = |delta|^2 / D for every delta: no slope at v*
     base = losses(0.0)
@@ -123,6 +135,7 @@ class _Wrong(dc.Coupling):
         return eps + 1.0
 
 
+@pytest.mark.item("5.07", "5.10")
 def test_the_exact_field_carries_the_source_to_the_target():
     process, net = source(sigma=0.05), Exact(0.05)
     field = dc.Field(process, dc.Denoiser(lambda x, t: net(x.double(), t.double()).to(x.dtype), "velocity", process))

@@ -23,6 +23,7 @@ class DynamicThreshold(dc.Guidance):
     """
 
     source: ClassVar[str] = "Saharia et al. 2022, arXiv 2205.11487, section 2.3"
+    items: ClassVar[tuple[str, ...]] = ("9.17",)
     neutral: ClassVar[Mapping[str, float]] = {"limit": 1e3}
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
 

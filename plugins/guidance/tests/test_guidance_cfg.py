@@ -94,6 +94,7 @@ def test_terminal_variance_of_two_gaussians_under_ve():
     assert abs(factor * top**2 - 0.0278) < 1e-3
 
 
+@pytest.mark.item("9.24")
 def test_one_call_on_twice_the_batch():
     net = LABELLED.net(VP)
     field = dc.Field(VP, dc.Denoiser(net, "x0", VP), [CFG(weight=3.0)], cond={"label": LABEL})

@@ -118,12 +118,14 @@ def test_what_cannot_be_limited_is_refused():
         Interval(guidance=Steering())
 
 
+@pytest.mark.item("9.17")
 def test_threshold_leaves_data_in_range_alone():
     """|x*| <= 1 everywhere: x* is bit-equal."""
     denoiser = dc.Denoiser(lambda x, t: torch.tanh(x), "x0", VP)
     assert torch.equal(DynamicThreshold().denoiser(denoiser)(X, 0.4).mean, torch.tanh(X))
 
 
+@pytest.mark.item("9.17")
 def test_threshold_is_the_published_rule():
     """s the quantile by linear interpolation of sorted |x*|; clip to s, divide by s."""
     value = torch.tensor([[0.5, -2.0, 4.0, 1.0, -3.0], [0.1, 0.2, -0.3, 0.9, 0.4]], dtype=torch.float64)
@@ -141,6 +143,7 @@ def test_threshold_scales_to_the_limit_of_the_data():
     assert largest(got, 30 * X / reach) < 1e-14
 
 
+@pytest.mark.item("9.17")
 def test_everything_else_follows_from_the_thresholded_mean():
     """x_t = alpha x* + sigma eps* still holds."""
     posterior = DynamicThreshold(fraction=0.5).denoiser(dc.Denoiser(lambda x, t: 4 * x, "eps", VP))(X, 0.4)

@@ -41,6 +41,7 @@ class Fisher(dc.Metric):
     """
 
     source: ClassVar[str] = "Hyvarinen 2005, JMLR 6; Lai et al. 2025, arXiv 2510.21890, section 1.1 and chapter 3"
+    items: ClassVar[tuple[str, ...]] = ("1.03",)
     of_samples: ClassVar[bool] = False
 
     lams: tuple[float, ...] = dc.field(default=(2.0, 0.0, -2.0), doc="noise levels log(alpha / sigma), little noise first")

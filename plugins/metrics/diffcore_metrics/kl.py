@@ -40,6 +40,7 @@ class KL(AgainstDensity):
     """
 
     source: ClassVar[str] = "Lai et al. 2025, arXiv 2510.21890, section 1.1; entropy: Kozachenko and Leonenko 1987"
+    items: ClassVar[tuple[str, ...]] = ("1.01",)
 
     k: int = dc.field(default=5, ge=1, doc="neighbour whose distance gives the entropy of the samples")
 

@@ -205,6 +205,7 @@ def test_class_accuracy_needs_a_class_for_every_sample():
     assert ClassAccuracy.needs_classes
 
 
+@pytest.mark.item("9.24")
 def test_cost_is_what_the_run_counted():
     got = Cost().measure(evaluation(normal(20, 2), normal(40, 2), nfe=36.0, calls=18, seconds=5.0))
     assert {name: attrs.astuple(number)[:2] for name, number in got.items()} == {

@@ -44,6 +44,7 @@ def draws(oracle, n: int, seed: int = 0) -> Tensor:
 # --- KL ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.item("1.01")
 def test_the_mean_log_ratio_is_the_divergence_of_gaussians():
     p, q = Gaussian([0.3, -0.2], cov=[[0.5, 0.2], [0.2, 0.3]]), Gaussian([0.0, 0.1], cov=[[1.0, -0.3], [-0.3, 0.6]])
     want = gaussian_kl(p.m, p.cov, q.m, q.cov)
@@ -59,6 +60,7 @@ def test_the_mean_log_ratio_is_the_divergence_of_gaussians():
     assert gaussian_kl(p.m, p.cov, p.m, p.cov) == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.item("1.01")
 def test_the_gaussian_of_least_forward_divergence_has_the_samples_moments():
     """argmin over (m, log d) of -E log N(x; m, d^2) is the maximum likelihood estimate."""
     x = draws(A, 500)
@@ -116,6 +118,7 @@ def test_repeated_points_have_no_divergence():
         knn_kl(torch.zeros(20, 2), normal(20, 2), 3)
 
 
+@pytest.mark.item("1.10")
 def test_kl_against_known_data_is_that_of_the_samples():
     data = blob()
     p = Gaussian(data.mean, cov=data.cov)
@@ -174,6 +177,7 @@ def test_the_rule_is_exact_for_polynomials():
     assert torch.equal(points[1].mean(0) > points[0].mean(0), torch.tensor([False, True])), "last variable fastest"
 
 
+@pytest.mark.item("1.02")
 @pytest.mark.parametrize("name", ["KL", "reverse-KL", "JS", "TV", "H2", "chi2"])
 def test_divergences_on_the_line_are_their_definitions(name: str):
     """Against scipy's quadrature of q f(p / q), with f written out."""
@@ -191,6 +195,7 @@ def test_divergences_on_the_line_are_their_definitions(name: str):
     assert between_densities(A.log_prob, B.log_prob, *BOX)[name] == pytest.approx(want, rel=2e-4)
 
 
+@pytest.mark.item("1.02")
 def test_divergences_of_gaussians_have_their_closed_forms():
     found = between_densities(A.log_prob, B.log_prob, *BOX)
     s, t, gap = 0.8, 1.2, 0.7
@@ -215,6 +220,7 @@ def test_divergences_in_the_plane():
     assert found["H2"] == pytest.approx(1 - math.exp(float(logs - distance)), rel=1e-7)
 
 
+@pytest.mark.item("1.02")
 @pytest.mark.parametrize("gap", [0.0, 0.1, 1.0, 30.0])
 def test_divergences_are_bounded_and_ordered(gap: float):
     p, q = Gaussian([gap / 2], 0.5), Gaussian([-gap / 2], 0.5)
@@ -308,6 +314,7 @@ def test_the_law_of_data_is_that_of_its_samples():
 # --- Fisher divergence ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.item("1.03")
 @pytest.mark.parametrize("process", [ReferenceVP(), ReferenceFlow()], ids=["vp", "flow"])
 def test_fisher_divergence_of_gaussians_has_its_closed_form(process):
     """E((x - a m1) / V1 - (x - a m2) / V2)^2 over x ~ N(a m1, V1) is V1 (1/V1 - 1/V2)^2 + a^2 (m1 - m2)^2 / V2^2."""

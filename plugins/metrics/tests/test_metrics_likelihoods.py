@@ -38,6 +38,7 @@ def standard_error(values: Tensor) -> float:
     return float(values.std()) / math.sqrt(len(values))
 
 
+@pytest.mark.item("1.10")
 def test_the_exact_trace_gives_the_density_of_the_data_where_it_is_put():
     x, process = points(64), made("process", "flow")
     metric = made("metric", "pf-ode-likelihood", n=64, divergence="exact", steps=40)
@@ -60,6 +61,7 @@ def test_probes_give_it_without_bias():
     assert standard_error(found) < 0.03
 
 
+@pytest.mark.item("1.10")
 @pytest.mark.parametrize(("variance", "low", "high"), [("large", 0.0, 0.3), ("small", 1.0, 4.5)])
 def test_the_chain_bounds_it_from_below(variance: str, low: float, high: float):
     """The mean gap of a chain of 100, within three standard errors of [0, ...]: never above log p; `small` is far off here."""
@@ -70,6 +72,7 @@ def test_the_chain_bounds_it_from_below(variance: str, low: float, high: float):
     assert low - 3 * standard_error(gap) < float(gap.mean()) < high + 3 * standard_error(gap)
 
 
+@pytest.mark.item("1.10")
 def test_the_continuous_bound_is_tight_for_the_exact_network():
     """256 times a point, evenly spread: the mean over 256 points within three standard errors, which are below .08 nats."""
     x, process, loss = points(256), made("process", "vdm"), made("loss", "vdm")
@@ -80,6 +83,7 @@ def test_the_continuous_bound_is_tight_for_the_exact_network():
     assert standard_error(gap) < 0.08
 
 
+@pytest.mark.item("1.10")
 def test_a_continuous_flow_with_the_exact_velocity_has_the_density():
     process, x = made("process", "flow"), points(64)
     flow = made("network", "cnf", velocity={"type": "mlp"}, steps=80).build((2,), {})

@@ -38,6 +38,7 @@ needs_pot = pytest.mark.skipif(not installed(), reason="POT is not installed")
 # --- Wasserstein ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.item("1.04")
 @pytest.mark.parametrize(("n", "m"), [(40, 40), (40, 25)])
 def test_w1_on_the_line_is_scipys_and_the_area_between_the_distribution_functions(n: int, m: int):
     x, y = normal(n, 1), 1.5 * normal(m, 1, seed=1) + 0.3
@@ -64,6 +65,7 @@ def test_transport_is_the_best_assignment(order):
     assert wasserstein(x, y, order) == pytest.approx(best ** (1 / order), rel=1e-9)
 
 
+@pytest.mark.item("1.04")
 @pytest.mark.parametrize("dim", [1, pytest.param(3, marks=needs_pot)])
 @pytest.mark.parametrize("order", [1, 2])
 def test_a_translation_is_at_its_length(order, dim: int):

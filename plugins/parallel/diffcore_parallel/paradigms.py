@@ -53,6 +53,7 @@ class Paradigms(dc.Solver):
     """
 
     source: ClassVar[str] = "Shih, Belkhale, Ermon, Sadigh and Anari 2023, arXiv 2305.16317, algorithm 1"
+    items: ClassVar[tuple[str, ...]] = ("9.21", "R25")
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"rule": "trapezoid", "window": 6},)
 
     of: dc.Solver | None = dc.field(default=None, doc="sequential solver whose samples are found; its `steps` are not used")

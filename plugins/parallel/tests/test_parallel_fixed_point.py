@@ -42,6 +42,7 @@ def gap(a, b):
     return float((a - b).abs().max())
 
 
+@pytest.mark.item("9.21", "R25")
 @pytest.mark.parametrize("window", [1, 3, 8, 100])
 @pytest.mark.parametrize(("solver", "fields"), SEQUENTIAL)
 @pytest.mark.parametrize("process", PROCESSES, ids=name)
@@ -55,6 +56,7 @@ def test_without_tolerance_the_samples_are_the_sequential_ones(process, solver, 
     assert found.nfe >= alone.nfe
 
 
+@pytest.mark.item("9.21", "R25")
 @pytest.mark.parametrize("process", PROCESSES, ids=name)
 def test_the_left_rule_is_eulers_method_and_one_step_at_a_time_is_the_sequential_run(process):
     field, x, euler = GOLDEN.field(process, "v"), starts(process), MAKE("solver", "euler")
@@ -67,6 +69,7 @@ def test_the_left_rule_is_eulers_method_and_one_step_at_a_time_is_the_sequential
     assert gap(single.x, alone.x) < 1e-12
 
 
+@pytest.mark.item("9.21", "R25")
 @pytest.mark.parametrize("solver", ["ddim", "ancestral"])
 def test_node_j_is_exact_after_j_sweeps(solver):
     of, field, x = MAKE("solver", solver), GOLDEN.field(VP, "v"), starts(VP)
@@ -78,6 +81,7 @@ def test_node_j_is_exact_after_j_sweeps(solver):
         assert int(b.sweeps.max()) <= j or j == 0
 
 
+@pytest.mark.item("9.21", "A3")
 @pytest.mark.parametrize("rule", ["left", "trapezoid"])
 def test_the_iterates_on_a_linear_field(rule):
     """x' = a x, step h, all nodes at x_0 at first. With z the shift from i to i + 1, x_j of sweep k is x_0 times
@@ -112,6 +116,7 @@ def test_the_trapezoid_on_a_linear_field_is_the_cayley_map():
         assert gap(found, x * ((1 + a * h / 2) / (1 - a * h / 2)) ** 8) < 1e-12
 
 
+@pytest.mark.item("9.21")
 @pytest.mark.parametrize(("rule", "order"), [("left", 1), ("trapezoid", 2)])
 @pytest.mark.parametrize("process", PROCESSES, ids=name)
 def test_orders(process, rule, order):
@@ -146,6 +151,7 @@ def test_a_rising_grid_from_clean_data(process):
     assert gap(dc.sample(field, Paradigms(window=4, tolerance=0), x, grid=grid).x, alone) < 1e-9 * float(alone.abs().max())
 
 
+@pytest.mark.item("9.21")
 @pytest.mark.parametrize("process", [VP, FLOW], ids=name)
 @pytest.mark.parametrize("solver", ["ddim", "ancestral"])
 def test_the_error_follows_the_tolerance(process, solver):

@@ -26,6 +26,7 @@ class Flow(dc.AffineProcess):
     source: ClassVar[str] = (
         "Liu et al. 2022, arXiv 2209.03003, eq. 1; Lipman et al. 2022, arXiv 2210.02747, eq. 20 with sigma_min = 0"
     )
+    items: ClassVar[tuple[str, ...]] = ("5.11", "5.13")
 
     t_min: float = dc.field(default=1e-3, ge=0, lt=1, doc="smallest time a network sees")
 

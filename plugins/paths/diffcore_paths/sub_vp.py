@@ -24,6 +24,7 @@ class SubVP(LinearBeta):
     """
 
     source: ClassVar[str] = "Song et al. 2021, arXiv 2011.13456, eqs. 12 and 29"
+    items: ClassVar[tuple[str, ...]] = ("4.01", "4.13")
 
     def coeffs(self, t: Tensor) -> dc.Coeffs:
         """alpha, sigma and their derivatives at times t of any shape, in the dtype of t."""

@@ -24,6 +24,7 @@ class VP(LinearBeta):
     """
 
     source: ClassVar[str] = "Song et al. 2021, arXiv 2011.13456, eqs. 11 and 29; Ho et al. 2020, arXiv 2006.11239"
+    items: ClassVar[tuple[str, ...]] = ("4.01", "4.12", "5.13")
 
     def coeffs(self, t: Tensor) -> dc.Coeffs:
         """alpha, sigma and their derivatives at times t of any shape, in the dtype of t."""

@@ -37,6 +37,7 @@ def test_alpha_and_sigma_have_full_relative_precision(case, dtype):
         assert ((got.double() - exact).abs() / exact).max() < PRECISION[dtype]
 
 
+@pytest.mark.item("5.13")
 @pytest.mark.parametrize("dtype", list(PRECISION))
 def test_ends_are_exact_and_without_nan(process, dtype):
     c = process.coeffs(at(process, [0.0, 1.0], dtype))
@@ -65,6 +66,7 @@ def test_clipped_ddpm_leaves_the_alpha_that_cosine_names():
     assert abs(float((1 - beta).prod().sqrt()) / 4.93e-5 - 1) < 1e-3
 
 
+@pytest.mark.item("5.13")
 def test_derivatives_are_those_of_autograd(process):
     t = at(process, FRACTIONS[3:]).requires_grad_()
     c = process.coeffs(t)
@@ -76,6 +78,7 @@ def test_derivatives_are_those_of_autograd(process):
         torch.testing.assert_close(derivative.detach(), slope, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.item("4.11", "4.12", "4.13", "4.14")
 def test_kernel_gives_the_published_sde(case):
     t = at(case.process, [1e-4, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
     c, (f, g2) = case.process.coeffs(t), case.sde(t)
@@ -86,6 +89,7 @@ def test_kernel_gives_the_published_sde(case):
     assert (g2 > 0).all()
 
 
+@pytest.mark.item("4.02", "4.14", "C2")
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.95])
 def test_published_sde_integrates_to_the_kernel(case, fraction):
     # m' = f m and P' = 2 f P + g^2: alpha = exp(int f), sigma^2 = alpha^2 int g^2 / alpha^2, by Gauss-Legendre
@@ -107,6 +111,7 @@ def test_lam_falls_strictly(process):
     assert (c.dlam < 0).all()
 
 
+@pytest.mark.item("4.13")
 def test_sub_vp_has_less_variance_than_vp():
     t = torch.linspace(0, 1, 101, dtype=torch.float64)
     less, more = SubVP().coeffs(t), VP().coeffs(t)
@@ -115,12 +120,14 @@ def test_sub_vp_has_less_variance_than_vp():
     torch.testing.assert_close(less.sigma, more.sigma**2, rtol=1e-14, atol=0)
 
 
+@pytest.mark.item("4.12")
 def test_variance_preserving_paths_preserve_variance():
     for process in (VP(), Trig(), Cosine(), Cosine(alpha_end=0.1)):
         c = process.coeffs(torch.linspace(0, 1, 101, dtype=torch.float64))
         torch.testing.assert_close(c.alpha**2 + c.sigma**2, torch.ones(101, dtype=torch.float64), rtol=0, atol=1e-15)
 
 
+@pytest.mark.item("9.10")
 def test_t_of_lam_inverts_lam_over_the_whole_range(process):
     t = at(process, [1e-300, *FRACTIONS, 1.0])
     lam = process.coeffs(t).lam
@@ -178,6 +185,7 @@ def test_everything_is_finite_from_min_time_on(process):
     assert all(bool(v.isfinite().all()) for v in (*c[1:5], c.lam, c.dlam))
 
 
+@pytest.mark.item("4.11")
 def test_ve_time_of_a_noise_level_of_other_code():
     # code without the offset calls sigma(t) = s(t): its level s is found by t_of_lam(-log s)
     s = 0.01 * 5000 ** torch.linspace(0.01, 0.99, 20, dtype=torch.float64)
@@ -196,6 +204,7 @@ def test_edm_grid_is_that_of_karras(steps, start, rho):
     assert (grid.diff() < 0).all()
 
 
+@pytest.mark.item("D1")
 def test_edm_time_feature_is_a_quarter_log_and_finite_at_zero():
     t = torch.tensor([0.0, 0.001, 0.002, 1.0, 80.0], dtype=torch.float64)
     low = math.log(0.002) / 4

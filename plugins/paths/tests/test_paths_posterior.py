@@ -16,6 +16,7 @@ ROWS = ["x0", "eps", "score", "v", "velocity", "edm"]
 NORMAL = dc.Draw(3, range(64), block=64)
 
 
+@pytest.mark.item("6.04")
 @pytest.mark.parametrize("have", ROWS)
 def test_every_target_is_read_from_every_other(case, have):
     x0, eps = (NORMAL.fold(i).normal((5,), torch.float64)[:9] for i in (1, 2))
@@ -30,6 +31,7 @@ def test_every_target_is_read_from_every_other(case, have):
         torch.testing.assert_close(dc.lincomb((a, xt), (b, there.value)), expected, **close)
 
 
+@pytest.mark.item("4.19")
 @pytest.mark.parametrize("prediction", ["x0", "velocity", "v"])
 def test_gaussian_posterior(case, prediction):
     # fixture a: V = a^2 d^2 + s^2, x* = (a d^2 x + s^2 m) / V, eps* = s (x - a m) / V
@@ -51,6 +53,7 @@ def test_mixture_score_is_the_gradient_of_the_log_density(case):
         torch.testing.assert_close(found, score, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.item("5.11", "5.12")
 def test_finite_set_velocity(case):
     # fixture c: w_i = softmax(-|x - a x^i|^2 / 2 s^2), v* = sum_i w_i (a' x^i + (s'/s) (x - a x^i))
     points = torch.tensor([[-1.0, 0.5], [0.2, 0.3], [1.0, -1.0]], dtype=torch.float64)
@@ -64,6 +67,7 @@ def test_finite_set_velocity(case):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.item("5.05", "5.07")
 def test_velocity_carries_the_mixture_density(case):
     # continuity along a path: d/dt log p + v d/dx log p + dv/dx = 0, the t-derivative through the process
     oracle, process = golden_mixture((1,)), case.process
@@ -91,6 +95,7 @@ def _runge_kutta(v, x, times):
     return x
 
 
+@pytest.mark.item("4.04", "4.19")
 def test_flow_map_of_a_gaussian(case):
     # a_s m + sqrt(V_s / V_t) (x - a_t m), from lam = -3.5 to 3.5, by Runge-Kutta evenly in lam
     m, d, process = 0.7, 0.4, case.process
@@ -102,6 +107,7 @@ def test_flow_map_of_a_gaussian(case):
     torch.testing.assert_close(found, a_s * m + (v[1] / v[0]) ** 0.5 * (x - a_t * m), rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.item("4.12")
 def test_equal_signal_to_noise_means_equal_posterior_and_velocity(case, cases):
     # y = (alpha_Q / alpha_P) x at equal lam: one family of ODEs in other coordinates, VP and VE first of all
     oracle, p = golden_mixture((1,)), case.process.coeffs(case.times(low=-1.0))
@@ -118,6 +124,7 @@ def test_equal_signal_to_noise_means_equal_posterior_and_velocity(case, cases):
         torch.testing.assert_close(dc.lincomb((pace, there.velocity)), moved, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.item("6.11", "6.12")
 def test_scaled_flow_and_rotated_circle(case):
     # x = c x_flow at tau = s/(a+s), c = a+s;  x = R x_trig at the angle atan2(s, a), R = sqrt(a^2 + s^2)
     c = case.process.coeffs(case.times())
@@ -129,6 +136,7 @@ def test_scaled_flow_and_rotated_circle(case):
         torch.testing.assert_close(size * at.sigma, c.sigma, rtol=1e-14, atol=0)
 
 
+@pytest.mark.item("4.16")
 def test_reverse_kernel_is_gaussian_conditioning(case):
     # (x_s, x_t) | x_0 is Gaussian with covariance a_{t|s} sigma_s^2: condition it on x_t
     process, times = case.process, case.times()
@@ -149,6 +157,7 @@ def test_reverse_kernel_is_gaussian_conditioning(case):
     torch.testing.assert_close(process.reverse_noise(*pair), noise, rtol=1e-9, atol=0)
 
 
+@pytest.mark.item("4.18")
 def test_reverse_step_to_clean_data_returns_the_mean(case):
     process, xt, x0 = case.process, NORMAL.normal((3,), torch.float64), torch.ones(64, 3, dtype=torch.float64)
     for time in (0.01 * process.T, 0.5 * process.T, process.T):
@@ -160,6 +169,7 @@ def test_reverse_step_to_clean_data_returns_the_mean(case):
 ZERO_TERMINAL = ("flow", "trig", "cosine")
 
 
+@pytest.mark.item("4.15")
 @pytest.mark.parametrize("prediction", ROWS)
 def test_predictions_that_say_nothing_of_the_data_are_refused(cases, prediction):
     for name, case in cases.items():

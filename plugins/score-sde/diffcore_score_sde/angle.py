@@ -11,6 +11,7 @@ Source: Lai et al. 2025 (arXiv 2510.21890), section 6.3 (all affine processes ar
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ def first_time(process: dc.Process, cut: float) -> float:
 
 def rate(c: dc.Coeffs) -> Any:
     """dt / dr at these coefficients; finite at alpha = 0."""
-    theta = torch.atan2(torch.as_tensor(c.sigma), torch.as_tensor(c.alpha))
+    theta = torch.atan2(c.sigma, c.alpha) if isinstance(c.sigma, Tensor) else math.atan2(c.sigma, c.alpha)
     return theta * (c.alpha**2 + c.sigma**2) / (c.alpha * c.dsigma - c.sigma * c.dalpha)
 
 

@@ -32,7 +32,7 @@ def integrate(
 
 def _turned(slope: Slope, c: dc.Coeffs, y: States) -> States:
     """The slope of (x / R, ...) over r."""
-    c, pace, unit = c.map(Tensor.item), float(rate(c)), float(size(c))
+    pace, unit = rate(c), size(c)
     moved, *rest = slope(c, (y[0] * unit, *y[1:]))
     return pace / unit * moved - pace * growth(c) * y[0], *(pace * leaf for leaf in rest)
 
@@ -40,18 +40,25 @@ def _turned(slope: Slope, c: dc.Coeffs, y: States) -> States:
 def _fixed(process: dc.AffineProcess, slope: Slope, first: float, last: float, steps: int) -> Callable[[States], States]:
     where = torch.linspace(0, 1, 2 * steps + 1, dtype=torch.float64)
     points = process.coeffs(times(process, first, last, where))
+    rows = [points.at(i).map(Tensor.item) for i in range(len(where))]
     h = float(position(process, last) - position(process, first)) / steps
 
     def run(y: States) -> States:
         for i in range(0, 2 * steps, 2):
-            k1 = _turned(slope, points.at(i), y)
-            k2 = _turned(slope, points.at(i + 1), dc.lincomb((1, y), (h / 2, k1)))
-            k3 = _turned(slope, points.at(i + 1), dc.lincomb((1, y), (h / 2, k2)))
-            k4 = _turned(slope, points.at(i + 2), dc.lincomb((1, y), (h, k3)))
-            y = dc.lincomb((1, y), (h / 6, k1), (h / 3, k2), (h / 3, k3), (h / 6, k4))
+            k1 = _turned(slope, rows[i], y)
+            k2 = _turned(slope, rows[i + 1], _sum((1, y), (h / 2, k1)))
+            k3 = _turned(slope, rows[i + 1], _sum((1, y), (h / 2, k2)))
+            k4 = _turned(slope, rows[i + 2], _sum((1, y), (h, k3)))
+            y = _sum((1, y), (h / 6, k1), (h / 3, k2), (h / 3, k3), (h / 6, k4))
         return y
 
     return run
+
+
+def _sum(*terms: tuple[float, States]) -> States:
+    """The weighted sum of states, entry by entry: they are flat, and `dc.lincomb` of a tuple walks it as a tree."""
+    weights, states = zip(*terms, strict=True)
+    return tuple(dc.lincomb(*zip(weights, leaves, strict=True)) for leaves in zip(*states, strict=True))
 
 
 def _adaptive(process: dc.AffineProcess, slope: Slope, first: float, last: float, tolerance: float) -> Callable[[States], States]:
@@ -65,7 +72,7 @@ def _adaptive(process: dc.AffineProcess, slope: Slope, first: float, last: float
 
     def coeffs(r: Tensor) -> dc.Coeffs:
         where = ((r.detach().cpu().double() - ends[0]) / (ends[1] - ends[0])).clamp(0, 1)
-        return process.coeffs(times(process, first, last, where.reshape(1))[0])
+        return process.coeffs(times(process, first, last, where.reshape(1))[0]).map(Tensor.item)
 
     def run(y: States) -> States:
         span = ends.to(y[0].device)

@@ -32,6 +32,7 @@ class PFODELikelihood(dc.Metric):
     """
 
     source: ClassVar[str] = "Song et al. 2021, arXiv 2011.13456, equation 39; Grathwohl et al. 2019, arXiv 1810.01367"
+    items: ClassVar[tuple[str, ...]] = ("4.10", "R13")
 
     n: int = dc.field(default=128, ge=4, doc="real samples")
     levels: int | None = dc.field(default=None, ge=2, doc="values of an entry, evenly over the range; null: continuous data")

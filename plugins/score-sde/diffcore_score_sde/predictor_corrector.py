@@ -34,6 +34,7 @@ class PredictorCorrector(dc.Solver):
     """
 
     source: ClassVar[str] = "Song et al. 2021, arXiv 2011.13456, algorithms 1, 4 and 5"
+    items: ClassVar[tuple[str, ...]] = ("4.21", "R11")
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"corrections": 2},)
 

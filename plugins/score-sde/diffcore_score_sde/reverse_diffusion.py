@@ -28,6 +28,7 @@ class ReverseDiffusion(dc.Solver):
     """
 
     source: ClassVar[str] = "Song et al. 2021, arXiv 2011.13456, equation 46 (appendix E)"
+    items: ClassVar[tuple[str, ...]] = ("4.22",)
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     additive_noise: ClassVar[bool] = True
 

@@ -22,6 +22,7 @@ class RoundTrip(dc.Metric):
     """
 
     source: ClassVar[str] = "Song et al. 2021, arXiv 2011.13456, appendix D.4"
+    items: ClassVar[tuple[str, ...]] = ("4.09",)
 
     n: int = dc.field(default=128, ge=4, doc="real samples")
     steps: int = dc.field(default=40, ge=1, doc="steps each way, four evaluations each")

@@ -34,6 +34,7 @@ class VDMLoss(dc.Loss):
     """
 
     source: ClassVar[str] = "Kingma et al. 2021, arXiv 2107.00630, equations 8 to 12 and 17, appendix I.2"
+    items: ClassVar[tuple[str, ...]] = ("4.17",)
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"levels": 17},)
 

@@ -26,6 +26,7 @@ class VDM(dc.AffineProcess):
     """
 
     source: ClassVar[str] = "Kingma et al. 2021, arXiv 2107.00630, equations 2 to 4 and appendix H"
+    items: ClassVar[tuple[str, ...]] = ("4.17",)
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"schedule": "network"},)
 
     schedule: Literal["linear", "network"] = dc.field(default="linear", doc="gamma linear in t, or a monotone network")

@@ -21,6 +21,7 @@ class Likelihood(dc.Weighting):
     """
 
     source: ClassVar[str] = "Song et al. 2021, arXiv 2101.09258, theorem 1"
+    items: ClassVar[tuple[str, ...]] = ("4.06", "C3")
 
     def __call__(self, at: dc.Coeffs, row: dc.Row) -> Tensor:
         """The weight in `row`, shape of at.t."""

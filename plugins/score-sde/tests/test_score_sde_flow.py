@@ -1,6 +1,7 @@
 """The probability-flow ODE: encoding, exact and estimated likelihood, bits per dimension, against Gaussians and mixtures."""
 
 import math
+import statistics
 import sys
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from diffcore_score_sde.angle import position, times
 from diffcore_score_sde.coding import decode, encode
 from diffcore_score_sde.dequantise import dequantised, offset, spacing
+from diffcore_score_sde.evidence import mean_of
 from diffcore_score_sde.flow import integrate
 from diffcore_score_sde.likelihood import log_likelihood, log_prior, probes_like
 from diffcore_score_sde.pf_ode_likelihood import PFODELikelihood
@@ -64,6 +66,7 @@ def test_integration_has_order_four_either_way(process):
         assert 3.5 < math.log2(errors[1] / errors[2]) < 4.8
 
 
+@pytest.mark.item("4.09")
 @pytest.mark.parametrize("process", ALL, ids=name)
 def test_the_code_of_gaussian_data_is_the_data_standardised(process):
     """(x_T - alpha_T m) / sqrt(V_T) = (x_0 - m) / d up to the variance at the cut."""
@@ -75,6 +78,7 @@ def test_the_code_of_gaussian_data_is_the_data_standardised(process):
     assert float(((code - last.alpha * data.m) / scales[1] - want).abs().max()) < 1e-6
 
 
+@pytest.mark.item("4.09")
 @pytest.mark.parametrize("process", ALL, ids=name)
 def test_encoding_and_decoding_returns_the_data(process):
     x, field = PLANE.sample(16), PLANE.field(process)
@@ -88,6 +92,7 @@ def test_encoding_and_decoding_returns_the_data(process):
     assert errors[0] / errors[-1] > 100
 
 
+@pytest.mark.item("4.12")
 def test_vp_and_ve_have_one_flow():
     """x_VE = x_VP / alpha at sigma_VE = sigma_VP / alpha_VP."""
     x = PLANE.sample(8)
@@ -103,6 +108,7 @@ def test_vp_and_ve_have_one_flow():
 # --- likelihood -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.item("4.10", "R13")
 @pytest.mark.parametrize("process", ALL, ids=name)
 def test_the_likelihood_of_the_mixture_is_its_density(process):
     """With the exact trace, to 2e-5 nats in 80 steps and by order four; to 1e-5 by the adaptive method at tolerance 1e-7."""
@@ -125,6 +131,7 @@ def test_the_prior_is_that_of_sampling():
         assert float((log_prior(process, code) - want).abs().max()) < 1e-10
 
 
+@pytest.mark.item("4.10", "R13")
 def test_the_sign_of_the_integral():
     """N(0, d^2) under VE, in closed form: log p_0 = log p_T(x_T) + int div v, div v = D sigma sigma' / (d^2 + sigma^2)."""
     data, x = Gaussian(0.0, 0.5, shape=(3,)), torch.ones(1, 3).double()
@@ -135,6 +142,7 @@ def test_the_sign_of_the_integral():
     assert abs(float(got - log_prior(VE, code)) - grown) < 1e-7
 
 
+@pytest.mark.item("4.10")
 @pytest.mark.parametrize("kind", ["rademacher", "gaussian"])
 def test_probes_are_unbiased(kind):
     """The mean over 1200 probes of one trajectory is the exact value within 4 standard errors; one entry needs no luck."""
@@ -175,6 +183,7 @@ def test_rademacher_probes_have_less_variance_and_several_have_less_still():
 # --- bits per dimension -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.item("4.10")
 @pytest.mark.parametrize("levels", [2, 17, 256])
 def test_the_offset_of_the_range(levels):
     """A uniform density over the cells of all levels has log2(levels) bits; 256 levels with ends at -1 and 1 add 6.9944."""
@@ -234,6 +243,19 @@ def test_round_trip_measures_inversion_and_the_size_of_codes():
     assert found["code size"].value > 2
 
 
+def test_the_spread_is_that_of_four_blocks():
+    found = mean_of(torch.tensor([0.0, 2.0, 1.0, 3.0, 5.0, 5.0, 7.0, 9.0, 4.0]), "data")
+    assert (found.value, found.n) == (4.0, 9)
+    assert found.spread == pytest.approx(statistics.stdev([1.0, 2.0, 5.0, 8.0]))
+
+
+class Coded(dc.Data):
+    """Seen by the network through a codec."""
+
+    def encode(self, raw):
+        return raw[:, :1]
+
+
 def test_mistakes_are_one_clear_error(monkeypatch):
     x = PLANE.sample(8)
     ev = dc.Evaluation(samples=x, reference=x, field=PLANE.field(VP))
@@ -241,6 +263,12 @@ def test_mistakes_are_one_clear_error(monkeypatch):
         PFODELikelihood(levels=17).measure(ev)
     with pytest.raises(dc.DataError, match="has none"):
         PFODELikelihood().measure(dc.Evaluation(samples=x, reference=x))
+    coded, unbounded = (dc.Evaluation(samples=x, reference=x, field=PLANE.field(VP), data=d()) for d in (Coded, dc.Data))
+    for metric in (PFODELikelihood(), RoundTrip()):
+        with pytest.raises(dc.DataError, match="through a codec"):
+            metric.measure(coded)
+    with pytest.raises(dc.DataError, match="no range, so no levels"):
+        PFODELikelihood(levels=17).measure(unbounded)
     with pytest.raises(dc.DataError, match="at least 4"):
         PFODELikelihood().measure(dc.Evaluation(samples=x, reference=x[:2], field=PLANE.field(VP)))
     monkeypatch.setitem(sys.modules, "torchdiffeq", None)

@@ -1,5 +1,7 @@
 """The Fokker-Planck residual: zero for the score of an evolving density, positive for planted ones, unbiased with probes."""
 
+import math
+
 import pytest
 import torch
 from diffcore_score_sde.fokker_planck import FokkerPlanckResidual, residual
@@ -35,6 +37,7 @@ def field_residual(field, process, n=12):
     return residual(field, x, t, *probes_like(x, "exact", 1, dc.Draw(0, range(n))))
 
 
+@pytest.mark.item("4.05")
 @pytest.mark.parametrize("process", ALL, ids=name)
 def test_it_vanishes_for_the_exact_score(process):
     for prediction in ("x0", "velocity"):
@@ -53,6 +56,7 @@ def test_it_sees_a_scaled_score_a_shifted_one_and_one_that_does_not_evolve(proce
         assert float(field_residual(planted(process, change), process).abs().max()) > 1e-3
 
 
+@pytest.mark.item("4.05")
 def test_it_is_the_published_equation():
     """d_t s - grad(g^2 (div s + |s|^2) / 2 - f <x, s>) for the planted Gaussian score s = -c(t) x, c not of any solution.
 
@@ -68,6 +72,7 @@ def test_it_is_the_published_equation():
     assert float((got - want).abs().max()) < 1e-9
 
 
+@pytest.mark.item("4.05", "6.18", "B1")
 @pytest.mark.parametrize("process", ALL, ids=name)
 def test_the_density_itself_obeys_the_continuity_equation(process):
     """d_t p + div(v p) = 0 on the mixture, and d_t p = -f div(x p) + g^2 lap(p) / 2 (the Fokker-Planck equation)."""
@@ -102,6 +107,27 @@ def test_the_metric_is_zero_for_the_truth_and_grows_with_the_fault(process):
     ]
     assert sizes[0] > 1e-4
     assert sizes[1] > 4 * sizes[0]
+
+
+@pytest.mark.parametrize(("process", "cut"), [(VP, 0.3), (VE, 0.45)], ids=["VP", "VE"])
+def test_the_metric_is_in_units_of_the_score_and_the_clock(process, cut):
+    """s = -k x has the residual -(g^2 k^2 + 2 f k) x: its mean square times sigma dt/dr over r = log theta even, closed form.
+
+    VP: f = -g^2 / 2, d theta/dt = g^2 alpha / (2 sigma), E|x_t|^2 = D. VE: sigma = t = tan theta, f = 0, g^2 = 2 t.
+    """
+    n, k = 2000, 1.5
+    x = torch.where(dc.Draw(1, range(n), block=n).uniform((4,)) < 0.5, -1.0, 1.0).double()  # |x_0|^2 = D
+    field = dc.Field(process, dc.Denoiser(lambda x, t: -k * x, "score", process))
+    ev = dc.Evaluation(samples=x, reference=x, field=field)
+    found = FokkerPlanckResidual(n=n, divergence="exact", cut=cut, batch=n).measure(ev)["fp residual"]
+    ends = (instant(process, v * process.T) for v in (cut, 1 - cut))
+    first, last = (math.log10(math.atan2(at.sigma, at.alpha)) for at in ends)
+    theta = torch.logspace(first, last, 20_001, dtype=torch.float64)
+    t = theta.tan()
+    vp, ve = k * (1 - k) * 2 * theta * theta.sin() ** 2 / theta.cos(), 2 * k**2 * t**2 * theta * (1 + t**2) ** 1.5
+    want = float((vp if process is VP else ve).square().mean())
+    assert abs(found.value - want) < 4.5 * found.spread / 2
+    assert found.spread < 0.2 * want
 
 
 def test_probes_are_unbiased_for_the_square():

@@ -54,6 +54,7 @@ def stepped(solver, process, t, s, z=None):
     return solver.step(field, X, row, None, torch.zeros_like(X) if z is None else z)[0]
 
 
+@pytest.mark.item("4.22")
 @pytest.mark.parametrize(("t", "s"), [(0.9, 0.85), (0.5, 0.3), (0.2, 0.19)])
 def test_it_is_the_published_step_of_vp_and_ve(t, s):
     """VP: (2 - sqrt(1 - b)) x + b score + sqrt(b) z; VE: x + (sigma_t^2 - sigma_s^2) score + sqrt(sigma_t^2 - sigma_s^2) z."""
@@ -67,6 +68,7 @@ def test_it_is_the_published_step_of_vp_and_ve(t, s):
     assert float((stepped(ReverseDiffusion(), VE, t, s, z) - want).abs().max()) < 1e-12
 
 
+@pytest.mark.item("4.07", "6.18")
 def test_it_differs_from_euler_maruyama_and_ddpm_by_the_known_second_order_terms():
     """b = 1 - (alpha_t / alpha_s)^2. EM with b for beta dt: x + b x / 2 + b score. Reverse diffusion - EM = b^2 x / 8 + O(b^3),
     DDPM - EM = 3 b^2 x / 8 + b^2 score / 2 + O(b^3)."""
@@ -101,6 +103,7 @@ def moments(plan, process, nodes, data):
     return mean, var
 
 
+@pytest.mark.item("4.19", "4.22")
 @pytest.mark.parametrize("process", ALL, ids=name)
 def test_weak_order_one(process):
     data, errors, steps = Gaussian([0.5], 0.8), [], [100, 200, 400]
@@ -113,6 +116,7 @@ def test_weak_order_one(process):
     assert errors[-1] < 0.1
 
 
+@pytest.mark.item("4.01")
 @pytest.mark.parametrize("process", [VP, VE], ids=name)
 def test_forward_euler_maruyama_has_weak_order_one(process):
     """x + f x dt + g sqrt(dt) w from data to .9 T, by recursion: the SDE of the kernel is that of drift and diffusion_square."""
@@ -128,6 +132,7 @@ def test_forward_euler_maruyama_has_weak_order_one(process):
     assert 0.85 < slope(steps, errors) < 1.15
 
 
+@pytest.mark.item("4.23", "6.18")
 @pytest.mark.parametrize("process", ALL, ids=name)
 def test_a_step_is_bayes_rule_to_second_order(process):
     """E[x_s|x_t] and Var[x_s|x_t] of the mixture are those of the step up to O((t - s)^2)."""
@@ -150,6 +155,7 @@ def test_a_step_is_bayes_rule_to_second_order(process):
             assert before < 1e-12 or math.log2(before / after) > 1.8
 
 
+@pytest.mark.item("4.18")
 @pytest.mark.parametrize("process", ALL, ids=name)
 def test_one_step_to_data_is_the_posterior_mean(process):
     for t in (process.T, 0.4 * process.T):
@@ -160,6 +166,7 @@ def test_one_step_to_data_is_the_posterior_mean(process):
         assert float((ancestral - got).abs().max()) < 1e-12
 
 
+@pytest.mark.item("4.20")
 def test_one_marginal_many_conditionals():
     """q(x_s|x_0, x_t) = the reverse kernel, or the flow with x_t: the law of x_s is one, its covariance with x_t is not."""
     data, t, s = Gaussian([0.3], 0.7), 0.6, 0.3
@@ -208,6 +215,7 @@ def corrected(size, process, data, x, t, z, snr=0.16):
     return solver.step(field, x, row, None, (None, z))[0]
 
 
+@pytest.mark.item("4.21", "R11")
 @pytest.mark.parametrize("size", ["planned", "measured"])
 @pytest.mark.parametrize("process", ALL, ids=name)
 def test_a_correction_is_langevin_with_the_published_step(process, size):
@@ -226,6 +234,7 @@ def test_a_correction_is_langevin_with_the_published_step(process, size):
         assert float((ratio - r).abs().max()) < 1e-12
 
 
+@pytest.mark.item("4.21")
 @pytest.mark.parametrize("process", ALL, ids=name)
 def test_a_planned_correction_keeps_the_gaussian_marginal_to_first_order(process):
     """The chain x - a m -> (1 - eta/V)(x - a m) + sqrt(2 eta) z rests at variance V / (1 - eta / 2V)."""
@@ -245,6 +254,7 @@ def test_a_planned_correction_keeps_the_gaussian_marginal_to_first_order(process
         assert abs(rest / v - 1) < eta / v
 
 
+@pytest.mark.item("4.21")
 def test_many_corrections_leave_the_mixture_as_it_is():
     """4000 points of p_t after 60 corrections at one level: Kolmogorov-Smirnov against the exact law, p > .01; without the
     noise (or with a score of the wrong sign) the same test refuses."""

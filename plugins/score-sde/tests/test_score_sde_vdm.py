@@ -70,6 +70,7 @@ def expected_diffusion(process, data, nodes=4000):
         return float((-c.dlam * mmse).mean()) * len(data.m)
 
 
+@pytest.mark.item("4.17")
 def test_the_bound_does_not_depend_on_the_schedule():
     """Three schedules with the same ends: equal to 1e-6, and half the integral of MMSE_eps over -log SNR."""
     data = Gaussian([0.3, -0.2], 0.5)
@@ -91,6 +92,7 @@ def bits(process, data, levels=None, n=4096, seeds=6, net=None):
     return float(np.mean(found)), float(np.std(found, ddof=1)) / seeds**0.5
 
 
+@pytest.mark.item("4.17")
 @pytest.mark.parametrize(
     "process", [VDM(gamma_min=-8.0, gamma_max=8.0), bent(gamma_min=-8.0, gamma_max=8.0)], ids=["linear", "network"]
 )

@@ -137,6 +137,7 @@ def test_weak_order(process, solver, order):
     assert errors[-1] < 0.02
 
 
+@pytest.mark.item("A4")
 @pytest.mark.parametrize(("solver", "order"), STRONG, ids=lambda v: ids(v) if isinstance(v, dc.Solver) else "")
 @pytest.mark.parametrize("process", PROCESSES, ids=process_ids)
 def test_strong_order(process, solver, order):

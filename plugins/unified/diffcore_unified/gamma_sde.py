@@ -38,6 +38,7 @@ class GammaSDE(dc.Solver):
     source: ClassVar[str] = (
         "Lai et al. 2025, arXiv 2510.21890, chapter 6; Ma et al. 2024 (SiT), arXiv 2401.08740; Lu et al. 2022, 2211.01095"
     )
+    items: ClassVar[tuple[str, ...]] = ("6.16",)
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     order: ClassVar[int | None] = 1
     additive_noise: ClassVar[bool] = True
@@ -85,7 +86,7 @@ class GammaSDE(dc.Solver):
 
     def _quadrature(self, process: dc.Process, t: Tensor, s: Tensor) -> Tensor:
         """A by the midpoint rule: it may be off, as any A keeps the marginals, but not negative."""
-        inside = (torch.arange(POINTS, dtype=torch.float64) + 0.5) / POINTS
+        inside = (torch.arange(POINTS, dtype=torch.float64, device=t.device) + 0.5) / POINTS
         at = process.coeffs(s + (t - s) * inside.view(-1, *[1] * t.ndim))
         return (t - s) * (self.strength(at) / (2 * at.sigma**2)).mean(0)
 

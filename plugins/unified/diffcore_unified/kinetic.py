@@ -29,10 +29,11 @@ class Kinetic(dc.AffineProcess):
     The *conditional* energy E|eps - x_0|^2 int r'^2 dt is least for r = t, which is `flow`. Both ends are exact, and
     alpha(1) = 0 leaves no signal: the predictions eps and score are refused. Units: those of the data.
 
-    Raises `SpecError` unless mean > 0 (at 0 the speed may vanish, and r' is infinite there) and all stds > 0.
+    Raises `SpecError` unless mean >= .01 (at 0 the speed may vanish, and r' is infinite there) and all stds > 0.
     """
 
-    source: ClassVar[str] = "Shaul et al. 2023, arXiv 2306.06626, section 3; Lai et al. 2025, arXiv 2510.21890, chapter 6"
+    source: ClassVar[str] = "Shaul et al. 2023, arXiv 2306.06626; Lai et al. 2025, arXiv 2510.21890, chapter 6"
+    items: ClassVar[tuple[str, ...]] = ("6.13",)
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"mean": 0.05, "stds": (0.1, 1.0)},)
 
     mean: float = dc.field(default=0.3, ge=0.01, doc="root mean square of the mean of the data's entries", unit="data")
@@ -56,7 +57,7 @@ class Kinetic(dc.AffineProcess):
     def speed(self, r: Tensor) -> Tensor:
         """kappa(r), shape of r."""
         s = r[..., None]
-        d2 = torch.tensor(self.stds, dtype=r.dtype) ** 2
+        d2 = torch.tensor(self.stds, dtype=r.dtype, device=r.device) ** 2
         slope = (s - (1 - s) * d2) ** 2 / ((1 - s) ** 2 * d2 + s**2)
         return (self.mean**2 + slope.mean(-1)) ** 0.5
 
@@ -74,11 +75,11 @@ class Kinetic(dc.AffineProcess):
         """int_0^r kappa."""
         cell = (r * CELLS).floor().clamp(0, CELLS - 1)
         first = cell / CELLS
-        return _table(self)[cell.long()] + over(self.speed, first, r)
+        return _table(self).to(r.device)[cell.long()] + over(self.speed, first, r)
 
     def _position(self, t: Tensor) -> Tensor:
         """r(t): the cell from the table, then Newton's method within it; exactly 0 and 1 at the ends."""
-        table, wanted = _table(self), t * self.length
+        table, wanted = _table(self).to(t.device), t * self.length
         cell = (torch.searchsorted(table, wanted.contiguous(), right=True) - 1).clamp(0, CELLS - 1)
         low, high = cell.double() / CELLS, (cell + 1).double() / CELLS
         r = low + (wanted - table[cell]) / (table[cell + 1] - table[cell]) * (high - low)

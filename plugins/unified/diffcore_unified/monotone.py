@@ -9,7 +9,7 @@ integration by parts gives
     int w E|eps error|^2 dlam = w(lam_max) L(lam_max) + int L(lam) (-w'(lam)) dlam.
 
 Where w falls with lam, -w' is a density: the loss is an average of bounds over noised copies of the data. Where it rises, it
-is negative, and the loss is none (Kingma and Gao 2023, arXiv 2303.00848, section 4; their lambda is 2 lam).
+is negative, and the loss is none (Kingma and Gao 2023, arXiv 2303.00848; their lambda is 2 lam).
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Monotone(dc.Weighting):
     divided by D (T - min_time) for data of D entries.
     """
 
-    source: ClassVar[str] = "Kingma and Gao 2023, arXiv 2303.00848, section 4 and appendix D"
+    source: ClassVar[str] = "Kingma and Gao 2023, arXiv 2303.00848"
+    items: ClassVar[tuple[str, ...]] = ("6.10",)
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"mean": -1.2}, {"clock": "t"})
 
     of: dc.Weighting = dc.field(factory=P2, doc="the weighting that is made monotone")
@@ -52,7 +53,7 @@ class Monotone(dc.Weighting):
     def __call__(self, at: dc.Coeffs, row: dc.Row) -> Tensor:
         """The weight in `row`, shape of at.t."""
         lam = at.lam.double()
-        weight = torch.maximum(self.level(lam), _least(self)[_next(lam)])
+        weight = torch.maximum(self.level(lam), _least(self).to(lam.device)[_next(lam)])
         weight = weight.to(at.alpha.dtype) * (1 if self.clock == "lam" else -at.dlam)
         return from_eps(weight, at, row)
 

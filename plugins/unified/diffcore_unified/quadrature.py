@@ -16,5 +16,7 @@ WEIGHTS = (_FAR, _NEAR, 64 / 225, _NEAR, _FAR)
 def over(fn: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> Tensor:
     """int_low^high fn, elementwise in the ends; exact for polynomials of degree 9."""
     width = high - low
-    points, weights = (torch.tensor(v, dtype=torch.float64).view(-1, *[1] * width.ndim) for v in (POINTS, WEIGHTS))
+    points, weights = (
+        torch.tensor(v, dtype=torch.float64, device=width.device).view(-1, *[1] * width.ndim) for v in (POINTS, WEIGHTS)
+    )
     return width * (weights * fn(low + points * width)).sum(0)

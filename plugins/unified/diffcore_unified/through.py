@@ -30,6 +30,7 @@ class Through(dc.Solver):
     """
 
     source: ClassVar[str] = "Lai et al. 2025, arXiv 2510.21890, chapter 6"
+    items: ClassVar[tuple[str, ...]] = ("6.11", "6.12")
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     example: ClassVar[Mapping[str, Any]] = {"to": {"type": "kinetic"}, "solver": {"type": "gamma-sde"}}
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"solver": {"type": "gamma-sde", "gamma": 0.0}},)

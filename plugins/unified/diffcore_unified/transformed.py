@@ -29,7 +29,8 @@ class Transformed(dc.AffineProcess):
     Raises `SpecError` where a process is not affine or shifts the mean of its states.
     """
 
-    source: ClassVar[str] = "Lai et al. 2025, arXiv 2510.21890, chapter 6; Karras et al. 2022, arXiv 2206.00364, appendix C"
+    source: ClassVar[str] = "Lai et al. 2025, arXiv 2510.21890, chapter 6; Karras et al. 2022, arXiv 2206.00364"
+    items: ClassVar[tuple[str, ...]] = ("6.11", "6.12")
     predictions: ClassVar[tuple[str, ...]] = ("x0", "eps", "edm")
     example: ClassVar[Mapping[str, Any]] = {
         "of": {"type": "kinetic", "mean": 1.0, "t_min": 0.01},

@@ -28,7 +28,8 @@ def from_eps(weight: Any, at: dc.Coeffs, row: dc.Row) -> Any:
 class P2(dc.Weighting):
     """1 / (k + SNR)^gamma on the squared error of eps: less weight where there is little noise. gamma = 0 is the plain loss."""
 
-    source: ClassVar[str] = "Choi et al. 2022, arXiv 2204.00227, equation 8"
+    source: ClassVar[str] = "Choi et al. 2022, arXiv 2204.00227"
+    items: ClassVar[tuple[str, ...]] = ("6.09",)
 
     gamma: float = dc.field(default=1.0, ge=0, doc="exponent")
     k: float = dc.field(default=1.0, gt=0, doc="signal-to-noise ratio below which the weight levels off")
@@ -47,6 +48,7 @@ class InTarget(dc.Weighting):
     """
 
     source: ClassVar[str] = "Lai et al. 2025, arXiv 2510.21890, chapter 6"
+    items: ClassVar[tuple[str, ...]] = ("6.05",)
     example: ClassVar[Mapping[str, Any]] = {"of": {"type": "p2"}}
 
     of: dc.Weighting = dc.field(doc="the weight in that target")

@@ -52,6 +52,7 @@ def moments_ode(process, solver, steps=2000, start=0.7, end=0.05):
     return abs(m - float(at.alpha[steps] * MEAN)), abs(p - float(at.alpha[steps] ** 2 * STD**2 + at.sigma[steps] ** 2))
 
 
+@pytest.mark.item("4.05", "6.16")
 @pytest.mark.parametrize(("law", "gamma"), LAWS, ids=ids)
 def test_the_sde_has_the_marginals_of_the_process(law, gamma):
     """The moments of the SDE run back are those of the process at .05 T, for every gamma (4e-12, relative to sigma_T^2)."""
@@ -116,6 +117,7 @@ def test_weak_order_one(law, gamma):
         assert errors[2] < 0.05
 
 
+@pytest.mark.item("6.16")
 def test_the_ends_of_the_family(make):
     """gamma = 0 is ddim, gamma = 1 is ancestral, and 'g' does not depend on the schedule."""
     data, x = Gaussian(MEAN, STD, shape=(3,)), torch.randn(4, 3, generator=torch.Generator().manual_seed(1)).double()

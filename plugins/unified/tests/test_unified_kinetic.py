@@ -22,6 +22,18 @@ class Sine(dc.AffineProcess):
         return dc.Coeffs(t, 1 - r, r, -rate, rate)
 
 
+class Slow(dc.AffineProcess):
+    """The straight line at even speed in twice the time."""
+
+    @property
+    def T(self):
+        return 2.0
+
+    def coeffs(self, t):
+        half = torch.full_like(t, 0.5)
+        return dc.Coeffs(t, 1 - t / 2, t / 2, -half, half)
+
+
 class Bent(dc.AffineProcess):
     """Another process with its clock perturbed: t + a sin(2 pi t)."""
 
@@ -34,9 +46,11 @@ class Bent(dc.AffineProcess):
         return dc.Coeffs(t, c.alpha, c.sigma, c.dalpha * rate, c.dsigma * rate)
 
 
+@pytest.mark.item("6.13")
 def test_conditional_energy_of_the_straight_line():
     """linear 1, sin^2(pi t / 2) pi^2 / 8, and no perturbed clock below 1."""
     assert conditional_energy(ReferenceFlow()) == pytest.approx(1, rel=1e-12)
+    assert conditional_energy(Slow(), 0.4) == pytest.approx(1, rel=1e-12)
     assert conditional_energy(Sine(), 0.4) == pytest.approx(math.pi**2 / 8, rel=1e-12)
     assert conditional_energy(Bent(ReferenceFlow(), 0.05)) == pytest.approx(1 + (2 * math.pi * 0.05) ** 2 / 2, rel=1e-10)
 
@@ -52,6 +66,7 @@ def test_the_marginal_energy_is_that_of_the_exact_velocity():
     assert float(torch.trapezoid(power, t)) == pytest.approx(marginal_energy(process, MEAN, STDS), rel=1e-4)
 
 
+@pytest.mark.item("6.13")
 def test_the_schedule_has_constant_speed_and_least_energy():
     """r' kappa(r) = length; energy = length^2, below flow and sine; perturbing the clock raises it to second order."""
     process = Kinetic(mean=MEAN, stds=STDS)
@@ -77,6 +92,12 @@ def test_the_clock_is_inverted(mean, stds):
     assert (ends.alpha.tolist(), ends.sigma.tolist()) == ([1.0, 0.0], [0.0, 1.0])
 
 
+def test_the_clock_is_read_where_the_times_are():
+    process, t = Kinetic(mean=MEAN, stds=STDS), torch.zeros(3, dtype=torch.float64, device="meta")
+    assert {v.device.type for v in process.coeffs(t)[:5]} == {"meta"}
+    assert process.t_of_lam(t).device.type == "meta"
+
+
 def test_samples_move_at_constant_speed():
     """On its own data the root mean square velocity is the length at ten times (4096 samples: 5 %)."""
     process, data = Kinetic(mean=MEAN, stds=STDS), Gaussian([MEAN, MEAN], list(STDS))
@@ -89,6 +110,7 @@ def test_samples_move_at_constant_speed():
     assert max(abs(s / process.length - 1) for s in speeds) < 0.05  # 4096 samples
 
 
+@pytest.mark.item("6.13")
 def test_unit_target_norm():
     """E|v|^2 = D + tr Cov + |mean|^2 for the straight line: the constant of the conditional energy."""
     data, n = Gaussian([MEAN, MEAN], list(STDS)), 200_000
@@ -99,6 +121,7 @@ def test_unit_target_norm():
     assert abs(float(norm.mean()) - want) < 4 * float(norm.std()) / n**0.5
 
 
+@pytest.mark.item("6.14")
 def test_only_the_straight_line_is_without_curvature(make):
     """6.14: alpha'' = sigma'' = 0 for flow alone (and edm), by differences of the derivatives."""
     bent = {}

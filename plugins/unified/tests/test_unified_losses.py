@@ -72,6 +72,7 @@ def test_unpinned_losses_differ():
     assert float(torch.cosine_similarity(a, b, 0)) < 0.999
 
 
+@pytest.mark.item("6.07", "6.09")
 @pytest.mark.parametrize("b", ["flow", "trig", "cosine", "ve"])
 @pytest.mark.parametrize("prediction", ["x0", "eps", "edm"])
 def test_the_schedule_is_a_choice_of_the_time_law(prediction, b):
@@ -84,6 +85,7 @@ def test_the_schedule_is_a_choice_of_the_time_law(prediction, b):
         assert float((moved_grad - grad).norm()) < 1e-6 * float(grad.norm())
 
 
+@pytest.mark.item("6.05")
 def test_errors_of_the_targets():
     """6.05: |ds|^2 = |de|^2 / s^2 = a^2 |dx|^2 / s^4 = (a / (s (a's - as')))^2 |dv|^2, from the weights of `in-target`."""
     for process in A.values():
@@ -97,11 +99,21 @@ def test_errors_of_the_targets():
             torch.testing.assert_close(found, weight, rtol=1e-10, atol=0)
 
 
+@pytest.mark.item("6.09")
 def test_p2_in_its_published_form():
     at = levels(torch.linspace(-4, 4, 9, dtype=torch.float64))
     snr = (at.alpha / at.sigma) ** 2
     torch.testing.assert_close(P2(gamma=0.5, k=2.0)(at, (0.0, 1.0)), (2 + snr) ** -0.5)
     torch.testing.assert_close(P2(gamma=0.5, k=2.0)(at, (1.0, 0.0)), snr * (2 + snr) ** -0.5)
+    of_velocity = (at.alpha / (at.dalpha * at.sigma - at.alpha * at.dsigma)) ** 2  # 6.05
+    torch.testing.assert_close(P2(gamma=0.5, k=2.0)(at, dc.row("velocity", at)), of_velocity * (2 + snr) ** -0.5)
+
+
+def test_levels_move_at_their_derivatives():
+    lam, h = torch.linspace(-3, 3, 7, dtype=torch.float64), 1e-5
+    at, up, down = levels(lam), levels(lam + h), levels(lam - h)
+    torch.testing.assert_close(at.dalpha, (up.alpha - down.alpha) / (2 * h), rtol=1e-7, atol=0)
+    torch.testing.assert_close(at.dsigma, (up.sigma - down.sigma) / (2 * h), rtol=1e-7, atol=0)
 
 
 # --- 6.10 --------------------------------------------------------------------------------------------------------------
@@ -136,6 +148,7 @@ MONOTONE = {
 }
 
 
+@pytest.mark.item("6.10")
 @pytest.mark.parametrize("name", MONOTONE)
 def test_a_monotone_weighting_is_an_average_of_bounds(name):
     """The direct integral equals the average of closed-form ELBOs under -w' (1e-6), and no mass is negative."""
@@ -145,6 +158,7 @@ def test_a_monotone_weighting_is_an_average_of_bounds(name):
     assert float(average.of(bound(average.lam))) == pytest.approx(direct(weighting), rel=1e-6)
 
 
+@pytest.mark.item("6.10")
 def test_a_weighting_that_rises_is_none():
     """EDM's own recipe falls towards noise: the identity holds, with negative masses."""
 
@@ -161,6 +175,7 @@ def test_a_weighting_that_rises_is_none():
     assert float(rises.max()) < top + 1e-3  # only on the noisy side of the maximum
 
 
+@pytest.mark.item("D2")
 def test_the_recipe_of_edm_in_its_published_form():
     """log sigma ~ N(-1.2, 1.2^2) and (sigma^2 + sd^2) / (sigma sd)^2 on x_0, in lam = -log sigma."""
     lam = torch.linspace(-4, 4, 9, dtype=torch.float64)
@@ -169,6 +184,7 @@ def test_the_recipe_of_edm_in_its_published_form():
     torch.testing.assert_close(found, density * (1 + torch.exp(-2 * lam) / 0.25), rtol=1e-5, atol=0)
 
 
+@pytest.mark.item("6.10")
 def test_monotone_is_the_least_majorant():
     """Above w, falling, equal to w right of the maximum and to the maximum left of it; a monotone one is left as it is."""
     edm = Monotone(of=REGISTRY.make("weighting", "edm"), mean=-1.2)
@@ -182,8 +198,16 @@ def test_monotone_is_the_least_majorant():
     torch.testing.assert_close(made[:top], w.max().expand(top), rtol=2e-6, atol=0)
     torch.testing.assert_close(Monotone(of=P2())(at, (0.0, 1.0)), P2()(at, (0.0, 1.0)), rtol=1e-12, atol=0)
     torch.testing.assert_close(Monotone(of=edm)(at, (0.0, 1.0)), made, rtol=2e-6, atol=0)
+    far = levels(torch.tensor([-17.0, 15.5, 17.0], dtype=torch.float64))  # off the table of maxima
+    torch.testing.assert_close(Monotone(of=P2())(far, (0.0, 1.0)), P2()(far, (0.0, 1.0)), rtol=1e-9, atol=0)
 
 
+def test_weights_are_made_where_the_times_are():
+    at = levels(LAM[:5]).map(lambda v: v.to("meta"))
+    assert Monotone(of=P2())(at, (0.0, 1.0)).device.type == "meta"
+
+
+@pytest.mark.item("4.17", "6.10")
 @pytest.mark.parametrize("name", ["vp", "flow", "edm"])
 def test_the_elbo_does_not_depend_on_the_schedule(name):
     """4.17, 6.10: int (-lam') E|eps error|^2 dt with `clock: t` is (1/2) log((1 + snr d^2) / ...) between the same levels."""

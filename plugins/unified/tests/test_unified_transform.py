@@ -44,6 +44,16 @@ def test_the_moved_denoiser_is_the_exact_one_of_the_other_process(a, b):
         assert moved(X, each[1]).mean.shape == X.shape
 
 
+def test_several_conditions_at_once_are_each_of_them():
+    """What guidance asks of a moved denoiser in one call."""
+    data, x = golden_mixture((2,)), X[:4, :2]
+    moved = transform(data.denoiser(A["vp"], "eps"), A["flow"])
+    conds = [{"label": torch.tensor([0, 1, 0, 1])}, {"label": torch.tensor([1, 1, 0, 0])}]
+    for known, cond in zip(moved.many(x, 0.4, conds), conds, strict=True):
+        torch.testing.assert_close(known.mean, moved(x, 0.4, **cond).mean, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.item("6.11")
 def test_the_velocity_is_that_of_the_formula():
     """v_B = (c'/c) x_B + c tau' v_A, c' and tau' by automatic differentiation."""
     there = Transformed(of=A["vp"], to=A["flow"])
@@ -58,6 +68,7 @@ def test_the_velocity_is_that_of_the_formula():
         torch.testing.assert_close(found, dc_ / c.detach() * X + c.detach() * dtau * va, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.item("6.11", "6.12")
 def test_flow_and_trig_clocks():
     """To A = flow the clock is sigma / (alpha + sigma) and c = alpha + sigma; to A = trig the angle and the radius."""
     for name in ("vp", "sub-vp", "edm"):
@@ -86,6 +97,7 @@ EXPONENTIAL = [
 ]
 
 
+@pytest.mark.item("6.11")
 @pytest.mark.parametrize(("solver", "fields"), EXPONENTIAL)
 @pytest.mark.parametrize("b", ["flow", "trig", "edm"])
 def test_exponential_integrators_give_the_same_samples(solver, fields, b):
@@ -143,6 +155,35 @@ def test_through_frames_are_states_and_times_of_the_trained_process(make):
         assert float((frame.x - data.flow(A["vp"], X, 1.0, frame.t)).abs().max()) < 2e-4, frame.t
     last = dc.sample(data.field(A["flow"], "velocity"), Through(steps=60, to=REGISTRY.make("process", "edm"), solver=rk4), X).x
     assert float((last - data.flow(A["flow"], X, 1.0, 0.0)).abs().max()) < 0.03  # the noise of EDM ends at 80
+
+
+def test_nodes_of_through_begin_at_the_start(make):
+    """A grid that is uniform in lam has the same levels on B, from the very start that was asked for."""
+    inner = make("solver", "ddim", grid={"type": "uniform-lam", "end": "t_min"})
+    nodes = Through(to=A["flow"], solver=inner).nodes(A["vp"], 5, 0.7)
+    assert float(nodes[0]) == 0.7
+    torch.testing.assert_close(nodes, inner.nodes(A["vp"], 5, 0.7), rtol=1e-9, atol=0)
+
+
+def test_through_with_times_per_entry(make):
+    """The same time for every sample, written out, gives the frames of one time: states, and A's times."""
+    inner = make("solver", "gamma-sde", gamma=0.5)
+    through = Through(to=A["flow"], solver=inner)
+    grid, field, draw = torch.tensor([0.8, 0.5, 0.2], dtype=torch.float64), DATA.field(A["vp"]), dc.Draw(1, range(5))
+    plain, wide = (list(through.loop(field, X, g, draw)) for g in (grid, grid[:, None].expand(3, 5)))
+    for a, b in zip(plain, wide, strict=True):
+        torch.testing.assert_close(torch.as_tensor(b.t), torch.full((5,), a.t, dtype=torch.float64), rtol=1e-12, atol=0)
+        torch.testing.assert_close(b.x, a.x, rtol=1e-11, atol=1e-13)
+    *_, want = inner.loop(field, X, grid, draw)  # and, with the same noise, those of A itself
+    torch.testing.assert_close(plain[-1].x, want.x, rtol=0, atol=1e-11)
+
+
+def test_a_flow_map_belongs_to_one_schedule():
+    class Jump(dc.Solver):
+        requires = frozenset({"flow_map"})
+
+    with pytest.raises(dc.SpecError, match="flow map"):
+        Through(to=A["flow"], solver=Jump())
 
 
 def test_ends_are_those_the_network_knows():

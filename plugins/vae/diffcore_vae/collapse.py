@@ -30,6 +30,7 @@ class VAELatents(dc.Metric):
 
     source: ClassVar[str] = "Burda et al. 2016, arXiv 1509.00519, section 5.2 (active units); Hoffman and Johnson 2016; \
 Lai et al. 2025, arXiv 2510.21890, section 2.1"
+    items: ClassVar[tuple[str, ...]] = ("2.06",)
     of_samples: ClassVar[bool] = False
 
     n: int = dc.field(default=500, ge=2, doc="data looked at, at most")

@@ -87,6 +87,7 @@ class ConvVAE(dc.Network):
     """
 
     source: ClassVar[str] = "Kingma and Welling 2014, arXiv 1312.6114; Rombach et al. 2022, arXiv 2112.10752, appendix G"
+    items: ClassVar[tuple[str, ...]] = ("2.03",)
     example: ClassVar[Mapping[str, Any]] = {"latents": [[1, 8, 8]], "width": 8, "unshuffle": 1}
     event_shape: ClassVar[tuple[int, ...]] = (1, 8, 8)
     expected_failures: ClassVar[Mapping[str, str]] = ONE_JUMP

@@ -30,6 +30,7 @@ class NegativeELBO(dc.Loss):
 
     source: ClassVar[str] = "Kingma and Welling 2014, arXiv 1312.6114, eq. 10; Higgins et al. 2017 (beta); Kingma et al. 2016, \
 arXiv 1606.04934, appendix C.8 (free bits); Lai et al. 2025, arXiv 2510.21890, section 2.1.3 (hierarchical)"
+    items: ClassVar[tuple[str, ...]] = ("1.07", "2.01", "2.03", "2.05")
     requires: ClassVar[frozenset[str]] = frozenset({"latents"})
     predictions: ClassVar[tuple[str, ...]] = ("decoder",)
     oracle: ClassVar[str | None] = None

@@ -26,6 +26,7 @@ class MLPVAE(dc.Network):
     """
 
     source: ClassVar[str] = "Kingma and Welling 2014, arXiv 1312.6114, appendix C; Tipping and Bishop 1999 (depth 0)"
+    items: ClassVar[tuple[str, ...]] = ("2.03",)
     example: ClassVar[Mapping[str, Any]] = {"latents": [[4]]}
     event_shape: ClassVar[tuple[int, ...]] = (4,)
     expected_failures: ClassVar[Mapping[str, str]] = ONE_JUMP

@@ -77,6 +77,7 @@ def evaluation(net, latents, x):
     return dc.Evaluation(samples=x, reference=x, field=field)
 
 
+@pytest.mark.item("1.07", "2.01")
 def test_the_bound_is_the_likelihood_at_the_exact_posterior():
     model, x = PCA(), PCA().sample(50)
     assert float((expected(model.net(), x) - model.law.log_prob(x)).abs().max()) < 1e-8
@@ -84,6 +85,7 @@ def test_the_bound_is_the_likelihood_at_the_exact_posterior():
     assert float((weights - model.law.log_prob(x)).abs().max()) < 1e-8
 
 
+@pytest.mark.item("2.01")
 @pytest.mark.parametrize(("shift", "widen"), [(0.3, 0.0), (0.0, 0.5), (-0.2, -0.7)])
 def test_the_gap_of_any_other_q_is_its_divergence_from_the_posterior(shift, widen):
     model, x = PCA(), PCA().sample(50)
@@ -94,6 +96,7 @@ def test_the_gap_of_any_other_q_is_its_divergence_from_the_posterior(shift, wide
     assert float(found.min()) > 0
 
 
+@pytest.mark.item("2.03")
 def test_closed_divergence_entropy_and_density():
     q = Normal(randn(4, 3), randn(4, 3, seed=1))
     law = Law(q.mean, (0.5 * q.log_var).exp())
@@ -151,6 +154,7 @@ def chain(shift=0.0):
     return net, Law(torch.zeros((), dtype=torch.float64), math.sqrt(vx))
 
 
+@pytest.mark.item("2.05")
 def test_chain_with_the_exact_posterior_has_constant_weights():
     net, law = chain()
     x = randn(30, 1)
@@ -158,6 +162,7 @@ def test_chain_with_the_exact_posterior_has_constant_weights():
     assert float((weights - law.log_prob(x[:, 0])).abs().max()) < 1e-8
 
 
+@pytest.mark.item("2.05")
 def test_bound_of_the_chain_is_its_marginal():
     """E over both noises by Gauss-Hermite: all terms are quadratic, three nodes each are exact."""
     nodes = torch.tensor([-math.sqrt(3), 0.0, math.sqrt(3)], dtype=torch.float64)
@@ -242,6 +247,7 @@ def test_bernoulli_decoder_is_cross_entropy():
     assert not dict(net.named_parameters()).keys() & {"log_std"}
 
 
+@pytest.mark.item("2.04")
 def test_the_optimal_decoder_is_a_conditional_mean():
     """Two points whose latents overlap: the best decoder at each z averages them by the posterior of the point given z."""
     points, z = torch.tensor([-1.0, 1.0]).double(), torch.linspace(-2, 2, 9).double()
@@ -278,6 +284,7 @@ def test_importance_weights_tighten_to_the_likelihood():
     assert found["ELBO"].value < found["IWAE"].value < exact / D + 1e-3
 
 
+@pytest.mark.item("2.06")
 def test_information_of_the_latents():
     """I_q(x; z) of pPCA in closed form, sum log(posterior std^-1) as q(z) = p(z); marginal-KL is then 0."""
     model, n = PCA(), 1000
@@ -294,6 +301,7 @@ def test_information_of_the_latents():
     assert abs(found["reconstruction"].value - error) < 1e-6
 
 
+@pytest.mark.item("2.06")
 def test_collapse_is_seen():
     net = PCA().net()
     affine(net.encoder, torch.zeros(2 * K, D).double(), torch.zeros(2 * K))
@@ -302,6 +310,7 @@ def test_collapse_is_seen():
         assert abs(found[name].value) < 1e-9
 
 
+@pytest.mark.item("2.06")
 def test_split_of_the_rate():
     """E ELBO = recon - I_q - KL(q(z) || p(z)) on Gaussians (monograph 2.06): a shifted encoder pays shift^2 / 2 per unit."""
     model, x = PCA(), PCA().sample(1000)
@@ -312,6 +321,7 @@ def test_split_of_the_rate():
     assert abs(rise - K * 0.7**2 / 2 - crossed) < 1e-9
 
 
+@pytest.mark.item("2.02")
 def test_joint_divergence_splits_into_data_and_posterior():
     """KL(q(x, z) || p(x, z)) = KL(p_data || p) + E KL(q || p(z | x)) (monograph 2.02), all three in closed form for Gaussians."""
     model, other = PCA(), PCA(7)
