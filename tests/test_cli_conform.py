@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -77,3 +78,14 @@ def test_a_distribution_that_cannot_be_loaded_says_why(monkeypatch: pytest.Monke
     reporting(Report("heun", cause="diffcore-x is broken: ImportError"), monkeypatch)
     shown = CliRunner().invoke(main, ["conform", "heun"])
     assert (shown.exit_code, shown.stderr) == (2, "Error: diffcore-x is broken: ImportError\n")
+
+
+def test_a_plugin_that_is_not_installed_is_told_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "diffcore-mine").mkdir()
+    (tmp_path / "diffcore-mine" / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    said = CliRunner().invoke(main, ["conform", "mine"])
+    assert said.exit_code == 2
+    assert "the folder diffcore-mine is not installed: pip install -e diffcore-mine" in said.output
+    said = CliRunner().invoke(main, ["conform", "eulr"])
+    assert "did you mean 'euler'? see: diffcore list" in said.output

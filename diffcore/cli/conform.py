@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import attrs
 import click
 
-from diffcore.cli.group import command, json_option, unknown
+from diffcore.cli.group import command, json_option
 from diffcore.cli.output import print_json
-from diffcore.errors import PluginError, UnknownComponentError
+from diffcore.errors import PluginError, UnknownComponentError, did_you_mean
 from diffcore.registry import Registry
 
 
@@ -42,8 +43,10 @@ def _known(registry: Registry, target: str) -> str:
     words |= {p.dist: p.dist for p in registry.plugins}
     words |= {name: name for e in registry.list() for name in (e.id, e.full_id, e.dist)}
     if target not in words:
-        short = [word for word in words if "/" not in word]
-        raise UnknownComponentError(unknown("installed component or distribution", target, short))
+        folder = next((name for name in (target, f"diffcore-{target}") if (Path(name) / "pyproject.toml").exists()), None)
+        hint = f" the folder {folder} is not installed: pip install -e {folder};" if folder else ""
+        near = did_you_mean(target, words) or ";"
+        raise UnknownComponentError(f"no component or distribution '{target}' is installed{near}{hint} see: diffcore list")
     return words[target]
 
 
