@@ -317,6 +317,21 @@ class ReadsSigma(Slope):
 
 
 @dc.component
+class IgnoresShift(Slope):
+    """x_s = (sigma_s / sigma_t) x_t + (alpha_s - alpha_t sigma_s / sigma_t) E[x_0], where x_t may have a mean of its own."""
+
+    requires: ClassVar[frozenset[str]] = frozenset({"affine", "flat"})
+
+    def plan(self, process, grid):
+        t, s = process.pairs(grid)
+        keep = s.sigma / t.sigma
+        return dc.Plan(t=t, keep=keep, gain=s.alpha - t.alpha * keep)
+
+    def step(self, field, x, row, carry, z):
+        return field.posterior(x, row.t).blend(row.keep, row.gain), None
+
+
+@dc.component
 class ReadsMean(Slope):
     """x_s = x_t + 0 E[x_0]: the mean of a posterior that may be of tokens."""
 
@@ -346,6 +361,7 @@ SOLVERS = [
     (TensorHistory, "tree_state", "zeros_like"),
     (RequiresNothing, "only_what_it_requires", "the velocity, which needs the capability 'velocity'"),
     (AssumesFlat, "only_what_it_requires", "'flat', or move by `field.retract`"),
+    (IgnoresShift, "shifted", r"moved by `shift` are .* off"),
     (ReadsSigma, "only_what_it_requires", "reads `sigma` of a time"),
     (ReadsMean, "only_what_it_requires", "`mean` of a posterior, which needs the capability 'affine'"),
     (StepsBack, "only_what_it_requires", "needs the capability 'reverse'"),

@@ -15,15 +15,28 @@ import torch
 from torch import Tensor
 
 from diffcore.affine import Coeffs
-from diffcore.errors import NumericsError
+from diffcore.errors import IncompatibleError, NumericsError, SpecError
 from diffcore.fields import Denoiser, Field
 from diffcore.process import Instant, Process
 from diffcore.sampling import frames, sample
 from diffcore.solver import Solver
-from diffcore.testing.base import Subject, check, copied, draw_of, normal, poisoned_noise, refused, same, unchanged, worst
+from diffcore.testing.base import (
+    SkipError,
+    Subject,
+    check,
+    copied,
+    draw_of,
+    normal,
+    poisoned_noise,
+    refused,
+    same,
+    unchanged,
+    worst,
+)
 from diffcore.testing.bench import DATA, affine, grid_of, oracle_of, plans, processes, start_at, z_of
 from diffcore.testing.driving import Moment, drive, evaluations, exact_field
 from diffcore.testing.oracles import Gaussian
+from diffcore.testing.references import ReferenceFlow
 from diffcore.tree import leaves, tree_map
 
 
@@ -302,6 +315,33 @@ def _no_values() -> Generator[None]:
 
 class _Bare(Process):
     """Provides nothing."""
+
+
+class _Moved(ReferenceFlow):
+    """x_t = (1 - t) x_0 + t eps + 2 + t: a shift that follows neither alpha nor sigma, at constant speed."""
+
+    def coeffs(self, t: Tensor) -> Coeffs:
+        """Those of the straight path, and a shift."""
+        return super().coeffs(t)._replace(shift=2 + t, dshift=torch.ones_like(t))
+
+
+@check("solver")
+def shifted(subject: Subject) -> None:
+    """Under a process that moves the mean of its states the samples are the plain ones, moved; or the process is refused."""
+    solver, plain, moved = subject.component, ReferenceFlow(), _Moved()
+    if not solver.requires - {"flow_map"} <= plain.provides:
+        raise SkipError("requires more than a plain affine process provides")
+    x, grid = start_at(plain, DATA, 3), grid_of(plain)
+    want = sample(exact_field(solver, plain, DATA), solver, x, grid=grid, seed=3).x
+    try:
+        found = sample(exact_field(solver, moved, DATA), solver, x + 2 + grid[0], grid=grid, seed=3).x
+    except (IncompatibleError, SpecError):
+        return
+    gap = worst(found - 2 - grid[-1], want)
+    assert gap < 0.05, (
+        f"samples of a process whose mean is moved by `shift` are {gap:.3g} off: subtract t.shift from x_t and add s.shift to "
+        f"x_s, or raise IncompatibleError in `plan`"
+    )
 
 
 @check("solver", applies=lambda cls: bool(cls.requires))
