@@ -15,7 +15,10 @@ DOUBLE = torch.float64
 
 def replayable(entry):
     cls = REGISTRY.get("solver", entry.full_id)
-    return cls.requires <= FLOW.provides and cls.loop is dc.Solver.loop and not cls.example
+    if cls.example or cls.loop is not dc.Solver.loop:
+        return False
+    solver = REGISTRY.make("solver", entry.full_id)
+    return solver.requires <= FLOW.provides and not solver.fit_on
 
 
 SOLVERS = [entry.full_id for entry in REGISTRY.list("solver") if replayable(entry)]
