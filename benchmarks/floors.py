@@ -20,30 +20,37 @@ Step = Callable[..., tuple[Tensor, Tensor]]
 
 
 def euler(net: Any, x: Tensor, t: Tensor, row: Any, last: Tensor) -> tuple[Tensor, Tensor]:
+    """x + h v, as the formula stands."""
     return x + row.dt * net(x, t), last
 
 
 def euler_tight(net: Any, x: Tensor, t: Tensor, row: Any, last: Tensor) -> tuple[Tensor, Tensor]:
+    """x + h v, in as few out-of-place kernels as there are terms."""
     return torch.add(x, net(x, t), alpha=row.dt), last
 
 
 def euler_in_place(net: Any, x: Tensor, t: Tensor, row: Any, last: Tensor) -> tuple[Tensor, Tensor]:
+    """x + h v, overwriting the state."""
     return x.add_(net(x, t), alpha=row.dt), last
 
 
 def ddim(net: Any, x: Tensor, t: Tensor, row: Any, last: Tensor) -> tuple[Tensor, Tensor]:
+    """keep x + gain x0, as the formula stands."""
     return row.keep * x + row.gain * net(x, t), last
 
 
 def ddim_tight(net: Any, x: Tensor, t: Tensor, row: Any, last: Tensor) -> tuple[Tensor, Tensor]:
+    """keep x + gain x0, in as few out-of-place kernels as there are terms."""
     return torch.mul(x, row.keep).add_(net(x, t), alpha=row.gain), last
 
 
 def ddim_in_place(net: Any, x: Tensor, t: Tensor, row: Any, last: Tensor) -> tuple[Tensor, Tensor]:
+    """keep x + gain x0, overwriting the state."""
     return x.mul_(row.keep).add_(net(x, t), alpha=row.gain), last
 
 
 def heun(net: Any, x: Tensor, t: Tensor, row: Any, last: Tensor) -> tuple[Tensor, Tensor]:
+    """x + h (k1 + k2) / 2, Euler's where there is no second slope, as the formula stands."""
     k1 = net(x, t)
     if not row.corrected:
         return x + row.first * k1, last
@@ -51,6 +58,7 @@ def heun(net: Any, x: Tensor, t: Tensor, row: Any, last: Tensor) -> tuple[Tensor
 
 
 def heun_tight(net: Any, x: Tensor, t: Tensor, row: Any, last: Tensor) -> tuple[Tensor, Tensor]:
+    """x + h (k1 + k2) / 2, Euler's where there is no second slope, in as few out-of-place kernels as there are terms."""
     k1 = net(x, t)
     if not row.corrected:
         return torch.add(x, k1, alpha=row.first), last
@@ -59,6 +67,7 @@ def heun_tight(net: Any, x: Tensor, t: Tensor, row: Any, last: Tensor) -> tuple[
 
 
 def heun_in_place(net: Any, x: Tensor, t: Tensor, row: Any, last: Tensor) -> tuple[Tensor, Tensor]:
+    """x + h (k1 + k2) / 2, Euler's where there is no second slope, overwriting the state."""
     k1 = net(x, t)
     if not row.corrected:
         return x.add_(k1, alpha=row.first), last
@@ -67,16 +76,19 @@ def heun_in_place(net: Any, x: Tensor, t: Tensor, row: Any, last: Tensor) -> tup
 
 
 def dpmpp_2m(net: Any, x: Tensor, t: Tensor, row: Any, last: Tensor) -> tuple[Tensor, Tensor]:
+    """keep x + now m + before m_last, as the formula stands."""
     m = net(x, t)
     return row.keep * x + row.now * m + row.before * last, m
 
 
 def dpmpp_2m_tight(net: Any, x: Tensor, t: Tensor, row: Any, last: Tensor) -> tuple[Tensor, Tensor]:
+    """keep x + now m + before m_last, in as few out-of-place kernels as there are terms."""
     m = net(x, t)
     return torch.mul(x, row.keep).add_(m, alpha=row.now).add_(last, alpha=row.before), m
 
 
 def dpmpp_2m_in_place(net: Any, x: Tensor, t: Tensor, row: Any, last: Tensor) -> tuple[Tensor, Tensor]:
+    """keep x + now m + before m_last, overwriting the state."""
     m = net(x, t)
     return x.mul_(row.keep).add_(m, alpha=row.now).add_(last, alpha=row.before), m
 

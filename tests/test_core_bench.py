@@ -96,6 +96,14 @@ def test_the_table_holds_errors_that_fall_and_reasons(pipeline, registry):
     json.dumps(table)
 
 
+def test_a_solver_that_spends_more_than_the_budget_is_not_in_its_column(pipeline, registry, monkeypatch):
+    """What was counted on a network that computes nothing is not what a solver that chooses its steps needs."""
+    heun = registry.make("solver", "heun", steps=4)
+    monkeypatch.setattr(benching, "for_calls", lambda pipeline, solver, calls: solver)
+    (row,) = benching.bench(pipeline, [heun], (6, 7), n=4)["rows"]
+    assert list(row["cells"]) == ["7"]
+
+
 def test_the_reference_itself_has_no_error(pipeline):
     begun = benching.start(pipeline, 8, 0)
     cell = benching._cell(begun, begun.fine.solver)

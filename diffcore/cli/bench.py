@@ -44,17 +44,18 @@ folder_option = click.option("--out", metavar="FOLDER", help="Where table and pi
 def _model(registry: Registry, path: str, overrides: tuple[str, ...], device: str | None) -> tuple[Any, Path]:
     """The pipeline of a run, or of a spec that was trained (or needs no training), and its folder."""
     from diffcore.pipeline import Pipeline, assemble
+    from diffcore.specs import load_spec
 
     if Path(path).suffix not in (".yaml", ".yml"):
         folder = Path(path) if Path(path).is_dir() else Path(path).parent
         return Pipeline.load(path, registry=registry, overrides=overrides, device=device), folder
-    pipeline = assemble(path, registry=registry, overrides=overrides, device=device)
-    folder = Path("runs") / pipeline.spec.name
+    spec = load_spec(path, registry, overrides)
+    folder = Path("runs") / spec.name
     if (folder / "weights.safetensors").exists():
         return Pipeline.load(folder, registry=registry, overrides=overrides, device=device), folder
-    if pipeline.spec.trainer.steps > 0 and pipeline.spec.init is None:
+    if spec.trainer.steps > 0 and spec.init is None:
         raise SpecError(f"{path} is not trained: there is no {folder}/weights.safetensors; train it first: diffcore train {path}")
-    return pipeline, folder
+    return assemble(path, registry=registry, overrides=overrides, device=device), folder
 
 
 @command("bench")
