@@ -417,7 +417,7 @@ class Pipeline:
 
         registry, file = registry or Registry.load(), weights.find(Path(path))
         tensors, meta = checkpoint.load(file)
-        if "spec" not in meta or "fingerprint" not in meta:
+        if not {"spec", "fingerprint", "fits"} <= meta.keys():
             raise CheckpointError(f"{file} holds no weights of a finished run; take the run directory or its weights.safetensors")
         spec = load_spec(meta["spec"], registry, overrides, name=str(file))
         if overrides:
