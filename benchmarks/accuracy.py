@@ -50,14 +50,17 @@ SETTINGS: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "deis": ({"degree": 1}, {"degree": 2}, {"degree": 3}, {"degree": 2, "variable": "rho"}),
     "unipc": tuple({"points": p, "prediction": f} for p, f in product((2, 3), ("x0", "eps"))),
     "exp-adams": tuple(
-        {"points": p, "prediction": f, "corrector": c} for p, f, c in product((2, 3, 4), ("x0", "eps"), (False, True))
+        {"points": p, "prediction": f, "corrector": c}
+        for p, f, c in product((2, 3, 4), ("x0", "eps", "v", "flow"), (False, True))
     ),
     "runge-kutta": tuple(
-        {"method": m, "variable": v} for m, v in product(("midpoint", "bogacki-shampine", "rk4"), ("t", "sigma", "lam"))
+        {"method": m, "variable": v} for m, v in product(("midpoint", "bogacki-shampine", "rk4"), ("sigma", "lam", "angle"))
     ),
     "exp-runge-kutta": ({"method": "heun"}, {"method": "third"}),
 }
 GRIDS: Sequence[Mapping[str, Any]] = (
+    {"type": "crash"},
+    {"type": "straight"},
     {"type": "uniform"},
     {"type": "uniform-lam"},
     *(
@@ -70,11 +73,6 @@ GRIDS: Sequence[Mapping[str, Any]] = (
     {"type": "quadratic"},
     {"type": "shifted", "shift": 3.0},
 )
-EXPLICIT: Mapping[str, Any] = {
-    "straight": lambda u: u / (1 - u),
-    "sine": lambda u: torch.sin(u * torch.pi / 2) ** 2 / (1 - torch.sin(u * torch.pi / 2) ** 4) ** 0.5,
-}
-"""Levels sigma / alpha at equal steps of u, given to the grid `explicit`: flow matching's time, and that of IPNDM."""
 PROCESSES = ((2, "vp"), (64, "flow"), (64, "vp"), (2, "edm"))
 HOPELESS = 8.0
 """A pair whose error is so many times its library's best is left out at larger numbers of calls of that problem."""
@@ -179,24 +177,6 @@ def trained(folder: str, registry: dc.Registry) -> Problem:
 
 
 @attrs.frozen
-class Levels:
-    """Equal steps of u between the first level and sigma = 0, as an explicit grid."""
-
-    name: str
-    registry: dc.Registry
-
-    def nodes(self, process: Any, steps: int, start: float) -> Tensor:
-        """The times. Raises `SpecError` for a process that begins at pure noise, where its own time does it."""
-        top = process.coeffs(torch.tensor(start, dtype=torch.float64))
-        if not top.alpha > 0:
-            raise dc.SpecError("no first level")
-        u, rho = torch.linspace(0, 1, 20001, dtype=torch.float64)[:-1], float(top.sigma / top.alpha)
-        first = float(u[(EXPLICIT[self.name](u) <= rho).sum() - 1])
-        found = EXPLICIT[self.name](torch.linspace(first, 0, steps + 1, dtype=torch.float64)).tolist()
-        return self.registry.make("grid", {"type": "explicit", "sigma": [rho, *found[1:]]}).nodes(process, steps, start)
-
-
-@attrs.frozen
 class Ours:
     """A solver on a grid."""
 
@@ -217,9 +197,6 @@ def pairs(registry: dc.Registry) -> Iterator[Ours]:
     """Every deterministic solver that is installed on every grid that is."""
     solvers, grids = ({e.id for e in registry.list(kind)} for kind in ("solver", "grid"))
     for name, settings in SETTINGS.items():
-        for fields, kind in product(settings if name in solvers else (), EXPLICIT if "explicit" in grids else ()):
-            solver = registry.make("solver", {"type": name, **fields})
-            yield Ours(shown({"type": name, **fields}), f"explicit, {kind}", solver, Levels(kind, registry))
         for fields, grid in product(settings if name in solvers else (), GRIDS):
             if grid["type"] in grids:
                 solver, levels = registry.make("solver", {"type": name, **fields}), registry.make("grid", grid)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import attrs
@@ -142,7 +142,17 @@ class Process(Base):
 
     def default_grid(self, steps: int, start: float) -> Tensor:
         """The time grid used when none is named: uniform in t from `start` to 0, float64 [steps + 1]."""
-        return torch.linspace(start, 0.0, steps + 1, dtype=torch.float64)
+        return self.times_down(steps, lambda n, end: torch.linspace(start, end, n + 1, dtype=torch.float64))
+
+    def times_down(self, steps: int, spaced: Callable[[int, float], Tensor], end: float = 0.0) -> Tensor:
+        """`spaced(steps, end)`, the N + 1 times of a rule; where that puts one between `min_time` and the end, the rule takes one
+        step less and ends at `min_time`, and a last step goes from there: no network is asked below the times it is trained at.
+        """
+        nodes = spaced(steps, end)
+        if steps == 1 or end >= self.min_time or not nodes[-2] < self.min_time * (1 - 1e-9) or nodes[0] <= self.min_time:
+            return nodes
+        inner = spaced(steps - 1, self.min_time)
+        return torch.cat([inner, inner.new_tensor([end])])
 
     def fingerprint(self) -> list[float]:
         """Numbers that pin the process down, stored with weights and compared when they are loaded."""

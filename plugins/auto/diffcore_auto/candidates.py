@@ -18,13 +18,16 @@ from diffcore_auto.standard import standard_grids
 from diffcore_auto.trial import calls_of
 
 SETTINGS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
-    "exp-adams": tuple(
-        {"points": p, "prediction": q, "corrector": c} for p, q, c in product((2, 3, 4), ("x0", "eps"), (False, True))
+    "exp-adams": (
+        *({"points": p, "prediction": q, "corrector": True} for p, q in product((2, 3, 4), ("v", "flow"))),
+        *({"points": p, "prediction": q, "corrector": c} for p, q, c in product((2, 3, 4), ("x0", "eps"), (False, True))),
     ),
     "unipc": tuple({"points": p, "prediction": q} for p, q in product((2, 3), ("x0", "eps"))),
     "deis": ({"degree": 1}, {"degree": 2}, {"degree": 3}, {"degree": 2, "variable": "rho"}),
     "exp-runge-kutta": tuple({"method": m, "prediction": q} for m, q in product(("heun", "third"), ("x0", "eps"))),
-    "runge-kutta": tuple({"method": m, "variable": v} for m, v in product(("midpoint", "kutta-3"), ("t", "sigma", "lam"))),
+    "runge-kutta": tuple(
+        {"method": m, "variable": v} for m, v in product(("midpoint", "bogacki-shampine"), ("sigma", "lam", "angle"))
+    ),
 }
 """Settings of solvers that have several; others take part with their defaults."""
 QUICK = ("ddim", "euler", "dpmpp-2m", "dpmpp-3m", "deis", "exp-adams", "unipc", "heun")

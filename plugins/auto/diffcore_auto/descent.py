@@ -11,7 +11,7 @@ from torch import Tensor
 import diffcore as dc
 from diffcore_auto.levels import inner_levels, lam_at, span, times_at
 
-DIFFERENCE, LONGEST, DAMPING, TRIES = 0.03, 0.7, 0.1, 4
+DIFFERENCE, LONGEST, DAMPING, TRIES = 0.01, 0.7, 0.1, 7
 Run = Callable[[Tensor], Tensor | None]
 """The offsets [B, D] from the goal after a run on the nodes; None where the run fails or is not allowed."""
 
@@ -53,7 +53,7 @@ def descend(run: Run, shape: Shape, nodes: Tensor, rounds: int, robust: bool = T
     (a thousand times the largest where not `robust`: least squares).
 
     The logarithm keeps states that end in another mode from ruling the sum. Each of the at most `rounds` iterations costs N - 1
-    runs for the Jacobian and up to 4 for a step that lowers the objective.
+    runs for the Jacobian and up to 7 for a step that lowers the objective.
     """
     best = run(nodes)
     if best is None or len(nodes) < 3:

@@ -11,9 +11,11 @@ from diffcore_auto.installed import label, made
 from diffcore_auto.levels import End
 
 GRIDS = (
-    {"type": "uniform"},
+    {"type": "crash"},
+    {"type": "straight"},
     {"type": "uniform-lam"},
     {"type": "uniform-lam", "lam_min": -3.0, "lam_max": 3.0},
+    {"type": "uniform"},
     {"type": "karras"},
     {"type": "karras", "rho": 3.0},
     {"type": "cosine"},

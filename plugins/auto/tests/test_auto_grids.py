@@ -2,9 +2,11 @@
 
 import math
 
+import attrs
 import pytest
 import torch
 from diffcore_auto.cosine import Cosine
+from diffcore_auto.crash import Crash
 from diffcore_auto.density import Slopes, klub, local_error, measured, shared
 from diffcore_auto.descent import Shape, descend
 from diffcore_auto.endpoint import Endpoint
@@ -12,6 +14,7 @@ from diffcore_auto.equidistributed import Equidistributed
 from diffcore_auto.explicit import Explicit
 from diffcore_auto.fitted_grid import unpacked
 from diffcore_auto.reference import solve
+from diffcore_auto.straight import Straight
 from diffcore_auto.trial import Trial
 
 import diffcore as dc
@@ -47,6 +50,36 @@ def test_cosine_levels_are_those_of_the_cosine_schedule():
     at = FLOW.coeffs(Cosine().nodes(FLOW, 8, 1.0)[1:-1])
     want = torch.tensor([math.tan(math.pi / 2 * (1 - i / 8)) for i in range(1, 8)], dtype=torch.float64)
     assert torch.allclose(at.sigma / at.alpha, want, rtol=1e-9)
+
+
+def test_straight_levels_are_the_equal_times_of_the_straight_path_and_scale_is_its_shift():
+    u = torch.linspace(1, 0, 9, dtype=torch.float64)
+    assert torch.allclose(Straight().nodes(FLOW, 8, 1.0), u, atol=1e-9)
+    shifted = 3 * u / (1 + 2 * u)  # Esser et al. 2024, equation 23
+    assert torch.allclose(Straight(scale=3.0).nodes(FLOW, 8, 1.0), shifted, atol=1e-9)
+    for process, scale in ((VP, 1.0), (VE, 0.5)):
+        at = process.coeffs(Straight(scale=scale).nodes(process, 9, process.T))
+        steps = (at.sigma / (at.alpha * scale + at.sigma)).diff()
+        assert torch.allclose(steps, steps[:1], atol=1e-9)
+
+
+def test_crash_levels_are_those_of_its_formula():
+    """On alpha = 1 - t, sigma = t the sine of the angle is sin(pi u / 2)^2 at equally spaced u; any start is one of the curve."""
+    at = FLOW.coeffs(Crash().nodes(FLOW, 10, 1.0))
+    want = torch.sin(torch.linspace(1, 0, 11, dtype=torch.float64) * math.pi / 2) ** 2
+    assert torch.allclose(at.sigma / (at.alpha**2 + at.sigma**2) ** 0.5, want, atol=1e-9)
+    at = VP.coeffs(Crash(scale=2.0).nodes(VP, 7, 0.6))
+    sine = (at.sigma / (4 * at.alpha**2 + at.sigma**2) ** 0.5).sqrt().asin().diff()
+    assert torch.allclose(sine, sine[:1], atol=1e-9)
+
+
+@pytest.mark.parametrize("grid", [Cosine(), Straight(), Crash()], ids=repr)
+def test_equal_steps_do_not_go_below_min_time(grid, smooth):
+    """With so many steps that one would, N - 1 of them end at min_time (1e-3) and the last goes from there."""
+    assert float(grid.nodes(smooth, 6, 1.0)[-2]) > smooth.min_time
+    many = grid.nodes(smooth, 3000, 1.0)
+    assert torch.equal(many[:-1], attrs.evolve(grid, end="t_min").nodes(smooth, 2999, 1.0))
+    assert many[-2:].tolist() == [smooth.min_time, 0.0]
 
 
 def test_explicit_times_levels_and_ratios_are_one_grid():

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import diffcore as dc
 from diffcore_dpm.multistep import TAIL, Multistep, history, tail
-from diffcore_dpm.span import NO_SIGNAL, Prediction, Span, Weights, ends, levels, span, weigh
+from diffcore_dpm.span import Reading, Span, Weights, divisible, ends, positions, span, value, weigh
 
 HEAD = ("c0", "c1", "c2", "c3", "c4", "c5")
 """Weights of the corrector: of the newest evaluation, of the one the step began with, and of those before."""
@@ -27,9 +27,7 @@ class Corrected(Multistep):
     """
 
     points: int = dc.field(default=2, ge=1, le=5, doc="evaluations that the predictor interpolates")
-    prediction: Prediction = dc.field(
-        default="x0", doc="what is interpolated in lam: the data prediction x0 or the noise prediction eps"
-    )
+    prediction: Reading = dc.field(default="x0", doc="what is interpolated")
     corrector: bool = dc.field(default=True, doc="correct every state with the evaluation made at it, at no cost: one order more")
 
     @property
@@ -38,7 +36,7 @@ class Corrected(Multistep):
         return self.points - 1 + self.corrector
 
     @property
-    def reads(self) -> Prediction:
+    def reads(self) -> Reading:
         """The prediction chosen."""
         return self.prediction
 
@@ -54,11 +52,11 @@ class Corrected(Multistep):
     def entries(self, t: dc.Coeffs, s: dc.Coeffs, skip: Tensor) -> dict[str, Any]:
         """The entries of the plan; states after a step in `skip` are not corrected."""
         over = span(t, s, self.prediction)
-        nodes, active = history(levels(t, s), self.points - 1, self.limit)
+        nodes, active = history(positions(t, s, self.prediction), self.points - 1, self.limit)
         w = weigh(over, nodes, active, self.fractions(over, active, self.points))
         if not self.corrector:
             return {"keep": w.keep, "gain": w.gain, **tail(w.tail)}
-        on = (s.lam - t.lam).isfinite() & (s.t != t.t) & (t.alpha > NO_SIGNAL * t.sigma) & ~skip
+        on = divisible(t, s, self.prediction) & (s.sigma > 0) & ~skip
         back = self._correction(over, nodes, active, on)
         return {**_from_corrected(over, w, back["back"] != 0), **back, **tail(w.tail)}
 
@@ -81,7 +79,7 @@ class Corrected(Multistep):
         if not self.corrector:
             return super().step(field, x, row, carry, z)
         p = field.posterior(x, row.t)
-        f, (before, *past) = p.read(self.prediction), carry
+        f, (before, *past) = value(p, self.prediction), carry
         known = zip(HEAD, (f, *past), strict=False)
         x = dc.lincomb((row.own, x), (row.back, before), *((getattr(row, name), g) for name, g in known))
         return self.predict(p, row, x, past[:-1]), (x, f, *past[:-1])

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_dpm.singlestep import between, counts, divisible
-from diffcore_dpm.span import ends, span, weigh
+from diffcore_dpm.singlestep import between, counts
+from diffcore_dpm.span import divisible, ends, span, weigh
 
 
 @dc.component

@@ -1,4 +1,4 @@
-"""Exponential Adams methods in lam: the family that DDIM, DPM-Solver++ multistep and UniPC are members of."""
+"""Adams methods with the linear part solved: the family that DDIM, DPM-Solver++ multistep and UniPC are members of."""
 
 from __future__ import annotations
 
@@ -11,21 +11,27 @@ from torch import Tensor
 import diffcore as dc
 from diffcore_dpm.corrected import Corrected
 from diffcore_dpm.multistep import history
-from diffcore_dpm.singlestep import Inner, counts, divisible, midpoint, stages, thirds
-from diffcore_dpm.span import ends, levels
+from diffcore_dpm.singlestep import Inner, counts, midpoint, stages, thirds
+from diffcore_dpm.span import Reading, divisible, ends, positions, value
 
 
 @dc.component
 class ExpAdams(Corrected):
-    """With h = lam_s - lam_t and P the polynomial in lam through the last `points` evaluations, integrated exactly,
+    """With P the polynomial through the last `points` evaluations, integrated exactly, m = E[x_0 | x_t], e = E[eps | x_t],
 
-        x0:   x_s = (sigma_s / sigma_t) x_t + sigma_s int e^lam P dlam,     P of E[x_0 | x_(t_i)], E[x_0 | x_(t_(i-1))], ...
-        eps:  x_s = (alpha_s / alpha_t) x_t - alpha_s int e^-lam P dlam,    P of E[eps | x_(t_i)], E[eps | x_(t_(i-1))], ...
+        x0:    x_s = (sigma_s / sigma_t) x_t + sigma_s int e^lam P dlam      P through m, of lam = log(alpha / sigma)
+        eps:   x_s = (alpha_s / alpha_t) x_t - alpha_s int e^-lam P dlam     P through e, of lam
+        v:     x_s = (S_s / S_t) x_t + S_s int P dphi                        P through cos(phi) e - sin(phi) m, of phi
+        flow:  x_s = (S_s / S_t) x_t + S_s int P du                          P through e - m, of u
 
-    One evaluation a step. `corrector` solves every step again with the evaluation made at its end. The first steps have fewer
-    evaluations to go by (`start: ramp`), which caps the global order at 2, or 3 with the corrector. `start: singlestep` makes
-    them with one or two inner evaluations each (`points` - 2 steps), which caps it at 4. The order is points + corrector below
-    these caps. A step uses fewer points where it is more than `limit` times as long as those before (see `history`).
+        phi = arctan(sigma / alpha), S = (alpha^2 + sigma^2)^(1/2);      u = sigma / (alpha + sigma), S = alpha + sigma
+
+    phi and u are finite at pure noise and at clean data, so v and flow keep their order to both ends, where x0 and eps take
+    steps of first order; their best grids are `crash`, `straight` and `cosine`. One evaluation a step. `corrector` solves every
+    step again with the evaluation made at its end. The first steps have fewer evaluations to go by (`start: ramp`), which caps
+    the global order at 2, or 3 with the corrector. `start: singlestep` makes them with one or two inner evaluations each
+    (`points` - 2 steps), which caps it at 4. The order is points + corrector below these caps. A step uses fewer points where
+    it is more than `limit` times as long as those before (see `history`).
     """
 
     source: ClassVar[str] = "Norsett 1969; Hochbruck and Ostermann 2010, Acta Numerica 19, sections 2.5 and 5; Lu et al. 2022"
@@ -33,8 +39,13 @@ class ExpAdams(Corrected):
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"points": 2, "prediction": "eps"},
         {"points": 2, "corrector": True},
+        {"points": 2, "prediction": "v"},
+        {"points": 3, "prediction": "flow", "corrector": True},
     )
 
+    prediction: Reading = dc.field(
+        default="x0", doc="what is interpolated: m or e in lam, v in the angle, the velocity e - m in the straight path's time"
+    )
     corrector: bool = dc.field(
         default=False, doc="correct every state with the evaluation made at it, at no cost: one order more"
     )
@@ -60,7 +71,8 @@ class ExpAdams(Corrected):
         if not self._inner:
             return super().plan(process, grid)
         t, s = ends(process, grid)
-        first = divisible(t, s) & ~history(levels(t, s), self.points - 2, torch.inf)[1][-1]
+        known = history(positions(t, s, self.prediction), self.points - 2, torch.inf)[1][-1]
+        first = divisible(t, s, self.prediction) & ~known
         inner = (midpoint if self._inner == 1 else thirds)(process, t, s, self.prediction, first)
         inside = counts(first, self._inner)
         entries = _start(self.entries(t, s, first), inner)
@@ -72,7 +84,7 @@ class ExpAdams(Corrected):
             return super().step(field, x, row, carry, z)
         p = field.posterior(x, row.t)
         after = p.blend(row.keep, row.gain, stages(field, p, row, self.prediction))
-        known = (p.read(self.prediction), *carry[self.corrector : -1])
+        known = (value(p, self.prediction), *carry[self.corrector : -1])
         return after, (x, *known) if self.corrector else known
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_dpm.span import Prediction
+from diffcore_dpm.span import Reading, value
 
 TAIL = ("w1", "w2", "w3", "w4")
 """Names of the weights of the evaluations before the current one, newest first."""
@@ -59,8 +59,8 @@ class Multistep(dc.Solver):
         raise NotImplementedError
 
     @property
-    def reads(self) -> Prediction:
-        """What is interpolated: the data prediction x0, or the noise prediction eps."""
+    def reads(self) -> Reading:
+        """What is interpolated."""
         return "x0"
 
     def init(self, x: dc.State) -> tuple[dc.State, ...]:
@@ -72,7 +72,7 @@ class Multistep(dc.Solver):
         p = field.posterior(x, row.t)
         past = [(getattr(row, name), f) for name, f in zip(TAIL, carry, strict=False)]
         after = p.blend(row.keep, row.gain, *past, (row.noise, z))
-        return after, ((p.read(self.reads), *carry[:-1]) if carry else ())
+        return after, ((value(p, self.reads), *carry[:-1]) if carry else ())
 
 
 def tail(weights: list[Tensor]) -> dict[str, Any]:

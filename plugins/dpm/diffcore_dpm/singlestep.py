@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_dpm.span import NO_SIGNAL, Prediction, ends, span, weigh
+from diffcore_dpm.span import Prediction, Reading, divisible, ends, level_at, position, span, value, weigh
 
 
 class Inner(NamedTuple):
@@ -20,28 +20,24 @@ class Inner(NamedTuple):
     fine: Tensor
 
 
-def divisible(t: dc.Coeffs, s: dc.Coeffs) -> Tensor:
-    """Where levels lie between t and s: not from pure noise, not to clean data, not where time stands still."""
-    return (s.lam - t.lam).isfinite() & (s.t != t.t) & (t.alpha > NO_SIGNAL * t.sigma)
-
-
-def between(process: dc.Process, t: dc.Coeffs, s: dc.Coeffs, share: float, fine: Tensor) -> dc.Coeffs:
-    """The coefficients at lam_t + share (lam_s - lam_t); those of t where there are no levels between."""
-    lam = torch.where(fine, t.lam + share * (s.lam - t.lam), 0.0)
+def between(process: dc.Process, t: dc.Coeffs, s: dc.Coeffs, share: float, fine: Tensor, reading: Reading = "x0") -> dc.Coeffs:
+    """The coefficients at a share of the way from t to s, in lam or the position of the reading; those of t where not `fine`."""
+    first, last = (torch.where(fine, position(c, reading), 0.25) for c in (t, s))
+    lam = level_at(first + share * (last - first), reading)
     return process.coeffs(torch.where(fine, cast("dc.AffineProcess", process).t_of_lam(lam), t.t))
 
 
-def midpoint(process: dc.Process, t: dc.Coeffs, s: dc.Coeffs, prediction: Prediction, fine: Tensor, share: float = 0.5) -> Inner:
+def midpoint(process: dc.Process, t: dc.Coeffs, s: dc.Coeffs, prediction: Reading, fine: Tensor, share: float = 0.5) -> Inner:
     """One evaluation f_u at a share r of the step: x_s takes (1 - 1/2r) f_t + (1/2r) f_u for the mean of f."""
-    u, over = between(process, t, s, share, fine), span(t, s, prediction)
+    u, over = between(process, t, s, share, fine, prediction), span(t, s, prediction)
     to_u, ones = span(t, u, prediction), torch.ones_like(over.keep)
     w = weigh(over, [share * ones], [fine], [ones, ones / 2])
     return Inner(w.keep, w.gain, {"u": u, "u_keep": to_u.keep, "u_gain": to_u.gain, "w_u": w.tail[0]}, fine)
 
 
-def thirds(process: dc.Process, t: dc.Coeffs, s: dc.Coeffs, prediction: Prediction, fine: Tensor) -> Inner:
+def thirds(process: dc.Process, t: dc.Coeffs, s: dc.Coeffs, prediction: Reading, fine: Tensor) -> Inner:
     """Evaluations f_u at 1/3 and f_v at 2/3: the way to v takes the line through f_t and f_u, the step that through f_t, f_v."""
-    u, v = (between(process, t, s, share, fine) for share in (1 / 3, 2 / 3))
+    u, v = (between(process, t, s, share, fine, prediction) for share in (1 / 3, 2 / 3))
     to_u, to_v, over = (span(t, end, prediction) for end in (u, v, s))
     ones = torch.ones_like(over.keep)
     w_v, w = (weigh(o, [n * ones], [fine], o.moments(2)) for o, n in ((to_v, 1 / 2), (over, 2 / 3)))
@@ -49,13 +45,13 @@ def thirds(process: dc.Process, t: dc.Coeffs, s: dc.Coeffs, prediction: Predicti
     return Inner(w.keep, w.gain, {**entries, "v_u": w_v.tail[0], "w_v": w.tail[0]}, fine)
 
 
-def stages(field: dc.Field, p: dc.Posterior, row: Any, reads: Prediction) -> tuple[Any, dc.State]:
+def stages(field: dc.Field, p: dc.Posterior, row: Any, reads: Reading) -> tuple[Any, dc.State]:
     """The last inner evaluation of a step and its weight: f_u of `midpoint`, f_v of `thirds`."""
-    f = field.posterior(p.blend(row.u_keep, row.u_gain), row.u).read(reads)
+    f = value(field.posterior(p.blend(row.u_keep, row.u_gain), row.u), reads)
     if row.stages == 1:
         return row.w_u, f
     y = p.blend(row.v_keep, row.v_gain, (row.v_u, f))
-    return row.w_v, field.posterior(y, row.v).read(reads)
+    return row.w_v, value(field.posterior(y, row.v), reads)
 
 
 def counts(fine: Tensor, stages: int) -> tuple[int, ...]:

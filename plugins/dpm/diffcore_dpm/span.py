@@ -5,13 +5,18 @@ With h = lam_s - lam_t, the probability-flow ODE (eta = 0) and the reverse SDEs 
     x_s = keep x_t + int_0^1 full(u) f(lam_t + u h) du + noise z
 
 for either f: the data prediction x* (keep = (sigma_s / sigma_t) e^(-eta h), weight proportional to e^((1 + eta) h u)) or, for
-eta = 0, the noise prediction e* (keep = alpha_s / alpha_t, weight proportional to e^(-h u)).
+eta = 0, the noise prediction e* (keep = alpha_s / alpha_t, weight proportional to e^(-h u)). With y = x / S the ODE is also
+
+    dy/dphi = cos(phi) e* - sin(phi) x*,   S = (alpha^2 + sigma^2)^(1/2),   phi = arctan(sigma / alpha)
+    dy/du = e* - x*,                       S = alpha + sigma,               u = sigma / (alpha + sigma)
+
+where no exponential is left: the weight is constant.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,9 +24,14 @@ from torch import Tensor
 import diffcore as dc
 from diffcore_dpm.phi import moments
 
+PLAIN = ("v", "flow")
+"""Readings whose weight is constant over a step."""
 NO_SIGNAL = 1e-4
 """Below this ratio alpha / sigma a state counts as pure noise: the step from there is neither divided nor corrected."""
 Prediction = Literal["x0", "eps"]
+Reading = Literal["x0", "eps", "v", "flow"]
+"""What a polynomial goes through, and what it is a polynomial of: m and e of lam; cos(phi) e - sin(phi) m of the angle phi =
+arctan(sigma / alpha); e - m of sigma / (alpha + sigma), the time of the straight path. The latter two are finite at both ends."""
 
 
 class Span(NamedTuple):
@@ -59,8 +69,10 @@ def ends(process: dc.Process, grid: Tensor) -> tuple[dc.Coeffs, dc.Coeffs]:
     return t, s
 
 
-def span(t: dc.Coeffs, s: dc.Coeffs, prediction: Prediction = "x0", eta: float = 0.0) -> Span:
+def span(t: dc.Coeffs, s: dc.Coeffs, prediction: Reading = "x0", eta: float = 0.0) -> Span:
     """The step t -> s. Entries whose time stands still have keep = 1 and all other weights 0."""
+    if prediction in PLAIN:
+        return _plain(t, s, prediction)
     still = t.t == s.t
     h = torch.where(still, 0.0, s.lam - t.lam)
     keep = torch.where(still, 1.0, s.sigma / t.sigma)
@@ -75,9 +87,62 @@ def span(t: dc.Coeffs, s: dc.Coeffs, prediction: Prediction = "x0", eta: float =
     return Span(keep, gain, full, -h, own_x, own_m, noise, torch.where(still, 1.0, s.alpha / t.alpha))
 
 
+def _plain(t: dc.Coeffs, s: dc.Coeffs, reading: Reading) -> Span:
+    """The step of v or flow: x_s = (S_s / S_t) x_t + S_s (the distance) (the average of the polynomial)."""
+    still = t.t == s.t
+    pull = torch.where(still, 1.0, size(s, reading) / size(t, reading))
+    full = torch.where(still, 0.0, size(s, reading) * (position(s, reading) - position(t, reading)))
+    own_x, own_m = own(t, reading)
+    still_x, still_m = torch.where(still, 0.0, own_x), torch.where(still, 0.0, own_m)
+    keep, gain = pull + full * still_x, full * still_m
+    return Span(keep, gain, full, torch.zeros_like(full), still_x, still_m, torch.zeros_like(full), pull)
+
+
 def levels(t: dc.Coeffs, s: dc.Coeffs) -> Tensor:
     """lam at all nodes of the grid, [N + 1, ...]."""
     return torch.cat([t.lam, s.lam[-1:]])
+
+
+def position(c: dc.Coeffs, reading: Reading) -> Tensor:
+    """What the polynomial is a polynomial of."""
+    if reading == "v":
+        return torch.atan2(c.sigma, c.alpha)
+    return c.sigma / (c.alpha + c.sigma) if reading == "flow" else c.lam
+
+
+def level_at(place: Tensor, reading: Reading) -> Tensor:
+    """lam at a position."""
+    if reading == "v":
+        return -place.tan().log()
+    return -torch.logit(place) if reading == "flow" else place
+
+
+def positions(t: dc.Coeffs, s: dc.Coeffs, reading: Reading) -> Tensor:
+    """The positions of all nodes of the grid, [N + 1, ...]."""
+    return torch.cat([position(t, reading), position(s.at(slice(-1, None)), reading)])
+
+
+def divisible(t: dc.Coeffs, s: dc.Coeffs, reading: Reading = "x0") -> Tensor:
+    """Where positions lie between t and s: not where time stands still; in lam not from pure noise, not to clean data."""
+    moves = s.t != t.t
+    return moves if reading in PLAIN else moves & (s.lam - t.lam).isfinite() & (t.alpha > NO_SIGNAL * t.sigma)
+
+
+def size(c: dc.Coeffs, reading: Reading) -> Any:
+    """S of v and flow."""
+    return (c.alpha**2 + c.sigma**2) ** 0.5 if reading == "v" else c.alpha + c.sigma
+
+
+def own(c: dc.Coeffs, reading: Reading) -> tuple[Any, Any]:
+    """(a, b): the v or flow prediction is a x_t + b m. At sigma = 0, where nothing is read, finite."""
+    sigma = torch.where(c.sigma == 0, 1.0, c.sigma) if isinstance(c.sigma, Tensor) else c.sigma
+    whole = size(c, reading)
+    return (c.alpha / whole if reading == "v" else 1.0) / sigma, -whole / sigma
+
+
+def value(p: dc.Posterior, reading: Reading) -> dc.State:
+    """The prediction that is interpolated."""
+    return p.blend(*own(p.at, reading)) if reading in PLAIN else p.read(reading)
 
 
 class Weights(NamedTuple):

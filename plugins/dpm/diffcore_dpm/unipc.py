@@ -10,7 +10,7 @@ from torch import Tensor
 
 import diffcore as dc
 from diffcore_dpm.corrected import Corrected
-from diffcore_dpm.span import Span
+from diffcore_dpm.span import Prediction, Span
 
 
 @dc.component
@@ -34,6 +34,9 @@ class UniPC(Corrected):
         {"points": 3, "prediction": "eps", "corrector": False},
     )
 
+    prediction: Prediction = dc.field(
+        default="x0", doc="what is interpolated in lam: the data prediction x0 or the noise prediction eps"
+    )
     points: int = dc.field(default=2, ge=1, le=3, doc="evaluations that the predictor interpolates: the order p in the paper")
     variant: Literal["bh1", "bh2"] = dc.field(default="bh2", doc="B(h) where a single difference is used: h, or e^h - 1")
 

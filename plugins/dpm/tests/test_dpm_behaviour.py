@@ -194,7 +194,7 @@ def test_a_moving_mean_is_refused_with_advice():
             solver.plan(Bridge(), torch.tensor([1.0, 0.5], dtype=torch.float64))
 
 
-@pytest.mark.parametrize("bad", [{"points": 0}, {"points": 6}, {"prediction": "v"}, {"limit": 0.5}, {"start": "warm"}])
+@pytest.mark.parametrize("bad", [{"points": 0}, {"points": 6}, {"prediction": "score"}, {"limit": 0.5}, {"start": "warm"}])
 def test_bad_fields_are_refused_by_name(bad):
     with pytest.raises(dc.SpecError, match=next(iter(bad))):
         dc.Registry.load().make("solver", "exp-adams", **bad)

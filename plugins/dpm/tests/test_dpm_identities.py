@@ -333,3 +333,78 @@ def test_data_at_one_point_are_exact_in_any_number_of_steps(process, solver):
 def test_dpm_sde_without_noise_is_2s():
     for process in PROCESSES:
         assert largest(run(DPMppSDE(eta=0.0), process), run(DPMpp2S(), process)) < 1e-13
+
+
+def turned(process, t):
+    """alpha, sigma, phi and r, u and S at a time, as floats."""
+    alpha, sigma, _ = level(process, t)
+    return alpha, sigma, (math.atan2(sigma, alpha), math.hypot(alpha, sigma)), (sigma / (alpha + sigma), alpha + sigma)
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("reading", ["v", "flow"])
+def test_adams_of_v_and_flow_written_out(process, reading):
+    """Three points by Newton's divided differences in the angle, or in the straight path's time, of y = x / S."""
+    nodes, x, past = times(process), X, []
+    for t, s in itertools.pairwise(nodes):
+        alpha, sigma, *places = turned(process, t)
+        (place, size), (end, end_size) = places[reading == "flow"], turned(process, s)[2 + (reading == "flow")]
+        m, e = seen(process, x, t)
+        past.insert(0, (place, (alpha * e - sigma * m) / size if reading == "v" else e - m))
+        h, (_, f), moved = end - place, past[0], 0
+        moved = h * f
+        if len(past) > 1:
+            first = (f - past[1][1]) / (place - past[1][0])
+            moved = moved + first * h**2 / 2
+        if len(past) > 2:
+            before = (past[1][1] - past[2][1]) / (past[1][0] - past[2][0])
+            second = (first - before) / (place - past[2][0])
+            moved = moved + second * (h**3 / 3 + (place - past[1][0]) * h**2 / 2)
+        x = end_size * (x / size + moved)
+    found = run(ExpAdams(points=3, prediction=reading, limit=100.0), process)
+    assert largest(found, x) < 1e-12 * max(1, float(x.abs().max()))
+
+
+@pytest.mark.parametrize("corrector", [False, True])
+def test_flow_on_the_straight_path_is_adams_on_its_velocity(corrector):
+    """alpha = 1 - t, sigma = t: u = t, S = 1. Two points on equal steps have weights 3, -1 over 2; corrected 5, 8, -1 over 12."""
+    nodes, x, before = torch.linspace(1, 0, 6, dtype=torch.float64).tolist(), X, []
+    held = []
+    for t, s in itertools.pairwise(nodes):
+        m, e = seen(FLOW, x, t)
+        f, h = e - m, s - t
+        if corrector and before:
+            x = held[-1] + h * ((5 * f + 8 * before[0] - before[1]) / 12 if len(before) > 1 else (f + before[0]) / 2)
+        held.append(x)
+        before.insert(0, f)
+        x = x + h * (1.5 * f - 0.5 * before[1] if len(before) > 1 else f)
+    solver = ExpAdams(points=2, prediction="flow", corrector=corrector)
+    assert largest(run(solver, FLOW, grid=nodes), x) < 1e-12
+
+
+@pytest.mark.parametrize("reading", ["v", "flow"])
+def test_levels_not_processes_decide_what_v_and_flow_give(reading):
+    """The same levels of sigma / alpha and the same y: x / alpha at the end is the same under VP, VE and the straight path."""
+    lam = [-1.5, -0.8, -0.1, 0.7, 1.9, 3.0]
+    found = []
+    for process in PROCESSES:
+        nodes = [time(process, v) for v in lam]
+        x = level(process, nodes[0])[0] * X
+        end = run(ExpAdams(points=3, prediction=reading, corrector=True), process, grid=nodes, x=x)
+        found.append(end / level(process, nodes[-1])[0])
+    assert largest(found[0], found[1]) < 1e-9
+    assert largest(found[0], found[2]) < 1e-9
+
+
+@pytest.mark.parametrize("reading", ["v", "flow"])
+def test_v_and_flow_take_the_exact_network_of_one_point_anywhere(reading):
+    """Data of one point: e and m are constant along a path, so flow is, and a single step of any length is exact; v turns."""
+    point = FiniteSet(torch.tensor([[0.3]], dtype=torch.float64))
+    field = point.field(FLOW)
+    ends = dc.sample(field, ExpAdams(points=1, prediction=reading), X, grid=[1.0, 0.4]).x
+    want = 0.6 * 0.3 + 0.4 * X
+    if reading == "flow":
+        assert largest(ends, want) < 1e-12
+    else:
+        angle = math.pi / 2 - math.atan2(0.4, 0.6)  # y = x from phi = pi / 2, where v = -m
+        assert largest(ends, math.hypot(0.4, 0.6) * (X + angle * 0.3)) < 1e-12

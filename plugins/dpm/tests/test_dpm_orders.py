@@ -19,6 +19,7 @@ from diffcore_dpm.unipc import UniPC
 
 import diffcore as dc
 from diffcore.testing import ReferenceFlow, ReferenceVE, ReferenceVP, golden_mixture, instant
+from diffcore.testing.oracles import Gaussian
 
 VP, FLOW, VE, GOLDEN = ReferenceVP(), ReferenceFlow(), ReferenceVE(), golden_mixture()
 
@@ -85,6 +86,14 @@ TABLE = [
     (ExpAdams(points=4, **STARTED), 4),
     (ExpAdams(points=3, corrector=True, **STARTED), 4),
     (ExpAdams(points=3, corrector=True, prediction="eps", **STARTED), 4),
+    (ExpAdams(points=1, prediction="v"), 1),
+    (ExpAdams(points=2, prediction="v"), 2),
+    (ExpAdams(points=2, prediction="v", corrector=True), 3),
+    (ExpAdams(points=3, prediction="v", **STARTED), 3),
+    (ExpAdams(points=4, prediction="v", **STARTED), 4),
+    (ExpAdams(points=2, prediction="flow"), 2),
+    (ExpAdams(points=2, prediction="flow", corrector=True), 3),
+    (ExpAdams(points=4, prediction="flow", **STARTED), 4),
 ]
 
 
@@ -96,7 +105,10 @@ def test_golden_slope(solver, order):
     assert_order(order, counts, errors(solver, VP, counts))
 
 
-CORE = [DPMSolver2(), DPMSolver3(), DPMpp2S(), UniPC(), ExpAdams(points=3, **STARTED), ExpAdams(points=4, **STARTED)]
+CORE = [
+    *(DPMSolver2(), DPMSolver3(), DPMpp2S(), UniPC(), ExpAdams(points=3, **STARTED), ExpAdams(points=4, **STARTED)),
+    *(ExpAdams(points=3, prediction="v", **STARTED), ExpAdams(points=2, prediction="flow", corrector=True)),
+]
 
 
 @pytest.mark.parametrize("process", [FLOW, VE], ids=lambda p: type(p).__name__)
@@ -104,6 +116,29 @@ CORE = [DPMSolver2(), DPMSolver3(), DPMpp2S(), UniPC(), ExpAdams(points=3, **STA
 def test_the_order_holds_for_other_processes_and_predictions(solver, process):
     counts = [160, 320, 640]
     assert_order(solver.order, counts, errors(solver, process, counts, "velocity"))
+
+
+WHOLE = [
+    (ExpAdams(points=2, prediction="v"), 2),
+    (ExpAdams(points=2, prediction="flow", corrector=True), 3),
+    (ExpAdams(points=3, prediction="flow", **STARTED), 3),
+    (ExpAdams(points=3, prediction="v", corrector=True, **STARTED), 4),
+]
+
+
+@pytest.mark.parametrize(("solver", "order"), WHOLE, ids=repr)
+@pytest.mark.parametrize("process", [FLOW, VP], ids=lambda p: type(p).__name__)
+def test_v_and_flow_keep_their_order_from_noise_to_clean_data(solver, order, process):
+    """Equal steps of sigma / (alpha + sigma) over the whole of a run, T (pure noise for the straight path) to t = 0 included."""
+    data, top = Gaussian([0.4], [0.7]), instant(process, process.T)
+    x = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None] * (top.alpha**2 + top.sigma**2) ** 0.5
+    exact = 0.4 + 0.7 * (x - 0.4 * top.alpha) / (0.49 * top.alpha**2 + top.sigma**2) ** 0.5
+    counts, found = [80, 160, 320], []
+    for n in counts:
+        u = torch.linspace(float(top.sigma / (top.alpha + top.sigma)), 0, n + 1, dtype=torch.float64)
+        nodes = torch.cat([u.new_tensor([process.T]), process.t_of_lam(-torch.logit(u[1:-1])), u.new_tensor([0.0])])
+        found.append(float((dc.sample(data.field(process), solver, x, grid=nodes).x - exact).abs().max()))
+    assert_order(order, counts, found)
 
 
 @pytest.mark.parametrize("solver", [*CORE, ExpAdams(points=3, corrector=True, **STARTED)], ids=repr)

@@ -26,7 +26,7 @@ class Continuous(dc.Solver):
     both_ways: ClassVar[bool] = True
 
     steps: int = dc.field(default=1, ge=1, doc="stretches of the time grid; the run stops at the end of each, with a frame")
-    variable: Variable = dc.field(default="t", doc="what is integrated over: t, sigma (sigma / alpha), or lam")
+    variable: Variable = dc.field(default="t", doc="what is integrated over: t, sigma (sigma / alpha), lam, or the angle")
     rtol: float = dc.field(default=1e-4, ge=0, doc="error of a step allowed relative to the state")
     atol: float = dc.field(default=1e-4, gt=0, doc="error of a step allowed beside that, in units of the state")
     jump: float = dc.field(default=0.002, gt=0, lt=1, doc="sigma / alpha (or alpha / sigma) at which the ends are bridged")
@@ -72,6 +72,6 @@ class Continuous(dc.Solver):
     def _regular(self, process: dc.Process, t: Tensor) -> Tensor:
         """The time at or next to t at which the slope in the variable is finite."""
         c, level = process.coeffs(t), -math.log(self.jump)
-        data, noise = c.sigma == 0, pure_noise(c) & (self.variable != "t")
+        data, noise = c.sigma == 0, pure_noise(c) & (self.variable in ("sigma", "lam"))
         lam = torch.where(data, level, -level).to(t)
         return torch.where(data | noise, cast("dc.AffineProcess", process).t_of_lam(lam), t)

@@ -25,12 +25,13 @@ class RungeKutta(Staged):
         t         t                              1      v = alpha' x* + sigma' e*
         sigma     rho = sigma / alpha            alpha  e*
         lam       log(alpha / sigma)             1      v / lam'
+        angle     phi = arctan(sigma / alpha)    r      cos(phi) e* - sin(phi) x*, r = (alpha^2 + sigma^2)^(1/2)
 
     Order and evaluations a step: euler 1, 1; midpoint, heun, ralston 2, 2; kutta-3, bogacki-shampine 3, 3; rk4 4, 4;
     dormand-prince 5, 6. Euler in sigma is DDIM; Heun in sigma is EDM's.
 
     A step without an inside freezes x* (one evaluation, x_s = alpha_s x* at sigma_s = 0): to sigma_s = 0 in t and lam, and
-    in sigma for methods that end on s (heun, kutta-3, rk4, dormand-prince); from alpha_t = 0 in sigma and lam.
+    in sigma and angle for methods that end on s (heun, kutta-3, rk4, dormand-prince); from alpha_t = 0 in sigma and lam.
 
     Raises `IncompatibleError` for a shifted process, `SpecError` for a rising grid that starts at sigma = 0.
     """
@@ -45,7 +46,7 @@ class RungeKutta(Staged):
     )
 
     method: Method = dc.field(default="heun", doc="the Butcher tableau")
-    variable: Variable = dc.field(default="sigma", doc="what is integrated over: t, sigma (sigma / alpha), or lam")
+    variable: Variable = dc.field(default="sigma", doc="what is integrated over: t, sigma (sigma / alpha), lam, or the angle")
 
     @property
     def order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -3,6 +3,7 @@
     t:      dx/dt = v                                             S = 1
     sigma:  d(x / alpha) / drho = e, rho = sigma / alpha          S = alpha
     lam:    dx/dlam = v / lam', lam = log(alpha / sigma)          S = 1
+    angle:  dy/dphi = cos(phi) e - sin(phi) x*                    S = (alpha^2 + sigma^2)^(1/2), phi = arctan(sigma / alpha)
 
 with v = alpha' x* + sigma' e* and e = E[eps | x_t] (Lai et al. 2025, arXiv 2510.21890, sections 9.2 to 9.4).
 """
@@ -16,8 +17,8 @@ from torch import Tensor
 
 import diffcore as dc
 
-Variable = Literal["t", "sigma", "lam"]
-READS: dict[Variable, str] = {"t": "velocity", "sigma": "eps", "lam": "velocity"}
+Variable = Literal["t", "sigma", "lam", "angle"]
+READS: dict[Variable, str] = {"t": "velocity", "sigma": "eps", "lam": "velocity", "angle": "v"}
 """What k stands for: dy/du = pace k / S."""
 NO_SIGNAL = 1e-4
 """Below this ratio alpha / sigma a state counts as pure noise: dividing by alpha would only amplify its rounding."""
@@ -27,16 +28,22 @@ NEAR_DATA = 1e-6
 
 def position(variable: Variable, c: dc.Coeffs) -> Tensor:
     """u at given coefficients; infinite for lam at both ends, and for sigma at pure noise."""
+    if variable == "angle":
+        return torch.atan2(c.sigma, c.alpha)
     return c.t if variable == "t" else c.sigma / c.alpha if variable == "sigma" else c.lam
 
 
 def scale(variable: Variable, c: dc.Coeffs) -> Tensor:
     """S."""
+    if variable == "angle":
+        return (c.alpha**2 + c.sigma**2) ** 0.5
     return c.alpha if variable == "sigma" else torch.ones_like(c.alpha)
 
 
 def pace(variable: Variable, c: dc.Coeffs) -> Tensor:
     """The factor that makes k, as `READS` says, the slope dy/du."""
+    if variable == "angle":
+        return 1 / scale(variable, c)
     return 1 / c.dlam if variable == "lam" else torch.ones_like(c.alpha)
 
 
@@ -44,7 +51,8 @@ def time_at(process: dc.Process, variable: Variable, u: Tensor) -> Tensor:
     """The time at which the variable is u."""
     if variable == "t":
         return u
-    return cast("dc.AffineProcess", process).t_of_lam(u if variable == "lam" else -u.log())
+    level = {"lam": lambda u: u, "sigma": lambda u: -u.log(), "angle": lambda u: -u.tan().log()}[variable](u)
+    return cast("dc.AffineProcess", process).t_of_lam(level)
 
 
 def pure_noise(c: dc.Coeffs) -> Tensor:
@@ -58,9 +66,9 @@ def divisible(variable: Variable, t: dc.Coeffs, s: dc.Coeffs, closed: bool) -> T
     In t none ends at sigma = 0 either, whatever the method: under VP sigma grows like sqrt(t), and no rule in t integrates that.
     """
     fine = (s.t != t.t) & (t.sigma > 0)
-    if closed or variable != "sigma":
+    if closed or variable not in ("sigma", "angle"):
         fine = fine & (s.sigma > 0)
-    return fine if variable == "t" else fine & ~pure_noise(t) & ~pure_noise(s)
+    return fine if variable in ("t", "angle") else fine & ~pure_noise(t) & ~pure_noise(s)
 
 
 def between(process: dc.Process, variable: Variable, t: dc.Coeffs, s: dc.Coeffs, share: float, fine: Tensor) -> dc.Coeffs:

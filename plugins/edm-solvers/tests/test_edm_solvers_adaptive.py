@@ -54,7 +54,7 @@ def test_the_error_falls_with_the_tolerance_as_the_orders_say(method, process):
     assert abs(math.log10(steps[-1] / steps[0]) / math.log10(found[0] / found[-1]) - 1 / TABLEAUS[method].order) < 0.1, steps
 
 
-@pytest.mark.parametrize("variable", ["t", "sigma", "lam"])
+@pytest.mark.parametrize("variable", ["t", "sigma", "lam", "angle"])
 @pytest.mark.parametrize("process", PROCESSES, ids=name)
 def test_every_variable_reaches_the_exact_flow(process, variable):
     exact = GOLDEN.flow(process, starts(process), *window(process))
@@ -118,7 +118,7 @@ def test_a_stiff_mixture(process):
     assert int(counts.evaluations.max()) > 1.3 * int(counts.evaluations.min())
 
 
-@pytest.mark.parametrize("variable", ["t", "sigma", "lam"])
+@pytest.mark.parametrize("variable", ["t", "sigma", "lam", "angle"])
 @pytest.mark.parametrize("process", PROCESSES, ids=name)
 def test_from_pure_noise_to_clean_data(process, variable):
     """T to 0: finite, and within a few jump^2 + tolerance of the exact flow of a Gaussian."""
@@ -198,7 +198,7 @@ LIBRARY = [(m, "t") for m in ("dopri5", "dopri8", "bosh3", "adaptive_heun", "feh
 
 
 @pytest.mark.item("4.08")
-@pytest.mark.parametrize(("method", "variable"), [*LIBRARY, ("dopri5", "sigma"), ("dopri5", "lam")])
+@pytest.mark.parametrize(("method", "variable"), [*LIBRARY, ("dopri5", "sigma"), ("dopri5", "lam"), ("dopri5", "angle")])
 def test_torchdiffeq_reaches_the_exact_flow(method, variable):
     pytest.importorskip("torchdiffeq")
     gauss, tolerance = Gaussian(0.5, 0.4, shape=(1,)), 1e-5 if method == "adaptive_heun" else 1e-6

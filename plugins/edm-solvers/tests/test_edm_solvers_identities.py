@@ -1,5 +1,6 @@
 """Equalities with other solvers and with formulas written out, the ends of a run, churn, and states and grids of every kind."""
 
+import itertools
 import math
 import re
 from pathlib import Path
@@ -116,21 +117,21 @@ def test_phi_against_many_digits():
             assert abs(float(phi(k, torch.tensor(z, dtype=torch.float64)) / float(want)) - 1) < 1e-12, (k, z)
 
 
-ALL = [RungeKutta(method=m, variable=v) for m in TABLEAUS for v in ("t", "sigma", "lam")]
+ALL = [RungeKutta(method=m, variable=v) for m in TABLEAUS for v in ("t", "sigma", "lam", "angle")]
 ALL += [ExpRungeKutta(method=m, prediction=p) for m in ("midpoint", "heun", "third", "krogstad") for p in ("x0", "eps")]
 
 
 @pytest.mark.parametrize("process", PROCESSES, ids=name)
 @pytest.mark.parametrize("solver", ALL, ids=repr)
 def test_the_step_to_clean_data_is_the_posterior_mean_where_a_slope_would_be_infinite(solver, process):
-    """Finite with every prediction; all but open methods in sigma return E[x_0 | x_t] itself, in one evaluation."""
+    """Finite with every prediction; all but open methods in sigma and angle return E[x_0 | x_t] itself, in one evaluation."""
     for prediction in ("x0", "v", "edm"):
         result = run(solver, process, [0.02, 0.0], prediction)
         assert bool(result.x.isfinite().all())
-        if result.nfe == 1:
+        if result.nfe == 1 and solver != RungeKutta(method="euler", variable="angle"):
             mean = GOLDEN.mean(X, instant(process, 0.02 * process.T))
             assert float((result.x - mean).abs().max()) < 1e-9
-    inside = isinstance(solver, RungeKutta) and solver.variable == "sigma" and solver.tableau.c[-1] < 1
+    inside = isinstance(solver, RungeKutta) and solver.variable in ("sigma", "angle") and solver.tableau.c[-1] < 1
     assert result.nfe == (len(solver.shares()) if inside else 1)
 
 
@@ -205,7 +206,7 @@ def test_the_moments_of_many_churned_samples():
 
 
 @pytest.mark.parametrize(
-    "solver", [RungeKutta(method="rk4", variable=v) for v in ("t", "sigma", "lam")] + [ExpRungeKutta()], ids=repr
+    "solver", [RungeKutta(method="rk4", variable=v) for v in ("t", "sigma", "lam", "angle")] + [ExpRungeKutta()], ids=repr
 )
 @pytest.mark.parametrize("process", PROCESSES, ids=name)
 def test_there_and_back(solver, process):
@@ -219,7 +220,7 @@ def test_there_and_back(solver, process):
 
 
 @pytest.mark.parametrize(
-    "solver", [RungeKutta(method="rk4", variable=v) for v in ("t", "sigma", "lam")] + [ExpRungeKutta()], ids=repr
+    "solver", [RungeKutta(method="rk4", variable=v) for v in ("t", "sigma", "lam", "angle")] + [ExpRungeKutta()], ids=repr
 )
 def test_known_pixels_are_shown_to_the_network_as_they_are(solver):
     """Entries at rest at clean data reach a network that mixes entries unchanged and finite, at every stage."""
@@ -263,3 +264,37 @@ def test_the_examples_of_the_readme(registry):
         solver = registry.make("solver", dict(YAML(typ="safe").load(block)["solver"]))
         x = dc.sample(GOLDEN.field(VP), solver, VP.prior((1,), dc.Draw(0, range(3))).double()).x
         assert bool(x.isfinite().all())
+
+
+@dc.component
+class Turning(dc.AffineProcess):
+    """alpha = cos t, sigma = sin t: the time is the angle, and v is the velocity."""
+
+    @property
+    def T(self):
+        return math.pi / 2
+
+    def coeffs(self, t):
+        return dc.Coeffs(t, t.cos(), t.sin(), -t.sin(), t.cos())
+
+    def t_of_lam(self, lam):
+        return (-lam).exp().atan()
+
+
+@pytest.mark.parametrize("method", TABLEAUS)
+def test_where_time_is_the_angle_both_variables_are_one(method):
+    """On the circle t = phi and r = 1."""
+    assert equal(RungeKutta(method=method, variable="angle"), RungeKutta(method=method, variable="t"), INNER, Turning())
+
+
+def test_the_angle_has_an_inside_at_both_ends():
+    """Midpoint from pure noise to clean data: second order over the whole run, on Gaussian data."""
+    data, x = Gaussian(0.4, 0.7), torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None]
+    exact, found = 0.4 + 0.7 * x, []
+    for n in (20, 40, 80):
+        nodes = Turning().t_of_lam(-torch.linspace(math.pi / 2, 0, n + 1, dtype=torch.float64)[1:-1].tan().log())
+        grid = torch.cat([nodes.new_tensor([math.pi / 2]), nodes, nodes.new_tensor([0.0])])
+        result = dc.sample(data.field(Turning()), RungeKutta(method="midpoint", variable="angle"), x, grid=grid)
+        assert result.nfe == 2 * n
+        found.append(float((result.x - exact).abs().max()))
+    assert [math.log2(a / b) for a, b in itertools.pairwise(found)] == pytest.approx([2, 2], abs=0.1)

@@ -70,7 +70,7 @@ def counts_for(order):
 
 @pytest.mark.item("9.23", "A3")
 @pytest.mark.parametrize("process", PROCESSES, ids=name)
-@pytest.mark.parametrize("variable", ["t", "sigma", "lam"])
+@pytest.mark.parametrize("variable", ["t", "sigma", "lam", "angle"])
 @pytest.mark.parametrize("method", [m for m in TABLEAUS if m != "dormand-prince"])
 def test_the_order_in_every_variable_on_every_process(method, variable, process):
     solver = RungeKutta(method=method, variable=variable)

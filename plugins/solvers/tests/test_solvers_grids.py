@@ -66,6 +66,21 @@ def test_uniform_and_quadratic_formulas():
     assert torch.allclose(roots, torch.tensor((math.sqrt(1e-3) - 1) / 5, dtype=torch.float64), atol=1e-14)
 
 
+@pytest.mark.parametrize("grid", [Uniform(), Quadratic()], ids=repr)
+def test_no_inner_time_lies_below_min_time(grid):
+    """Few steps go straight to 0; with more the rule ends at min_time, one step earlier, and a last step goes from there."""
+    to_floor = type(grid)(end="t_min")
+    for steps in (2, 10, 100, 5000):
+        nodes = grid.nodes(FLOOR, steps, 1.0)
+        assert float(nodes[-2]) >= FLOOR.min_time
+        free = Quadratic.nodes if isinstance(grid, Quadratic) else Uniform.nodes
+        if float(free(grid, VE, steps, 1.0)[-2]) < FLOOR.min_time:
+            assert torch.equal(nodes[:-1], to_floor.nodes(FLOOR, steps - 1, 1.0))
+        else:
+            assert torch.equal(nodes, free(grid, VE, steps, 1.0))
+    assert float(grid.nodes(FLOOR, 3, 0.5 * FLOOR.min_time)[0]) == 0.5 * FLOOR.min_time
+
+
 @pytest.mark.item("9.13", "R26")
 def test_uniform_lam_has_equal_steps_and_one_jump():
     steps = lam(FLOOR, UniformLam().nodes(FLOOR, 11, 1.0)[:-1]).diff()
