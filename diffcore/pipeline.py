@@ -111,10 +111,13 @@ def device_of(name: str | torch.device | None) -> torch.device:
 class Pipeline:
     """The assembled parts of a spec. Weights are initialised from the spec's seed, or from `init` where it names some."""
 
-    def __init__(self, spec: Spec, registry: Registry, device: str | torch.device | None = None) -> None:
+    def __init__(
+        self, spec: Spec, registry: Registry, device: str | torch.device | None = None, *, known: Mapping[str, Any] | None = None
+    ) -> None:
+        """known: `shape` and `classes` of data that need not be there; without them it must be."""
         self.spec, self.registry = spec, registry
         self.device = device_of(device)
-        self.source: Source = spec.data.open()
+        self.source: Source = spec.data.reopen(**known) if known else spec.data.open()
         with self._seeded(0x9C0):
             self.process: Any = spec.process.build()
         if isinstance(self.process, nn.Module):
@@ -396,6 +399,8 @@ class Pipeline:
         path = Path(path)
         target = path if path.suffix == ".safetensors" else path / "weights.safetensors"
         meta = {"spec": dump(self.registry, self.spec), "fingerprint": self.process.fingerprint()}
+        if all(isinstance(side, int) for side in self.source.shape):
+            meta["data"] = {"shape": list(self.source.shape), "classes": dict(self.source.classes)}
         weights.write(target, {**self.parts, **self.codec}, meta, self.fits)
         return target
 
@@ -427,7 +432,7 @@ class Pipeline:
             changed = resuming.differences(before, after)
             if changed:
                 raise SpecError(f"--set cannot change what {file} was trained with: {'; '.join(changed)}; train again for that")
-        pipeline = cls(attrs.evolve(spec, init=None), registry, device)
+        pipeline = cls(attrs.evolve(spec, init=None), registry, device, known=meta.get("data"))
         weights.take(file, tensors, {**pipeline.parts, **pipeline.codec})
         pipeline.fits = weights.fits_of(tensors, meta)
         weights.check_process(file, meta["fingerprint"], pipeline.process)

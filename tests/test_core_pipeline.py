@@ -412,3 +412,23 @@ def test_modules_of_the_data_are_saved_and_not_trained(registry, tmp_path):
     assert float(loaded.spec.data.module.weight.detach()) == 5.0
     assert torch.equal(loaded.sample(3).raw(), made.raw())
     torch.testing.assert_close(made.raw() * 5, made.x)
+
+
+def test_a_trained_run_samples_without_its_data(tmp_path, registry, monkeypatch):
+    """Shape and classes are saved with the weights; what compares with data says how to get it."""
+    spec = with_(metrics=[{"type": "sliced-wasserstein"}], evaluation={"n": 4})
+    pipeline = dc.assemble(spec, registry=registry)
+    pipeline.save(tmp_path)
+    want = pipeline.sample(4, 0).x
+
+    def absent(self):
+        raise dc.DataError("two-moons is not here: fetch it")
+
+    monkeypatch.setattr(type(pipeline.spec.data), "open", absent)
+    loaded = dc.Pipeline.load(tmp_path, registry=registry)
+    assert torch.equal(loaded.sample(4, 0).x, want)
+    assert loaded.source.classes == pipeline.source.classes
+    with pytest.raises(dc.DataError, match="fetch it"):
+        loaded.evaluate()
+    with pytest.raises(dc.DataError, match="fetch it"):
+        dc.assemble(spec, registry=registry)
