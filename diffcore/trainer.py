@@ -247,11 +247,20 @@ class Trainer(Base):
 
 
 def _gradients(value: Tensor, player: Player, *, keep: bool) -> dict[str, Tensor]:
-    """The gradients of a player's loss, averaged over the processes; parameters it does not depend on have none."""
+    """The gradients of a player's loss, averaged over the processes; parameters it does not depend on have none.
+
+    Each is a tensor of its own, laid out as its parameter: `autograd.grad` returns one tensor for two parameters that are added,
+    and transposed ones from a double backward, which fused AdamW reads as if they were not.
+    """
     if not value.requires_grad:
         raise IncompatibleError(f"the loss of player '{player.name}' depends on none of its parameters: nothing would be learnt")
     found = torch.autograd.grad(value, list(player.parameters.values()), retain_graph=keep, allow_unused=True)
-    present = {key: grad for key, grad in zip(player.parameters, found, strict=True) if cast(Tensor | None, grad) is not None}
+    present, places = dict[str, Tensor](), set[int]()
+    for (key, p), grad in zip(player.parameters.items(), found, strict=True):
+        if cast(Tensor | None, grad) is not None:
+            shared = grad.stride() != p.stride() or grad.data_ptr() in places
+            present[key] = torch.empty_like(p).copy_(grad) if shared else grad
+            places.add(present[key].data_ptr())
     distributed.average(present.values())
     return present
 

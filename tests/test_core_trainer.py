@@ -85,6 +85,52 @@ def test_clipping_is_that_of_torch(clip):
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
 
 
+class Awkward(nn.Module):
+    """Two weights that are added, so that `autograd.grad` returns one tensor for both, and one whose gradient is transposed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        start = torch.arange(6.0).reshape(2, 3) / 6
+        self.first, self.second, self.turned = (nn.Parameter(start.clone() + k) for k in range(3))
+
+
+class Transposing(torch.autograd.Function):
+    """The identity, whose gradient is laid out column by column, as double backwards of convolutions are."""
+
+    @staticmethod
+    def forward(ctx, w):
+        return w.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad.T.contiguous().T
+
+
+@pytest.mark.parametrize("clip", [0.5, None])
+def test_gradients_that_share_memory_or_are_transposed_are_those_of_the_plain_optimiser(clip):
+    ours, theirs = Awkward(), Awkward()
+    x = torch.linspace(-1, 2, 12).reshape(4, 3)
+
+    def loss(net, x0):
+        turned = Transposing.apply(net.turned)
+        return ((x0 @ (net.first + net.second).T + turned[:, :2].sum(1) * torch.tensor([1.0, 3.0])) ** 2).sum(1) + (
+            turned * torch.arange(6.0).reshape(2, 3)
+        ).sum()
+
+    plain = torch.optim.AdamW(theirs.parameters(), lr=0.1, betas=(0.9, 0.99), weight_decay=0.0, fused=False, foreach=False)
+    for _ in range(3):
+        plain.zero_grad()
+        loss(theirs, x).mean().backward()
+        if clip is not None:
+            nn.utils.clip_grad_norm_(theirs.parameters(), clip)
+        plain.step()
+    trainer = dc.Trainer(steps=3, batch=4, warmup=0, clip=clip, ema=0.0, lr=0.1, betas=(0.9, 0.99), weight_decay=0.0)
+    named = dict(ours.named_parameters())
+    one = Job(parts={"network": ours}, loss=lambda x0, draw: loss(ours, x0), batches=lambda step: (x, {}))
+    list(trainer.run(one, [trainer.player("model", named)]))
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("clip", [1.0, None])
 def test_a_gradient_that_is_not_finite_stops_before_it_is_taken_in(clip):
     """sqrt at 0 has a finite value and an infinite slope."""
