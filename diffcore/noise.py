@@ -10,6 +10,7 @@ bits enter the key.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -42,6 +43,16 @@ def _permute32(x: int, key: int) -> int:
     x = (x ^ key >> 32) & _MASK32
     x = (x ^ x >> 13) * 0xC2B2AE35 & _MASK32
     return (x ^ x >> 16) & _MASK32
+
+
+class _Generators(threading.local):
+    """One generator for each device and thread; whoever takes it seeds it."""
+
+    def __init__(self) -> None:
+        self.of = lru_cache(maxsize=None)(torch.Generator)
+
+
+_generators = _Generators()
 
 
 class Draw:
@@ -135,11 +146,12 @@ class Draw:
 
     def _fill(self, kind: int, shape: tuple[int, ...], dtype: torch.dtype, fill: Callable[..., Tensor]) -> Tensor:
         device = self.device if self.on_device else torch.device("cpu")
-        generator = torch.Generator(device)
+        generator = _generators.of(device)
         out = torch.empty((len(self.ids), *shape), dtype=dtype, device=device)
         if self.block == 1:
-            for row, unit in enumerate(self.ids):
-                fill(out[row : row + 1], generator.manual_seed(self._seed(unit, kind)))
+            rows = [out] if len(self.ids) == 1 else out.split(1)
+            for row, unit in zip(rows, self.ids, strict=True):
+                fill(row, generator.manual_seed(self._seed(unit, kind)))
             return out.to(self.device)
         row = 0
         while row < len(self.ids):

@@ -34,12 +34,12 @@ def run(field: Field, solver: Solver, x: State, grid: Tensor, draw: Draw, mode: 
                 f"mode '{mode}' keeps its graphs by the fields of their components, and a field of {type(part).__name__} has no "
                 f"hash (a dict or a list); run it in eager mode"
             )
-    plan = solver.plan(field.process, grid)
+    plan, rows = solver.prepared(field, x, grid, tensors=mode == "compile")
     with torch.set_grad_enabled(grad):
         if mode == "graph":
             last, calls, nfe = _graph(field, solver, plan, x, draw)
         else:
-            rows, noise = plan.rows(field, x, tensors=True), _noise(field, solver, plan, x, draw)
+            noise = _noise(field, solver, plan, x, draw)
             calls, nfe = _cost(field, plan, x, rows[0])
             last = _loop(compiled(field, solver), solver, rows, x, noise)
     if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves(last) if leaf.is_floating_point()):
@@ -76,7 +76,7 @@ def _noise(field: Field, solver: Solver, plan: Plan, x: State, draw: Draw) -> li
     """The noise of every step, of one shape: zeros where none is drawn; None in a run that draws none at all."""
     if not plan.stochastic:
         return [None] * plan.steps
-    drawn = [solver.noise(field.process, x, draw.at(i + 1)) if plan.draws(i) else None for i in range(plan.steps)]
+    drawn = [solver.noise(field.process, x, draw.at(i + 1)) if drawn else None for i, drawn in enumerate(plan.draws)]
     made = [z for z in drawn if z is not None]
     zeros = tree_map(torch.zeros_like, made[0]) if made else None
     return [zeros if z is None else z for z in drawn]

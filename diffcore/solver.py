@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import attrs
@@ -68,9 +68,10 @@ class Plan:
         entries = self.entries if self.stochastic else {**self.entries, "noise": (0.0,) * self.steps}
         return list(map(self.row_type, *(self._column(v, field, x, tensors) for v in entries.values())))
 
-    def draws(self, index: int) -> bool:
-        """Whether step `index` has fresh noise."""
-        return bool((self.noise[index] != 0).any())
+    @cached_property
+    def draws(self) -> list[bool]:
+        """Whether each step has fresh noise."""
+        return (self.noise != 0).reshape(self.steps, -1).any(1).tolist()
 
     def _column(self, value: Any, field: Field, x: State, tensors: bool) -> list[Any]:
         if _is_point(value):
@@ -241,7 +242,9 @@ class Solver(Base):
             calls, evaluated = calls + trace.calls - before, evaluated + trace.rows - rows
             yield Frame(i + 1, times[i + 1], state, evaluated / size, calls, trace.posterior)
 
-    def _prepared(self, field: Field, x: State, grid: Tensor, reuse: bool) -> tuple[Plan, list[Any]]:
+    def prepared(
+        self, field: Field, x: State, grid: Tensor, *, reuse: bool = False, tensors: bool = False
+    ) -> tuple[Plan, list[Any]]:
         """The plan and its rows. Those of an ordinary run are kept with the denoiser, for the next batch of the same shape.
 
         Per-pixel times, buffers, processes with parameters, and components that cannot be hashed are planned anew.
@@ -249,15 +252,21 @@ class Solver(Base):
         process = field.process
         if reuse or grid.ndim > 1 or isinstance(process, nn.Module) or not hashable((self, process)):
             plan = self.plan(process, grid)
-            return plan, plan.rows(field, x, reuse=reuse)
-        key = (self, process, tuple(grid.tolist()), tuple((leaf.shape[0], leaf.dtype, leaf.device) for leaf in leaves(x)))
+            return plan, plan.rows(field, x, reuse=reuse, tensors=tensors)
+        key = (
+            tensors,
+            self,
+            process,
+            tuple(grid.tolist()),
+            tuple((leaf.shape[0], leaf.dtype, leaf.device) for leaf in leaves(x)),
+        )
         kept: dict[Any, tuple[Plan, list[Any]]] = field.base.__dict__.setdefault("plans", {})
         if key not in kept:
             if len(kept) >= 8:
                 del kept[next(iter(kept))]
             with torch.inference_mode(False), torch.no_grad():  # they outlive the caller's mode
                 plan = self.plan(process, grid)
-                kept[key] = plan, plan.rows(field, x)
+                kept[key] = plan, plan.rows(field, x, tensors=tensors)
         return kept[key]
 
     def states(self, field: Field, x: State, grid: Tensor, draw: Draw, *, reuse: bool = False) -> Iterator[State]:
@@ -265,11 +274,10 @@ class Solver(Base):
 
         reuse: the buffers of earlier states may be written to again (the caller keeps only the last).
         """
-        plan, rows = self._prepared(field, x, grid, reuse)
+        plan, rows = self.prepared(field, x, grid, reuse=reuse)
         process, carry, step = field.process, self.init(x), self.step
-        noisy = [plan.draws(i) for i in range(plan.steps)] if plan.stochastic else [False] * plan.steps
         for i, row in enumerate(rows):
-            z = self.noise(process, x, draw.at(i + 1)) if noisy[i] else None
+            z = self.noise(process, x, draw.at(i + 1)) if plan.draws[i] else None
             before = x
             x, carry = step(field, x, row, carry, z)
             if grid.ndim > 1:

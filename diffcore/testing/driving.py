@@ -74,7 +74,7 @@ def drive(solver: Solver, field: Field, x: Tensor, grid: Tensor, noise: Callable
     plan = solver.plan(field.process, grid)
     carry = solver.init(x)
     for i, row in enumerate(plan.rows(field, x)):
-        z = noise(i, x) if plan.stochastic and plan.draws(i) else None
+        z = noise(i, x) if plan.stochastic and plan.draws[i] else None
         calls = field.trace.calls
         after, carried = solver.step(field, x, row, carry, z)
         yield Moment(row, x, carry, z, after, carried, field.trace.calls - calls)

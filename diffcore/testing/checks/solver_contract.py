@@ -178,7 +178,7 @@ def pure_steps(subject: Subject) -> None:
         field, x = exact_field(solver, process, oracle), start_at(process, oracle, 3)
         carry = solver.init(x)
         for i, row in enumerate(first.rows(field, x)):
-            z = z_of(solver, process, i, x) if first.stochastic and first.draws(i) else None
+            z = z_of(solver, process, i, x) if first.stochastic and first.draws[i] else None
             kept = copied(carry)
             with unchanged(f"x, carry or z of step {i}", x, *_trees(carry), *_trees(z)):
                 after, carried = solver.step(field, x, row, carry, z)
@@ -290,7 +290,7 @@ def _without_values(solver: Solver, field: Field, x: Tensor, grid: Tensor) -> li
     plan, carry, run = solver.plan(field.process, grid), solver.init(x), list[Moment]()
     for i, row in enumerate(plan.rows(field, x, tensors=True)):
         fresh = z_of(solver, field.process, i, x)
-        z = None if not plan.stochastic else fresh if plan.draws(i) else tree_map(torch.zeros_like, fresh)
+        z = None if not plan.stochastic else fresh if plan.draws[i] else tree_map(torch.zeros_like, fresh)
         with _no_values():
             after, carried = solver.step(field, x, row, carry, z)
         run.append(Moment(row, x, carry, z, after, carried, 0))

@@ -33,7 +33,7 @@ def probed(solver, field, grid):
     """(A, b, V) of every step of a solver, read off by probing it."""
     plan, probe = solver.plan(field.process, grid), torch.tensor([[0.0], [1.0]], dtype=DOUBLE)
     for i, row in enumerate(plan.rows(field, probe)):
-        drawn = plan.draws(i)
+        drawn = plan.draws[i]
         still, moved = (solver.step(field, probe, row, None, torch.full_like(probe, z) if drawn else None)[0] for z in (0.0, 1.0))
         yield float(still[1] - still[0]), float(still[0]), float((moved - still)[0]) ** 2
 

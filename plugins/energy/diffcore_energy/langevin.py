@@ -29,7 +29,7 @@ def level_plan(level: dc.Coeffs, eta: Tensor, keep: Tensor, s: dc.Coeffs, moving
     live = level.sigma > 0
     sigma, eta = torch.where(live, level.sigma, 1.0), torch.where(live, eta, 0.0)
     last = (s.sigma == 0) & moving & live
-    ends = tuple(int(v) for v in last.reshape(len(last), -1).any(1).tolist())
+    ends, rescales = (tuple(int(v) for v in on.reshape(len(on), -1).any(1).tolist()) for on in (last, keep != 1))
     return dc.Plan(
         level=level._replace(sigma=sigma),
         pull=-eta / sigma,
@@ -37,6 +37,7 @@ def level_plan(level: dc.Coeffs, eta: Tensor, keep: Tensor, s: dc.Coeffs, moving
         keep=torch.where(last, 0.0, keep),
         gain=torch.where(last, s.alpha, 0.0),
         ends=ends,
+        rescales=rescales,
         noise=(2 * eta) ** 0.5,
         evaluations=tuple(inner + end for end in ends),
     )
@@ -48,4 +49,4 @@ def level_step(field: dc.Field, x: dc.State, row: Any, zs: tuple[dc.State, ...])
         x = langevin(x, field.posterior(x, row.level).eps, z, row.pull, row.push)
     if row.ends:
         return field.posterior(x, row.level).blend(row.keep, row.gain)
-    return dc.lincomb((row.keep, x))
+    return dc.lincomb((row.keep, x)) if row.rescales else x

@@ -54,7 +54,7 @@ class Steps:
         order = {key: n for n, key in enumerate(dict.fromkeys(keys))}
         self.kinds = torch.tensor([order[key] for key in keys])
         self.explicit = torch.ones(self.plan.steps, dtype=torch.bool)
-        self.noisy = self.plan.stochastic and any(self.plan.draws(i) for i in range(self.plan.steps))
+        self.noisy = self.plan.stochastic and any(self.plan.draws)
         self.kept: dict[int, dc.State] = {}
 
     def _column(self, name: str, value: Any) -> Any:
@@ -85,7 +85,7 @@ class Steps:
     def _fresh(self, i: int) -> dc.State:
         if i not in self.kept:
             z = self.of.noise(self.process, self.x, self.draw.at(i + 1))
-            self.kept[i] = z if self.plan.draws(i) else dc.tree_map(torch.zeros_like, z)
+            self.kept[i] = z if self.plan.draws[i] else dc.tree_map(torch.zeros_like, z)
         return self.kept[i]
 
     def release(self, low: int) -> None:

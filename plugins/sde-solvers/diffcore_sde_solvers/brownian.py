@@ -89,7 +89,7 @@ class Brownian(dc.Solver):
         plan, levels = self.plan(process, grid), _levels(process, grid)
         path = Path(draw, x, self.exponent, self.depth)
         for i, (row, (a, b)) in enumerate(zip(plan.rows(field, x, reuse=reuse), pairwise(levels), strict=True)):
-            z = self._noise(path, a, b, lambda x=x, i=i: self.noise(process, x, draw.at(i + 1))) if plan.draws(i) else None
+            z = self._noise(path, a, b, lambda x=x, i=i: self.noise(process, x, draw.at(i + 1))) if plan.draws[i] else None
             x, carry = self.step(field, x, row, carry, z)
             yield x
 

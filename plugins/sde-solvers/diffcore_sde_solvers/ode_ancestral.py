@@ -49,13 +49,12 @@ class ODEAncestral(dc.Solver):
         """The entries of `of` for the steps t -> d; `rise`, `noise`: the weights of x_d and z."""
         t, s = ends(process, grid)
         down = self._down(process, t, s)
-        pairs = torch.stack([t.t, torch.where(t.t == s.t, t.t, down.t)], 1)
-        inner = [self._inner(process, pair) for pair in pairs]
-        entries = {key: _joined([p.entries[key] for p in inner]) for key in inner[0].entries if key not in ("noise", "out")}
+        inner = self._inner(process, torch.stack([t.t, torch.where(t.t == s.t, t.t, down.t)], 1).flatten(0, 1))
+        entries = {key: _odd(value) for key, value in inner.entries.items() if key not in ("noise", "out")}
         rise = torch.where(t.t == s.t, 1.0, s.alpha / down.alpha)
         up = (s.sigma**2 - (rise * down.sigma) ** 2).clamp_min(0.0) ** 0.5
         noise = torch.where((t.t == s.t) | (s.t == down.t), 0.0, up) if self.eta else None
-        return dc.Plan(**entries, rise=rise, noise=noise, evaluations=tuple(p.evaluations[0] for p in inner))
+        return dc.Plan(**entries, rise=rise, noise=noise, evaluations=inner.evaluations[::2])
 
     def _down(self, process: dc.Process, t: dc.Coeffs, s: dc.Coeffs) -> dc.Coeffs:
         """The coefficients at d."""
@@ -67,13 +66,14 @@ class ODEAncestral(dc.Solver):
         low = torch.minimum(s.t, torch.full_like(s.t, process.min_time))
         return process.coeffs(torch.where(rho > 0, times, 0.0).maximum(low).minimum(s.t))
 
-    def _inner(self, process: dc.Process, pair: Tensor) -> dc.Plan:
+    def _inner(self, process: dc.Process, times: Tensor) -> dc.Plan:
+        """The plan of `of` for t, d, t, d, ...; its steps from a d to the next t are not taken."""
         missing = self.of.requires - process.provides
         if missing:
             raise dc.IncompatibleError(
                 f"solver {type(self.of).__name__} needs {', '.join(sorted(missing))}; {type(process).__name__} has not"
             )
-        plan = self.of.plan(process, pair)
+        plan = self.of.plan(process, times)
         if plan.stochastic:
             raise dc.SpecError(f"solver {type(self.of).__name__} draws noise; ode-ancestral needs a deterministic one")
         return plan
@@ -89,10 +89,7 @@ class ODEAncestral(dc.Solver):
         return dc.lincomb((row.rise, below), (row.noise, z)), None
 
 
-def _joined(parts: list[Any]) -> Any:
-    """The entries of one-step plans as one of many steps."""
-    if isinstance(parts[0], Tensor):
-        return torch.cat(parts)
-    if hasattr(parts[0], "_fields"):
-        return type(parts[0])(*(_joined(list(v)) if isinstance(v[0], Tensor) else v[0] for v in zip(*parts, strict=True)))
-    return tuple(v for part in parts for v in part)
+def _odd(value: Any) -> Any:
+    """The first, third, ... of an entry's values."""
+    every = slice(None, None, 2)
+    return value.at(every) if isinstance(value, dc.Coeffs) else value[every]

@@ -100,7 +100,8 @@ class SEEDS(dc.Solver):
 
     def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
         """The stages, then x_s."""
-        z, known = z or (None,) * self.stages, dict[str, dc.State]()
+        known: dict[str, dc.State] = {}
+        z = z or (None,) * self.stages
         p = field.posterior(x, row.t)
         for j in range(1, self.stages) if row.inner else ():
             known[f"_{j}"] = field.posterior(p.blend(*self._terms(row, f"{j}", j, known, z)), getattr(row, f"u{j}")).eps
