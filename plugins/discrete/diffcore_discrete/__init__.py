@@ -68,6 +68,11 @@ def diffcore_data() -> Iterator[dc.Component]:
 
 @dc.hookimpl
 def diffcore_metrics() -> Iterator[dc.Component]:
-    """Bounds on the likelihood."""
+    """Bounds on the likelihood, and what molecules are worth."""
     yield dc.Component("bits-per-dim", "diffcore_discrete.bits:BitsPerDim", "likelihood bound against independent dimensions")
-    yield dc.Component("bits-per-character", "diffcore_discrete.bits:BitsPerCharacter", "likelihood bound against a bigram model")
+    yield dc.Component(
+        "bits-per-character", "diffcore_discrete.bits:BitsPerCharacter", "likelihood bound against an n-gram model"
+    )
+    yield dc.Component(
+        "molecules", "diffcore_discrete.molecular:MoleculeShares", "valid, unique and new SMILES (Polykovskiy et al. 2020)"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import attrs
@@ -16,6 +16,9 @@ from . import baselines
 from .d3pm_hybrid import step_divergence
 from .training import divergence
 
+CHUNK = 100_000
+"""Samples of the training set that are in memory at once."""
+
 
 @dc.component
 class LikelihoodBound(dc.Metric):
@@ -27,14 +30,14 @@ class LikelihoodBound(dc.Metric):
     'train' (else on the reference, and says so), with the conditions of that data.
     """
 
-    source: ClassVar[str] = "Sohl-Dickstein et al. 2015, arXiv 1503.03585; Austin et al. 2021, arXiv 2107.03006, equation 1"
+    source: ClassVar[str] = "Sohl-Dickstein et al. 2015, arXiv 1503.03585; Austin et al. 2021, arXiv 2107.03006"
     name: ClassVar[str] = "bits"
-    baseline: ClassVar[str] = "independent"
 
     steps: int = dc.field(default=512, ge=1, doc="ancestral steps of the bounded sampler (at most the levels of the chain)")
     repeats: int = dc.field(default=16, ge=1, doc="steps looked at per sample")
     most: int = dc.field(default=512, ge=2, doc="held-out samples, at most")
     seed: int = dc.field(default=0, ge=0, doc="seed of the steps and the noise")
+    counted: int = dc.field(default=100_000, ge=1, doc="training samples that the baseline is counted on, at most")
 
     def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
         """The bound, with the standard error of its mean as spread, and the baseline."""
@@ -45,13 +48,15 @@ class LikelihoodBound(dc.Metric):
         x0, cond, against = self._held_out(ev)
         device = ev.samples.device
         values = bound_bits(ev.field.base, x0.to(device), cond, self.steps, self.repeats, self.seed)
-        simple = getattr(baselines, self.baseline)(_training(ev), x0.flatten(1), process.values)
+        name, simple = self.baseline(_training(ev, self.counted), x0.flatten(1), process.values)
         return {
             self.name: _measured(values, against),
-            f"{self.name} ({self.baseline})": _measured(
-                simple, f"{against}; {self.baseline} model, counted on the training data"
-            ),
+            f"{self.name} ({name})": _measured(simple, f"{against}; {name} model, counted on the training data"),
         }
+
+    def baseline(self, training: Iterator[Tensor], test: Tensor, values: int) -> tuple[str, Tensor]:
+        """The name of a model without a network, and its bits per token of each test sample."""
+        return "independent", baselines.independent(torch.cat([*training]), test, values)
 
     def _held_out(self, ev: dc.Evaluation) -> tuple[Tensor, Mapping[str, Tensor], str]:
         held = _other_split(ev.data)
@@ -74,12 +79,14 @@ def _other_split(data: dc.Data | None) -> dc.Data | None:
     return attrs.evolve(data, split="test") if getattr(data, "split", "") == "train" else None
 
 
-def _training(ev: dc.Evaluation) -> Tensor:
-    """Up to 100,000 training samples, flat, evenly spread over the set; the reference where there is no set."""
+def _training(ev: dc.Evaluation, most: int) -> Iterator[Tensor]:
+    """Up to `most` training samples, flat, evenly spread over the set, part by part; the reference where there is no set."""
     source = None if ev.data is None else ev.data.open()
     if source is None or source.size is None:
-        return ev.reference.flatten(1)
-    return source.batch(torch.linspace(0, source.size - 1, min(100_000, source.size)).long())[0].flatten(1)
+        yield ev.reference[:most].flatten(1)
+        return
+    for ids in torch.linspace(0, source.size - 1, min(most, source.size), dtype=torch.float64).long().split(CHUNK):
+        yield source.batch(ids)[0].flatten(1)
 
 
 @torch.no_grad()
@@ -113,7 +120,14 @@ class BitsPerDim(LikelihoodBound):
 
 @dc.component
 class BitsPerCharacter(LikelihoodBound):
-    """The bound -log2 p(x_0) / L in bits per character, against a bigram model of the same windows."""
+    """The bound -log2 p(x_0) / L in bits per character, against an n-gram model of the same texts."""
 
     name: ClassVar[str] = "bits/char"
-    baseline: ClassVar[str] = "bigram"
+
+    order: int = dc.field(default=2, ge=1, le=12, doc="n of the n-gram model beside it: tokens seen at once")
+    added: float = dc.field(default=0.5, gt=0, doc="what is added to every count of the n-gram model")
+
+    def baseline(self, training: Iterator[Tensor], test: Tensor, values: int) -> tuple[str, Tensor]:
+        """Every token from the order - 1 before it."""
+        name = "bigram" if self.order == 2 else f"{self.order}-gram"
+        return name, baselines.NGram.fit(training, self.order, values, self.added).bits(test)

@@ -51,7 +51,7 @@ def pick(z: Tensor, probs: Tensor) -> Tensor:
     """The index whose interval of the cumulative sum holds z in [0, 1): int64, shape of z; always within range.
 
     probs (..., K) are float64 and need not be normalised: single precision would distort rare tokens
-    (Zheng et al. 2025, arXiv 2409.02908, section 4).
+    (Zheng et al. 2025, arXiv 2409.02908).
     """
     levels = probs.cumsum(-1)
     return (z.double()[..., None] * levels[..., -1:] >= levels[..., :-1]).sum(-1)

@@ -51,7 +51,7 @@ class D3PM(Tokens):
     Raises `SpecError` where the chain has not come within 0.05 (total variation) of its stationary law after N steps.
     """
 
-    source: ClassVar[str] = "Austin et al. 2021, arXiv 2107.03006, equations 1-4 and appendix A.2"
+    source: ClassVar[str] = "Austin et al. 2021, arXiv 2107.03006"
     items: ClassVar[tuple[str, ...]] = ("12.01", "12.05")
     provides: ClassVar[frozenset[str]] = frozenset({"tokens", "reverse", "levels"})
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"matrix": "gaussian", "values": 8},)

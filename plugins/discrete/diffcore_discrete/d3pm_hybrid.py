@@ -21,7 +21,7 @@ class D3PMHybrid(TokenLoss):
     reconstruction -log p(x_0 | x_1). The second term trains the prediction of x_0 where the bound hardly sees it.
     """
 
-    source: ClassVar[str] = "Austin et al. 2021, arXiv 2107.03006, equations 1 and 5 (weight .001 and .01 there)"
+    source: ClassVar[str] = "Austin et al. 2021, arXiv 2107.03006"
     items: ClassVar[tuple[str, ...]] = ("12.05",)
     requires: ClassVar[frozenset[str]] = frozenset({"levels"})
     predictions: ClassVar[tuple[str, ...]] = ("logits",)

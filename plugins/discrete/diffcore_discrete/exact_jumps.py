@@ -23,7 +23,7 @@ class ExactJumps(dc.Solver):
     then stay. Each sample has its own times.
     """
 
-    source: ClassVar[str] = "Zheng et al. 2025, arXiv 2409.02908, proposition 4.1; Gillespie 1977"
+    source: ClassVar[str] = "Zheng et al. 2025, arXiv 2409.02908; Gillespie 1977"
     requires: ClassVar[frozenset[str]] = frozenset({"tokens", "masks"})
 
     def loop(self, field: dc.Field, x: Tensor, grid: Tensor, draw: dc.Draw) -> Iterator[dc.Frame]:

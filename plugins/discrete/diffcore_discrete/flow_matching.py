@@ -21,7 +21,7 @@ class DiscreteFlowMatching(TokenLoss):
     nothing. Sample with `ancestral`, or `tau-leaping` with `rates: flow`. Not a likelihood bound.
     """
 
-    source: ClassVar[str] = "Gat et al. 2024, arXiv 2407.15595, equation 28; Campbell et al. 2024, arXiv 2402.04997"
+    source: ClassVar[str] = "Gat et al. 2024, arXiv 2407.15595; Campbell et al. 2024, arXiv 2402.04997"
     items: ClassVar[tuple[str, ...]] = ("12.07",)
     predictions: ClassVar[tuple[str, ...]] = ("logits",)
     expected_failures = kit_data

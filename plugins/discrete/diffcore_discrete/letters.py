@@ -1,4 +1,4 @@
-"""Text as tokens: 26 letters and the space."""
+"""Text as tokens, and back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import re
 import torch
 from torch import Tensor
 
+import diffcore as dc
+
 ALPHABET = " abcdefghijklmnopqrstuvwxyz"
+UNKNOWN = 255
 
 
 def simplified(text: str) -> str:
@@ -16,12 +19,19 @@ def simplified(text: str) -> str:
 
 
 def to_tokens(text: str, alphabet: str = ALPHABET) -> Tensor:
-    """The place of every character in the alphabet, int64."""
-    index = {character: i for i, character in enumerate(alphabet)}
-    return torch.tensor([index[character] for character in text])
+    """The place of every character in the alphabet, uint8. Raises `DataError` naming a character that has none."""
+    places = bytearray([UNKNOWN] * 256)
+    for i, letter in enumerate(alphabet.encode("ascii")):
+        places[letter] = i
+    coded = bytearray(text.encode("ascii", errors="replace")).translate(places)
+    if (at := coded.find(UNKNOWN)) >= 0:
+        raise dc.DataError(f"character {text[at]!r} at place {at} is none of the {len(alphabet)} that are tokens: {alphabet!r}")
+    return torch.frombuffer(coded, dtype=torch.uint8) if coded else torch.zeros(0, dtype=torch.uint8)
 
 
 def to_texts(tokens: Tensor, alphabet: str = ALPHABET) -> list[str]:
     """One line per row; what is no place in the alphabet (a mask) is shown as '_'."""
-    shown = alphabet + "_"
-    return ["".join(shown[min(i, len(alphabet))] for i in row) for row in tokens.flatten(1).tolist()]
+    shown = torch.frombuffer(bytearray(alphabet + "_", "ascii"), dtype=torch.uint8)
+    rows = shown[tokens.flatten(1).cpu().clamp_max(len(alphabet)).long()]
+    text, length = bytes(rows.numpy()).decode("ascii"), rows.shape[1]
+    return [text[i * length : (i + 1) * length] for i in range(len(rows))]

@@ -23,7 +23,7 @@ class LogitCFG(dc.Guidance):
     Raises `IncompatibleError` where the network has no value for the absence of the condition.
     """
 
-    source: ClassVar[str] = "Schiff et al. 2025, arXiv 2412.10193, section 3.1; Ho and Salimans 2022, arXiv 2207.12598"
+    source: ClassVar[str] = "Schiff et al. 2025, arXiv 2412.10193; Ho and Salimans 2022, arXiv 2207.12598"
     requires: ClassVar[frozenset[str]] = frozenset({"tokens"})
     needs: ClassVar[frozenset[str]] = frozenset({"cond"})
     neutral: ClassVar[Mapping[str, float]] = {"weight": 1.0}

@@ -30,7 +30,7 @@ class Masked(Tokens):
     log p_t(y) / p_t(x_t) (the concrete score) and zero logits a uniform guess.
     """
 
-    source: ClassVar[str] = "Sahoo et al. 2024, arXiv 2406.07524, equations 4-6; Shi et al. 2024, arXiv 2406.04329"
+    source: ClassVar[str] = "Sahoo et al. 2024, arXiv 2406.07524; Shi et al. 2024, arXiv 2406.04329"
     items: ClassVar[tuple[str, ...]] = ("12.02", "12.03", "R23")
     provides: ClassVar[frozenset[str]] = frozenset({"tokens", "reverse", "jumps", "masks"})
     predictions: ClassVar[tuple[str, ...]] = ("logits", "ratio")

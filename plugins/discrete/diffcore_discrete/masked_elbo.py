@@ -22,7 +22,7 @@ class MaskedELBO(TokenLoss):
     not uniform it is a weighting of the bound.
     """
 
-    source: ClassVar[str] = "Sahoo et al. 2024, arXiv 2406.07524, equation 10; Shi et al. 2024, arXiv 2406.04329, equation 6"
+    source: ClassVar[str] = "Sahoo et al. 2024, arXiv 2406.07524; Shi et al. 2024, arXiv 2406.04329"
     items: ClassVar[tuple[str, ...]] = ("12.03",)
     requires: ClassVar[frozenset[str]] = frozenset({"masks"})
     predictions: ClassVar[tuple[str, ...]] = ("logits",)

@@ -30,7 +30,7 @@ def gaussian(values: int, beta: Tensor) -> Tensor:
     """Discretised Gaussian: moves by n with weight exp(-4 n^2 / ((V - 1)^2 beta)) over the sum of all n of -(V-1)..V-1.
 
     What would leave the range stays where it is, so rows and columns sum to 1 and the stationary law is uniform
-    (Austin et al. 2021, equation 8 of appendix A.2.3).
+    (Austin et al. 2021, arXiv 2107.03006).
     """
     place = torch.arange(values, dtype=beta.dtype)
     reach = torch.arange(-(values - 1), values, dtype=beta.dtype)

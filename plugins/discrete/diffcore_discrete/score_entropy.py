@@ -23,7 +23,7 @@ class ScoreEntropy(TokenLoss):
     -log p(x_0) / L up to the divergence at T. For masked tokens and "logits" it is `masked-elbo`.
     """
 
-    source: ClassVar[str] = "Lou, Meng and Ermon 2024, arXiv 2310.16834, equations 5 and 9; Meng et al. 2022, arXiv 2211.00802"
+    source: ClassVar[str] = "Lou, Meng and Ermon 2024, arXiv 2310.16834; Meng et al. 2022, arXiv 2211.00802"
     items: ClassVar[tuple[str, ...]] = ("12.06",)
     requires: ClassVar[frozenset[str]] = frozenset({"jumps"})
     predictions: ClassVar[tuple[str, ...]] = ("logits", "ratio")

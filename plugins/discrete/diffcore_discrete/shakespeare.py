@@ -30,7 +30,7 @@ class Shakespeare(dc.Data):
         text = corpus.load()
         cut = len(text) - len(text) // 10
         part = {"all": text, "train": text[:cut], "test": text[cut:]}[self.split]
-        return Windows(to_tokens(part).byte(), self.length, self.length if self.split == "test" else 1)
+        return Windows(to_tokens(part), self.length, self.length if self.split == "test" else 1)
 
     def texts(self, raw: Tensor) -> list[str]:
         """One line per sample."""

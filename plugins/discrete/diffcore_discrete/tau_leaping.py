@@ -25,7 +25,7 @@ class TauLeaping(dc.Solver):
     the posterior. The two agree for masked tokens.
     """
 
-    source: ClassVar[str] = "Campbell et al. 2022, arXiv 2205.14987, section 4.3; Lou, Meng and Ermon 2024, arXiv 2310.16834"
+    source: ClassVar[str] = "Campbell et al. 2022, arXiv 2205.14987; Lou, Meng and Ermon 2024, arXiv 2310.16834"
     items: ClassVar[tuple[str, ...]] = ("12.06", "12.07")
     requires: ClassVar[frozenset[str]] = frozenset({"tokens", "jumps"})
 

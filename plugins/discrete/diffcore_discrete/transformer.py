@@ -22,12 +22,25 @@ def waves(t: Tensor) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], 1)
 
 
+def turned(x: Tensor) -> Tensor:
+    """Pairs of channels (j, j + D/2) turned by the angle i 100^(-2j/D) at position i: x (..., L, D), D even.
+
+    The product of a query at i and a key at k then depends on i and k through i - k (Su et al. 2021, arXiv 2104.09864).
+    """
+    length, half = x.shape[-2], x.shape[-1] // 2
+    speed = 100.0 ** (-torch.arange(half, device=x.device) / half)
+    angle = torch.arange(length, device=x.device)[:, None] * speed
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    a, b = x.split(half, -1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+
+
 class Block(nn.Module):
     """Attention and perceptron, each normalised and modulated before, gated after; the modulation starts as none."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, rotary: bool) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.rotary = heads, rotary
         self.qkv, self.mix = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
@@ -45,6 +58,8 @@ class Block(nn.Module):
     def attention(self, h: Tensor) -> Tensor:
         """Every token attends to all."""
         q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if self.rotary:
+            q, k = turned(q), turned(k)
         return self.mix(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2))
 
 
@@ -61,7 +76,7 @@ class TokenTransformerModule(nn.Module):
         self.register_buffer("slot", torch.arange(spec.group) * (values + 1), persistent=False)
         self.time = nn.Sequential(nn.Linear(FEATURES, width), nn.SiLU(), nn.Linear(width, width))
         self.labels = nn.ModuleDict({name: nn.Embedding(count + 1, width) for name, count in cond.items()})
-        self.blocks = nn.ModuleList(Block(width, spec.heads) for _ in range(spec.depth))
+        self.blocks = nn.ModuleList(Block(width, spec.heads, spec.rotary) for _ in range(spec.depth))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, spec.group * values)
         nn.init.normal_(self.token.weight, std=0.5)
         nn.init.zeros_(self.head.weight)
@@ -99,16 +114,21 @@ class TokenTransformer(dc.Network):
     Raises `IncompatibleError` under a process that wants no logits.
     """
 
-    source: ClassVar[str] = "Vaswani et al. 2017, arXiv 1706.03762; Peebles and Xie 2023, arXiv 2212.09748"
+    source: ClassVar[str] = (
+        "Vaswani et al. 2017, arXiv 1706.03762; Peebles and Xie 2023, arXiv 2212.09748; Su et al. 2021, arXiv 2104.09864"
+    )
 
     width: int = dc.field(default=128, ge=2, doc="channels of a token, a multiple of heads")
     depth: int = dc.field(default=4, ge=1, doc="transformer blocks")
     heads: int = dc.field(default=4, ge=1, doc="attention heads")
     group: int = dc.field(default=1, ge=1, doc="consecutive entries that are read, and answered, as one position")
+    rotary: bool = dc.field(default=False, doc="attention is told how far apart two positions are: learns text in fewer steps")
 
     def __attrs_post_init__(self) -> None:
         if self.width % self.heads:
             raise dc.SpecError(f"'width' of TokenTransformer must be a multiple of heads = {self.heads}; got {self.width}")
+        if self.rotary and self.width // self.heads % 2:
+            raise dc.SpecError(f"'rotary' needs an even number of channels per head; got {self.width // self.heads}")
 
     def build(self, shape: tuple[int, ...], cond: Mapping[str, int], outputs: tuple[int, ...] | None = None) -> nn.Module:
         """The module for events of `shape`; outputs are (*shape, V)."""

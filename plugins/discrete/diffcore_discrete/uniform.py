@@ -29,7 +29,7 @@ class UniformTokens(Tokens):
     p(x_0 | x_t), or "ratio", log p_t(y) / p_t(x_t) per value y (the concrete score; that of y = x_t is not read).
     """
 
-    source: ClassVar[str] = "Lou, Meng and Ermon 2024, arXiv 2310.16834; Austin et al. 2021, arXiv 2107.03006, appendix A.2.1"
+    source: ClassVar[str] = "Lou, Meng and Ermon 2024, arXiv 2310.16834; Austin et al. 2021, arXiv 2107.03006"
     items: ClassVar[tuple[str, ...]] = ("12.02", "12.04")
     provides: ClassVar[frozenset[str]] = frozenset({"tokens", "reverse", "jumps"})
     predictions: ClassVar[tuple[str, ...]] = ("logits", "ratio")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 from pathlib import Path
 
@@ -16,10 +15,9 @@ from diffcore_discrete.bits import BitsPerCharacter, BitsPerDim
 from diffcore_discrete.chain import Chain
 from diffcore_discrete.logit_cfg import LogitCFG
 from diffcore_discrete.masked import Masked
-from diffcore_discrete.molecules import ALPHABET, Molecules
 from diffcore_discrete.proof import JOINT, PROCESSES, all_states, point
 from diffcore_discrete.shakespeare import Shakespeare
-from diffcore_discrete.transformer import TokenTransformer
+from diffcore_discrete.transformer import TokenTransformer, turned
 
 import diffcore as dc
 
@@ -177,25 +175,11 @@ def test_text_in_the_cache(tmp_path, monkeypatch, capsys):
     assert Shakespeare().texts(torch.tensor([[1, 27, 0]])) == ["a_ "]
 
 
-def test_molecules_are_read_from_the_installed_package(tmp_path, monkeypatch):
-    with pytest.raises(dc.DataError, match="pip install --no-deps molsets"):
-        Molecules().open()
-    folder = tmp_path / "moses" / "dataset" / "data"
-    folder.mkdir(parents=True)
-    (tmp_path / "moses" / "__init__.py").write_text("raise ImportError('never run')")
-    with gzip.open(folder / "train.csv.gz", "wt") as file:
-        file.write("SMILES,SPLIT\nCCO,train\nc1ccccc1,train\nC[C@@H]O,train\n".replace("@@", ""))
-    monkeypatch.syspath_prepend(tmp_path)
-    source = Molecules(length=8).open()
-    assert Molecules().texts(source.batch(torch.arange(3))[0]) == ["CCO", "c1ccccc1", "C[CH]O"]
-    assert len(set(ALPHABET)) == len(ALPHABET) == 27
-
-
 def test_baselines_against_counts_by_hand():
     train, test = torch.tensor([[0, 1], [0, 1], [1, 0]]), torch.tensor([[0, 1]])
     place = [(2.5 / 4), (2.5 / 4)]
     assert abs(float(baselines.independent(train, test, 2)) + sum(torch.tensor(place).log2()) / 2) < 1e-6
-    pair = [3.5 / 7, 2.5 / 3]
+    pair = [2.5 / 4, 2.5 / 3]
     assert abs(float(baselines.bigram(train, test, 2)) + sum(torch.tensor(pair).log2()) / 2) < 1e-6
 
 
@@ -220,6 +204,10 @@ def test_metric_of_the_exact_model_is_the_entropy():
     assert abs(value.value - float(want)) < 4.5 * (value.spread or 0) + 0.002
     assert value.value < base.value
     assert set(BitsPerCharacter().measure(ev)) == {"bits/char", "bits/char (bigram)"}
+    pair = BitsPerCharacter(most=n, repeats=1, order=3, added=1e-6).measure(ev)["bits/char (3-gram)"]
+    assert abs(pair.value - float(want)) < 4.5 * (pair.spread or 0), "pairs have no more to say than their own law"
+    few = BitsPerCharacter(most=n, repeats=1, order=3, counted=1, added=1e-6).measure(ev)["bits/char (3-gram)"]
+    assert few.value > 3 * pair.value, "counted on one sample"
 
 
 def test_metric_refuses_what_is_no_process_of_tokens():
@@ -261,3 +249,22 @@ def test_time_of_share_inverts_the_schedule():
     for process in (Masked(), Masked(schedule="cosine")):
         assert (process.time_of_share(process.coeffs(t).alpha) - t).abs().max() < 1e-12
     assert point(Masked(), 1.0).alpha == 0
+
+
+def test_turned_products_depend_on_distance_alone():
+    q, k = (torch.randn(8, dtype=torch.float64, generator=torch.Generator().manual_seed(i)).expand(12, 8) for i in (0, 1))
+    products = turned(q) @ turned(k).T
+    for shift in range(-11, 12):
+        line = products.diagonal(shift)
+        assert float((line - line[0]).abs().max()) < 1e-5
+    assert float((turned(q).norm(dim=1) - q.norm(dim=1)).abs().max()) < 1e-6
+    assert float(products.diagonal().sub(q[0] @ k[0]).abs().max()) < 1e-5
+    assert float((products[0, 1:] - products[0, 0]).abs().min()) > 1e-3, "distances are told apart"
+    assert float((products[0, 1:] - products[1:, 0]).abs().min()) > 1e-3, "before and after are told apart"
+
+
+def test_rotary_needs_pairs_of_channels():
+    with pytest.raises(dc.SpecError, match="even number of channels per head; got 3"):
+        TokenTransformer(width=12, heads=4, rotary=True)
+    base, x, t = built((6,), rotary=True), torch.arange(6)[None] % 4, torch.tensor([0.5])
+    assert float((base(x, t) - built((6,))(x, t)).detach().abs().max()) > 1e-4

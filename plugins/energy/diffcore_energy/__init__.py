@@ -56,7 +56,10 @@ def diffcore_solvers() -> Iterator[dc.Component]:
 
 @dc.hookimpl
 def diffcore_metrics() -> Iterator[dc.Component]:
-    """Whether a field is a gradient."""
+    """Whether a field is a gradient, and what an energy takes for data."""
     yield dc.Component(
         "conservativity", "diffcore_energy.conservativity:Conservativity", "asymmetry of the Jacobian (Salimans and Ho 2021)"
+    )
+    yield dc.Component(
+        "outliers", "diffcore_energy.outliers:Outliers", "real data told by its energy (Hendrycks and Gimpel 2017)"
     )

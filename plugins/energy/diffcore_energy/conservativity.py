@@ -41,7 +41,7 @@ class Conservativity(dc.Metric):
 
     def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
         """`asymmetry` over the first n real samples."""
-        field, x = _checked(ev), ev.reference[: self.n]
+        field, x = affine_field(ev, "conservativity"), ev.reference[: self.n]
         if len(x) < BLOCKS:
             raise dc.DataError(f"{len(x)} real samples leave no blocks for a spread; give at least {BLOCKS}")
         process = field.process
@@ -65,17 +65,14 @@ class Conservativity(dc.Metric):
         return gap, size
 
 
-def _checked(ev: dc.Evaluation) -> dc.Field:
+def affine_field(ev: dc.Evaluation, who: str) -> dc.Field:
+    """The field of an evaluation, if it is that of the data itself under an affine process; for a metric called `who`."""
     if ev.field is None:
-        raise dc.DataError("conservativity measures a field, and the evaluation has none; evaluate a pipeline, or give `field`")
+        raise dc.DataError(f"{who} measures a field, and the evaluation has none; evaluate a pipeline, or give `field`")
     if ev.data is not None and type(ev.data).encode is not dc.Data.encode:
-        raise dc.DataError(
-            f"conservativity is about the data itself; {type(ev.data).__name__} is seen by the network through a codec"
-        )
+        raise dc.DataError(f"{who} is about the data itself; {type(ev.data).__name__} is seen by the network through a codec")
     if "affine" not in ev.field.process.provides:
-        raise dc.IncompatibleError(
-            f"conservativity needs 'affine'; process {type(ev.field.process).__name__} does not provide it"
-        )
+        raise dc.IncompatibleError(f"{who} needs 'affine'; process {type(ev.field.process).__name__} does not provide it")
     return ev.field
 
 

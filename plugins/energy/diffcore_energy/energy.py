@@ -51,8 +51,10 @@ class Energy(dc.Network):
         inner     E = <x, f(x, t)>             f has the shape of x
         scalar    E = f(x, t)                  f has one output (its last bias is then without effect)
 
-    gives: `eps`, the output is grad E, or `score`, it is -grad E; set the spec's `prediction` to the same. The input is scaled by
-    1 / c_t as for every network, so log p_t = -c_t E(x / c_t, t) / sigma_t + const for eps, and -c_t E + const for score.
+    gives: `eps`, the output is grad E, or `score`, it is -grad E; set the spec's `prediction` to the same. Or to any other: of a
+    conservative field every row p x_0 + q eps is a gradient at each time, and on images 'edm' keeps it of size 1 at all levels.
+    The input is scaled by 1 / c_t as for every network, so log p_t = -c_t E(x / c_t, t) / sigma_t + const where read as eps, and
+    -c_t E + const where as score; `diffcore_energy.density.log_density` has the others.
 
     A call costs a forward and a reverse pass, a training step differentiates that again: f must be twice differentiable and
     treat samples apart (no batch normalisation; some fused attention kernels know no second derivative). Works under no_grad and

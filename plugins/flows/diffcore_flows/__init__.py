@@ -16,6 +16,11 @@ def diffcore_processes() -> Iterator[dc.Component]:
         "interpolant", "diffcore_flows.interpolant:Interpolant", "line to noise with latent noise gamma(t) (Albergo et al. 2023)"
     )
     yield dc.Component("source", "diffcore_flows.source:SourceFlow", "line from any data set to the data (Liu et al. 2022)")
+    yield dc.Component(
+        "matrix-path",
+        "diffcore_flows.matrix_path:MatrixPath",
+        "conditional affine maps with matrices (Lai et al. 2025, ch. 5)",
+    )
 
 
 @dc.hookimpl

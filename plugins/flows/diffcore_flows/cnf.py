@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,7 +14,7 @@ import diffcore as dc
 from .normalising import NormalisingFlow, jacobian, probe_of
 
 State = tuple[Tensor, Tensor]
-Slope = Callable[[float, State], State]
+Slope = Callable[[Any, State], State]
 
 
 class CNFModule(NormalisingFlow):
@@ -28,7 +29,7 @@ class CNFModule(NormalisingFlow):
         probe = probe_of(x, draw) if self.spec.trace == "hutchinson" else None
         left = 1 - t.to(x.dtype)
 
-        def slope(u: float, state: State) -> State:
+        def slope(u: Any, state: State) -> State:
             v, spread = self._spread(state[0], t + u * left.to(t.dtype), probe, cond)
             return dc.expand(left, v) * v, left * spread
 
@@ -38,7 +39,7 @@ class CNFModule(NormalisingFlow):
         """From 1 to t."""
         left = 1 - t.to(z.dtype)
 
-        def slope(u: float, state: State) -> State:
+        def slope(u: Any, state: State) -> State:
             return -dc.expand(left, z) * self.velocity(state[0], 1 - u * left.to(t.dtype), **cond), torch.zeros_like(left)
 
         return self._integrated(slope, (z, torch.zeros_like(left)))[0]
@@ -54,7 +55,7 @@ class CNFModule(NormalisingFlow):
             return v.reshape(x.shape), matrix.diagonal(dim1=1, dim2=2).sum(1)
         graph, ends = torch.is_grad_enabled(), probe.flatten(1)
         with torch.enable_grad():
-            y = x.flatten(1) if x.requires_grad else x.detach().flatten(1).requires_grad_()
+            y = x.flatten(1) if graph and x.requires_grad else x.detach().flatten(1).requires_grad_()
             v = flat(y)
             (back,) = torch.autograd.grad(v, y, ends, create_graph=graph)
         v, spread = v.reshape(x.shape), (back * ends).sum(1)
@@ -63,7 +64,8 @@ class CNFModule(NormalisingFlow):
     def _integrated(self, slope: Slope, state: State) -> State:
         if self.spec.integrator == "rk4":
             return runge_kutta(slope, state, self.spec.steps)
-        return _adaptive(slope, state, self.spec.tolerance)
+        weights = tuple(p for p in self.velocity.parameters() if p.requires_grad)
+        return adaptive(slope, state, self.spec.tolerance, weights if self.spec.gradient == "adjoint" else None)
 
 
 def runge_kutta(slope: Slope, state: State, steps: int) -> State:
@@ -84,14 +86,19 @@ def runge_kutta(slope: Slope, state: State, steps: int) -> State:
     return state
 
 
-def _adaptive(slope: Slope, state: State, tolerance: float) -> State:
-    """torchdiffeq's fifth-order Dormand-Prince method; the gradient is that of its steps."""
+def adaptive(slope: Slope, state: State, tolerance: float, weights: tuple[Tensor, ...] | None = None) -> State:
+    """torchdiffeq's fifth-order Dormand-Prince method on u in [0, 1], with the gradient of its steps.
+
+    weights: what `slope` depends on besides the state. Where given, the gradient in them and in the state is that of the
+    adjoint ODE, and no step is kept. Raises `DataError` where torchdiffeq is not installed.
+    """
     try:
-        from torchdiffeq import odeint  # pyright: ignore[reportMissingTypeStubs]
+        from torchdiffeq import odeint, odeint_adjoint  # pyright: ignore[reportMissingTypeStubs]
     except ImportError:
         raise dc.DataError("integrator 'dopri5' needs torchdiffeq; run: pip install 'diffcore-flows[adaptive]'") from None
+    method = odeint if weights is None else partial(odeint_adjoint, adjoint_params=weights)
     times = torch.tensor([0.0, 1.0], dtype=torch.float64, device=state[0].device)
-    x, change = odeint(lambda u, y: slope(float(u.detach()), y), state, times, rtol=tolerance, atol=tolerance, method="dopri5")
+    x, change = method(slope, state, times, rtol=tolerance, atol=tolerance, method="dopri5")
     return x[-1], change[-1]
 
 
@@ -102,6 +109,13 @@ class CNF(dc.Network):
     The instantaneous change of variables, exact (D products with the Jacobian per evaluation) or by Hutchinson's estimate with
     one probe per sample, fixed along the path: unbiased. The inverse runs the same ODE backwards. The integrator's error is in
     both: `rk4` with fixed steps, or `dopri5` of the extra diffcore-flows[adaptive].
+
+    gradient: 'steps' is that of the steps taken, exact for the loss as computed, with memory in proportion to their number.
+    'adjoint' integrates a' = -d_x (a.v + div v) and int d_theta (a.v + div v) dt back from noise with dopri5: it keeps only the
+    end of the path, whatever the number of steps, makes a training step about three times as long, and is off by a multiple of
+    the tolerance. It can be differentiated once, and not in t.
+
+    Raises `SpecError` for the adjoint with rk4, whose fixed steps do not control its error.
     """
 
     source: ClassVar[str] = "Chen et al. 2018, arXiv 1806.07366, theorem 1; Grathwohl et al. 2019, arXiv 1810.01367"
@@ -113,6 +127,11 @@ class CNF(dc.Network):
     trace: Literal["exact", "hutchinson"] = dc.field(default="exact", doc="the divergence: whole, or estimated")
     integrator: Literal["rk4", "dopri5"] = dc.field(default="rk4", doc="fixed steps, or adaptive ones")
     tolerance: float = dc.field(default=1e-5, gt=0, doc="relative and absolute tolerance of dopri5")
+    gradient: Literal["steps", "adjoint"] = dc.field(default="steps", doc="through the steps, or by the adjoint ODE of dopri5")
+
+    def __attrs_post_init__(self) -> None:
+        if self.gradient == "adjoint" and self.integrator != "dopri5":
+            raise dc.SpecError("gradient 'adjoint' of CNF needs integrator 'dopri5'; set it, or leave gradient at 'steps'")
 
     @property
     def takes_second_time(self) -> bool:

@@ -99,7 +99,7 @@ def jacobian(fn: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]
     """fn(x), and its Jacobian row by row, (B, D) and (B, D, D), for a map of samples (B, D); keeps the graph under gradients."""
     graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        x = x if x.requires_grad else x.detach().requires_grad_()
+        x = x if graph and x.requires_grad else x.detach().requires_grad_()
         y = fn(x)
         rows = [torch.autograd.grad(y[:, d].sum(), x, create_graph=graph, retain_graph=True)[0] for d in range(y.shape[1])]
     return (y, torch.stack(rows, 1)) if graph else (y.detach(), torch.stack(rows, 1).detach())

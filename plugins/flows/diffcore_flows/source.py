@@ -41,7 +41,7 @@ class SourceFlow(dc.AffineProcess):
 
     def probe(self, draw: dc.Draw) -> Tensor:
         """Some target of the shape of the source, float64: for checks."""
-        return draw.normal(tuple(_pool(self.data, self.pool).shape[1:]), torch.float64)
+        return draw.normal(tuple(pool_of(self.data, self.pool).shape[1:]), torch.float64)
 
     def coeffs(self, t: Tensor) -> dc.Coeffs:
         """1 - t and t, weights of target and source, and their derivatives; any shape, the dtype of t."""
@@ -64,20 +64,25 @@ class SourceFlow(dc.AffineProcess):
         return dc.Corruption(self._blurred(made.xt, draw), made.at, made.x0, made.eps)
 
     def _drawn(self, draw: dc.Draw) -> Tensor:
-        pool = _pool(self.data, self.pool)
-        return pool[draw.integers(len(pool)).to(pool.device)].to(draw.device)
+        return drawn(self.data, self.pool, draw)
 
     def _blurred(self, x: Tensor, draw: dc.Draw) -> Tensor:
         return x if self.sigma == 0 else x + self.sigma * draw.fold(1).normal_like(x)
 
     def _check(self, shape: Sequence[int]) -> None:
-        own = tuple(_pool(self.data, self.pool).shape[1:])
+        own = tuple(pool_of(self.data, self.pool).shape[1:])
         if tuple(shape) != own:
             raise dc.DataError(f"the source has samples of shape {own}, the target of shape {tuple(shape)}; give both one shape")
 
 
+def drawn(data: dc.Data, most: int, draw: dc.Draw) -> Tensor:
+    """One of the first `most` samples of a data set per id of `draw`, with replacement."""
+    pool = pool_of(data, most)
+    return pool[draw.integers(len(pool)).to(pool.device)].to(draw.device)
+
+
 @lru_cache(maxsize=8)
-def _pool(data: dc.Data, most: int) -> Tensor:
+def pool_of(data: dc.Data, most: int) -> Tensor:
     """The first samples of a data set as the network sees them."""
     found = data.open()
     raw, _ = found.batch(torch.arange(most if found.size is None else min(most, found.size)))
