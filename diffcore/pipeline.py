@@ -363,14 +363,18 @@ class Pipeline:
         return json.dumps([unstructure(self.registry, part) for part in parts])
 
     def conditions(self, n: int, cond: Mapping[str, Any]) -> dict[str, Tensor]:
-        """One class per sample for every condition of the data: as asked, else cycled. Raises `SpecError` for unknown ones."""
+        """One class per sample for every condition of the data: as asked, else all combinations in turn.
+
+        Raises `SpecError` for unknown conditions and classes.
+        """
         classes = self.source.classes
         for name in cond:
             if name not in classes:
                 raise SpecError(f"no condition '{name}'; {type(self.spec.data).__name__} has: {', '.join(classes) or 'none'}")
-        chosen: dict[str, Tensor] = {}
+        chosen, turn = dict[str, Tensor](), 1
         for name, count in classes.items():
-            value = torch.as_tensor(cond.get(name, torch.arange(n) % count))
+            value = torch.as_tensor(cond.get(name, torch.arange(n) // turn % count))
+            turn *= 1 if name in cond else count
             if value.is_floating_point() or value.is_complex():
                 raise SpecError(f"condition '{name}' is a class, an integer of 0 to {count - 1}; got {cond[name]!r}")
             value = value.to(torch.int64)

@@ -432,3 +432,28 @@ def test_a_trained_run_samples_without_its_data(tmp_path, registry, monkeypatch)
         loaded.evaluate()
     with pytest.raises(dc.DataError, match="fetch it"):
         dc.assemble(spec, registry=registry)
+
+
+@dc.component
+class TwoLabels(dc.Data):
+    """Points with two conditions, of 2 and 4 classes."""
+
+    def open(self):
+        return self
+
+    shape: ClassVar[tuple[int, ...]] = (2,)
+    size: ClassVar[int | None] = None
+    classes: ClassVar[dict[str, int]] = {"colour": 2, "form": 4}
+
+    def batch(self, ids):
+        return torch.zeros(len(ids), 2), {"colour": ids % 2, "form": ids % 4}
+
+
+def test_all_combinations_of_several_conditions_come_in_turn(registry):
+    pipeline = dc.assemble(with_(), registry=registry)
+    pipeline.source = TwoLabels()
+    cond = pipeline.conditions(8, {})
+    assert len(set(zip(cond["colour"].tolist(), cond["form"].tolist(), strict=True))) == 8
+    fixed = pipeline.conditions(4, {"colour": 1})
+    assert fixed["colour"].tolist() == [1] * 4
+    assert sorted(fixed["form"].tolist()) == [0, 1, 2, 3]
