@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from diffcore.network import Network
     from diffcore.noise import Draw
     from diffcore.pipeline import Pipeline, assemble
-    from diffcore.process import AffineProcess, Corruption, Instant, Process
+    from diffcore.process import AffineProcess, Corruption, Instant, Process, centred_pairs, refuse_shift
     from diffcore.sampling import Result, frames, kernel, sample
     from diffcore.solver import Frame, Grid, Plan, Solver
     from diffcore.specs import Spec
@@ -54,7 +54,7 @@ _LAZY = {
     "network": ("Network",),
     "noise": ("Draw",),
     "pipeline": ("Pipeline", "assemble"),
-    "process": ("AffineProcess", "Corruption", "Instant", "Process"),
+    "process": ("AffineProcess", "Corruption", "Instant", "Process", "centred_pairs", "refuse_shift"),
     "sampling": ("Result", "frames", "kernel", "sample"),
     "solver": ("Frame", "Grid", "Plan", "Solver"),
     "specs": ("Spec",),
@@ -118,6 +118,7 @@ __all__ = [
     "UnknownComponentError",
     "Weighting",
     "assemble",
+    "centred_pairs",
     "combine",
     "component",
     "convert",
@@ -131,6 +132,7 @@ __all__ = [
     "leaves",
     "lincomb",
     "mean_square",
+    "refuse_shift",
     "row",
     "sample",
     "second_derivatives",

@@ -167,6 +167,22 @@ class Process(Base):
             )
 
 
+def refuse_shift(process: Process, at: Coeffs) -> None:
+    """Raise `IncompatibleError` for a process that moves the mean of its states, which formulas in alpha and sigma leave out."""
+    if isinstance(at.shift, Tensor) or at.shift != 0:
+        raise IncompatibleError(
+            f"{type(process).__name__} shifts the mean of its states, which these formulas leave out; "
+            "use a solver of its velocity: euler, heun or rk4"
+        )
+
+
+def centred_pairs(process: Process, grid: Tensor) -> tuple[Coeffs, Coeffs]:
+    """`process.pairs`: the coefficients at the start and at the end of every step. Raises as `refuse_shift`."""
+    t, s = process.pairs(grid)
+    refuse_shift(process, t)
+    return t, s
+
+
 class AffineProcess(Process):
     """x_t = alpha_t x_0 + sigma_t eps, eps ~ N(0, I), t in [0, T]. A subclass gives `coeffs`; the rest follows.
 

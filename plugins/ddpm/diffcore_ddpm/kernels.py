@@ -34,11 +34,7 @@ def kernels(process: dc.Process, grid: Tensor) -> Kernels:
 
     Raises `IncompatibleError` for a process with a moving mean (`shift`).
     """
-    t, s = process.pairs(grid)
-    if isinstance(t.shift, Tensor) or t.shift != 0:
-        raise dc.IncompatibleError(
-            f"{type(process).__name__} shifts the mean of its states; the kernels of a chain leave that out"
-        )
+    t, s = dc.centred_pairs(process, grid)
     rests, ratio = t.t == s.t, t.alpha / s.alpha
     fresh = torch.where(rests, 0.0, (1 - (ratio * s.sigma / t.sigma) ** 2).clamp_min(0.0))
     keep = torch.where(rests, 1.0, ratio * (s.sigma / t.sigma) ** 2)

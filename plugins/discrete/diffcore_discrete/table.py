@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+import diffcore as dc
+
 Split = Literal["all", "train", "test"]
 
 
@@ -26,9 +28,14 @@ class Rows:
 
 
 class Windows:
-    """All windows of `length` consecutive tokens of a long row, a window every `stride` tokens. A `dc.Source`."""
+    """All windows of `length` consecutive tokens of a long row, a window every `stride` tokens. A `dc.Source`.
+
+    Raises `DataError` for a row that is shorter.
+    """
 
     def __init__(self, tokens: Tensor, length: int, stride: int) -> None:
+        if len(tokens) < length:
+            raise dc.DataError(f"the text has {len(tokens)} characters, fewer than 'length' = {length}; take a smaller length")
         self.windows = tokens.unfold(0, length, stride)
         self.shape: tuple[int, ...] = (length,)
         self.size: int | None = len(self.windows)

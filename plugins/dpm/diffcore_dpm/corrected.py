@@ -9,7 +9,7 @@ from torch import Tensor
 
 import diffcore as dc
 from diffcore_dpm.multistep import TAIL, Multistep, history, tail
-from diffcore_dpm.span import Reading, Span, Weights, divisible, ends, positions, span, value, weigh
+from diffcore_dpm.span import Reading, Span, Weights, divisible, positions, span, value, weigh
 
 HEAD = ("c0", "c1", "c2", "c3", "c4", "c5")
 """Weights of the corrector: of the newest evaluation, of the one the step began with, and of those before."""
@@ -46,7 +46,7 @@ class Corrected(Multistep):
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`keep`, `gain`, `w1`, ...: the prediction; `base`: of the corrected state; `own`, `back`, `c0`, ...: the correction."""
-        t, s = ends(process, grid)
+        t, s = dc.centred_pairs(process, grid)
         return dc.Plan(t=t, **self.entries(t, s, torch.zeros_like(t.t, dtype=torch.bool)))
 
     def entries(self, t: dc.Coeffs, s: dc.Coeffs, skip: Tensor) -> dict[str, Any]:

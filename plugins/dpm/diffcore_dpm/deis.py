@@ -11,7 +11,7 @@ from torch import Tensor
 
 import diffcore as dc
 from diffcore_dpm.multistep import Multistep, history, tail
-from diffcore_dpm.span import Prediction, ends, span, weigh
+from diffcore_dpm.span import Prediction, span, weigh
 
 NODES = 64
 """Gauss-Legendre nodes of the integrals over a step."""
@@ -54,7 +54,7 @@ class DEIS(Multistep):
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`keep`, `gain`: the weights of x_t and of x*(x_t), which hold e_i; `w1`, ...: of e_(i-1), ..."""
-        t, s = ends(process, grid)
+        t, s = dc.centred_pairs(process, grid)
         over = span(t, s, "eps")
         ready = (t.alpha > 0) & (t.t != s.t)
         if self.variable == "rho":

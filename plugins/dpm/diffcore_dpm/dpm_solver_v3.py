@@ -13,7 +13,6 @@ import diffcore as dc
 from diffcore_dpm.carried import HEAD, entries
 from diffcore_dpm.curves import Curves
 from diffcore_dpm.multistep import TAIL, Multistep
-from diffcore_dpm.span import ends
 from diffcore_dpm.statistics import PER, collect
 
 PLAIN = Curves({"lam": torch.zeros(1), "l": torch.ones(1), "s": torch.zeros(1), "b": torch.zeros(1)})
@@ -113,7 +112,7 @@ class DPMSolverV3(Multistep):
 
         `shift`, `fixed`: what both add to every entry, from b.
         """
-        t, s = ends(process, grid)
+        t, s = dc.centred_pairs(process, grid)
         rows: dict[str, Any] = {**entries(t, s, self.curves, self.points, self.limit, self.corrector)}
         return dc.Plan(t=t, **rows)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import diffcore as dc
 from diffcore_dpm.multistep import Multistep, history, tail
-from diffcore_dpm.span import ends, levels, span, weigh
+from diffcore_dpm.span import levels, span, weigh
 
 
 @dc.component
@@ -40,7 +40,7 @@ class DPMpp2MSDE(Multistep):
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`keep`, `gain`, `w1`, `noise`: the weights of x_t, m_i, m_(i-1), z."""
-        t, s = ends(process, grid)
+        t, s = dc.centred_pairs(process, grid)
         over = span(t, s, eta=self.eta)
         one, line = over.moments(2)
         moments = one, torch.full_like(line, 0.5) if self.variant == "midpoint" else line

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import diffcore as dc
 from diffcore_dpm.multistep import Multistep, history, tail
-from diffcore_dpm.span import ends, levels, span, weigh
+from diffcore_dpm.span import levels, span, weigh
 
 
 @dc.component
@@ -37,7 +37,7 @@ class DPMpp3M(Multistep):
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`keep`, `gain`, `w1`, `w2`: the weights of x_t, m_i, m_(i-1), m_(i-2)."""
-        t, s = ends(process, grid)
+        t, s = dc.centred_pairs(process, grid)
         over = span(t, s)
         one, line, square = over.moments(3)
         moments = one, line, square / 2 if self.compat else square

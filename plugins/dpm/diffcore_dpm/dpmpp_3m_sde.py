@@ -9,7 +9,7 @@ from torch import Tensor
 
 import diffcore as dc
 from diffcore_dpm.multistep import Multistep, history, tail
-from diffcore_dpm.span import ends, levels, span, weigh
+from diffcore_dpm.span import levels, span, weigh
 
 
 @dc.component
@@ -36,7 +36,7 @@ class DPMpp3MSDE(Multistep):
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`keep`, `gain`, `w1`, `w2`, `noise`: the weights of x_t, m_i, m_(i-1), m_(i-2), z."""
-        t, s = ends(process, grid)
+        t, s = dc.centred_pairs(process, grid)
         over = span(t, s, eta=self.eta)
         one, line, square = over.moments(3)
         moments = one, line, square / 2 if self.compat else square

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import diffcore as dc
 from diffcore_dpm.singlestep import between, counts
-from diffcore_dpm.span import divisible, ends, span, weigh
+from diffcore_dpm.span import divisible, span, weigh
 
 
 @dc.component
@@ -32,7 +32,7 @@ class DPMppSDE(dc.Solver):
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`keep`, `gain`, `w_u`; `u`, `u_keep`, `u_gain`, `u_noise` of y; `first`, `second`: the weights of z_1, z_2 in x_s."""
-        t, s = ends(process, grid)
+        t, s = dc.centred_pairs(process, grid)
         fine = divisible(t, s)
         u = between(process, t, s, self.r, fine)
         to_u, over, rest = (span(a, b, eta=self.eta) for a, b in ((t, u), (t, s), (u, s)))

@@ -12,7 +12,7 @@ import diffcore as dc
 from diffcore_dpm.corrected import Corrected
 from diffcore_dpm.multistep import history
 from diffcore_dpm.singlestep import Inner, counts, midpoint, stages, thirds
-from diffcore_dpm.span import Reading, divisible, ends, positions, value
+from diffcore_dpm.span import Reading, divisible, positions, value
 
 
 @dc.component
@@ -70,7 +70,7 @@ class ExpAdams(Corrected):
         """The entries of the family; with a singlestep start also those of its stages, and `stages`: how many there are."""
         if not self._inner:
             return super().plan(process, grid)
-        t, s = ends(process, grid)
+        t, s = dc.centred_pairs(process, grid)
         known = history(positions(t, s, self.prediction), self.points - 2, torch.inf)[1][-1]
         first = divisible(t, s, self.prediction) & ~known
         inner = (midpoint if self._inner == 1 else thirds)(process, t, s, self.prediction, first)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_dpm.span import Prediction, Reading, divisible, ends, level_at, position, span, value, weigh
+from diffcore_dpm.span import Prediction, Reading, divisible, level_at, position, span, value, weigh
 
 
 class Inner(NamedTuple):
@@ -74,7 +74,7 @@ class Singlestep(dc.Solver):
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`keep`, `gain`: the weights of x_t and x*(x_t); `u`, `v`: inner times, with their weights; `stages`: how many."""
-        t, s = ends(process, grid)
+        t, s = dc.centred_pairs(process, grid)
         w = self.inner(process, t, s, divisible(t, s))
         inside = counts(w.fine, self.inner_count)
         return dc.Plan(t=t, keep=w.keep, gain=w.gain, stages=inside, **w.entries, evaluations=tuple(1 + n for n in inside))

@@ -56,19 +56,6 @@ class Span(NamedTuple):
         return moments(self.rate, count)
 
 
-def ends(process: dc.Process, grid: Tensor) -> tuple[dc.Coeffs, dc.Coeffs]:
-    """The coefficients at the start and at the end of every step.
-
-    Raises `IncompatibleError` for a process whose mean moves by a shift, which the formulas leave out.
-    """
-    t, s = process.pairs(grid)
-    if isinstance(t.shift, Tensor) or t.shift != 0:
-        raise dc.IncompatibleError(
-            f"{type(process).__name__} shifts the mean of its states, exponential integrators do not; use euler, heun or rk4"
-        )
-    return t, s
-
-
 def span(t: dc.Coeffs, s: dc.Coeffs, prediction: Reading = "x0", eta: float = 0.0) -> Span:
     """The step t -> s. Entries whose time stands still have keep = 1 and all other weights 0."""
     if prediction in PLAIN:

@@ -93,9 +93,6 @@ def readable(c: dc.Coeffs) -> dc.Coeffs:
 
 def refuse(process: dc.Process, at: Any, *, rising_from_data: bool = False) -> None:
     """Refuse a process whose mean is shifted, and a run that rises from clean data, where x_t says nothing of the noise."""
-    if isinstance(at.shift, Tensor) or at.shift != 0:
-        raise dc.IncompatibleError(
-            f"{type(process).__name__} shifts the mean of its states, which these formulas leave out; use euler, heun or rk4"
-        )
+    dc.refuse_shift(process, at)
     if rising_from_data:
         raise dc.SpecError("a run from data to noise cannot start at sigma = 0; start it at a small time above 0")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_energy.langevin import level_plan, level_step, refuse_shift
+from diffcore_energy.langevin import level_plan, level_step
 
 
 @dc.component
@@ -39,7 +39,7 @@ class AnnealedLangevin(dc.Solver):
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """The level of each step is its start."""
         t, s = process.pairs(grid)
-        refuse_shift(process, t)
+        dc.refuse_shift(process, t)
         signal = t.alpha > 0
         keep = torch.where(signal, s.alpha / torch.where(signal, t.alpha, 1.0), s.sigma / t.sigma)
         return level_plan(t, self.size * t.sigma**2, keep, s, t.t != s.t, self.inner)

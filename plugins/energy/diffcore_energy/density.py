@@ -8,7 +8,6 @@ import numpy as np
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_energy.langevin import refuse_shift
 from diffcore_energy.trace import inner
 
 
@@ -58,7 +57,7 @@ def _check(model: dc.Denoiser, at: dc.Coeffs) -> None:
         )
     if model.precondition and type(model.process).scale_input is not dc.AffineProcess.scale_input:
         raise dc.IncompatibleError(f"{type(model.process).__name__} scales the network's input its own way: E is not known in x")
-    refuse_shift(model.process, at)
+    dc.refuse_shift(model.process, at)
 
 
 def _pairs(places: Any, weights: Any) -> list[tuple[float, float]]:

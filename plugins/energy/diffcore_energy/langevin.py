@@ -15,12 +15,6 @@ def langevin(x: dc.State, eps: dc.State, z: dc.State, pull: Any, push: Any) -> d
     return dc.lincomb((1.0, x), (pull, eps), (push, z))
 
 
-def refuse_shift(process: dc.Process, level: dc.Coeffs) -> None:
-    """Raise `IncompatibleError` for a process that moves the mean of its states: it would have to move from level to level."""
-    if bool((torch.as_tensor(level.shift) != 0).any()):
-        raise dc.IncompatibleError(f"{type(process).__name__} shifts the mean of its states, Langevin levels here do not")
-
-
 def level_plan(level: dc.Coeffs, eta: Tensor, keep: Tensor, s: dc.Coeffs, moving: Tensor, inner: int) -> dc.Plan:
     """`inner` Langevin steps of length eta at `level`, then x <- keep x, or alpha_s E[x_0|x] where it ends at sigma_s = 0.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_energy.langevin import level_plan, level_step, refuse_shift
+from diffcore_energy.langevin import level_plan, level_step
 
 
 @dc.component
@@ -38,7 +38,7 @@ class ULA(dc.Solver):
         """One level for all steps. Raises `IncompatibleError` where there is none."""
         t, s = process.pairs(grid)
         level = process.coeffs(self._time(process).to(grid.device).expand(t.t.shape).clone())
-        refuse_shift(process, level)
+        dc.refuse_shift(process, level)
         eta = torch.full_like(t.t, self.eta)
         return level_plan(level, eta, torch.ones_like(eta), s, t.t != s.t, 1)
 

@@ -34,8 +34,7 @@ class ReverseDiffusion(dc.Solver):
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`keep`, `gain`, `noise`: the weights of x_t, x* and z."""
-        t, s = process.pairs(grid)
-        _refuse_shift(process, t)
+        t, s = dc.centred_pairs(process, grid)
         a = t.alpha / s.alpha
         variance = (t.sigma**2 - (a * s.sigma) ** 2).clamp_min(0.0)
         share = variance / t.sigma**2
@@ -50,10 +49,3 @@ class ReverseDiffusion(dc.Solver):
     def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
         """One step of the planned weights."""
         return field.posterior(x, row.t).blend(row.keep, row.gain, (row.noise, z), out=row.out), None
-
-
-def _refuse_shift(process: dc.Process, at: dc.Coeffs) -> None:
-    if isinstance(at.shift, Tensor) or at.shift != 0:
-        raise dc.IncompatibleError(
-            f"{type(process).__name__} shifts the mean of its states; reverse-diffusion knows x_t = alpha x_0 + sigma eps only"
-        )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_sde_solvers.span import damping, ends, linear, pure_noise
+from diffcore_sde_solvers.span import damping, linear, pure_noise
 
 
 @dc.component
@@ -34,7 +34,7 @@ class EulerMaruyamaLam(dc.Solver):
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`keep`, `gain`, `noise`: the weights of x_t, x* and z."""
-        t, s = ends(process, grid)
+        t, s = dc.centred_pairs(process, grid)
         exact, h = linear(t, s, self.eta), -damping(t, s).log()
         jump, still = pure_noise(t) | (s.sigma == 0), t.t == s.t
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_sde_solvers.span import ends
 from diffcore_sde_solvers.stochastic_heun import StochasticHeun
 
 
@@ -47,7 +46,7 @@ class ODEAncestral(dc.Solver):
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """The entries of `of` for the steps t -> d; `rise`, `noise`: the weights of x_d and z."""
-        t, s = ends(process, grid)
+        t, s = dc.centred_pairs(process, grid)
         down = self._down(process, t, s)
         inner = self._inner(process, torch.stack([t.t, torch.where(t.t == s.t, t.t, down.t)], 1).flatten(0, 1))
         entries = {key: _odd(value) for key, value in inner.entries.items() if key not in ("noise", "out")}

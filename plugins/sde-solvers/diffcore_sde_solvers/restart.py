@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_sde_solvers.span import ends
 from diffcore_sde_solvers.stochastic_heun import StochasticHeun
 
 JUMP = 0x4A
@@ -90,7 +89,7 @@ class Restart(dc.Solver):
 
     def _stops(self, process: dc.Process, grid: Tensor) -> dict[int, list[tuple[int, Interval]]]:
         """Node -> the intervals that start there, with their numbers."""
-        _, s = ends(process, grid)
+        _, s = dc.centred_pairs(process, grid)
         found: dict[int, list[tuple[int, Interval]]] = {}
         for number, interval in enumerate(self.intervals):
             gap = (s.lam + math.log(interval.low)).abs()

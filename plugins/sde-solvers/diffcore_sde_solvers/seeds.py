@@ -11,7 +11,7 @@ from torch import Tensor
 
 import diffcore as dc
 from diffcore_sde_solvers.path import Path
-from diffcore_sde_solvers.span import any_of, at_lam, damping, ends, linear, pure_noise
+from diffcore_sde_solvers.span import any_of, at_lam, damping, linear, pure_noise
 
 NODES: Mapping[int, tuple[float, ...]] = {1: (), 2: (1 / 2,), 3: (1 / 3, 2 / 3)}
 """Where the stages are, as shares of the step in lam."""
@@ -61,7 +61,7 @@ class SEEDS(dc.Solver):
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """For stage j: `u<j>`, `keep<j>`, `gain<j>`, `e<j>_<i>`, `z<j>_<k>`; the same without a number for x_s."""
-        t, s = ends(process, grid)
+        t, s = dc.centred_pairs(process, grid)
         fine = ~pure_noise(t) & (s.sigma > 0) & (s.t != t.t)
         h = -damping(t, s).log()
         points = [at_lam(process, t.lam + r * h, fine, t) for r in NODES[self.stages]]

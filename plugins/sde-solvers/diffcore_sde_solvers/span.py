@@ -33,19 +33,6 @@ class Linear(NamedTuple):
     noise: Tensor
 
 
-def ends(process: dc.Process, grid: Tensor) -> tuple[dc.Coeffs, dc.Coeffs]:
-    """The coefficients at the start and at the end of every step.
-
-    Raises `IncompatibleError` for a process whose mean moves by a shift, which the formulas leave out.
-    """
-    t, s = process.pairs(grid)
-    if isinstance(t.shift, Tensor) or t.shift != 0:
-        raise dc.IncompatibleError(
-            f"{type(process).__name__} shifts the mean of its states, the reverse SDE here does not; use euler, heun or rk4"
-        )
-    return t, s
-
-
 def damping(t: dc.Coeffs, s: dc.Coeffs) -> Tensor:
     """d = e^-h in [0, 1]; 1 where time stands still."""
     return torch.where(t.t == s.t, 1.0, (s.sigma * t.alpha) / (t.sigma * s.alpha)).clamp_max(1.0)

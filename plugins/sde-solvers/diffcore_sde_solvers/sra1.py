@@ -10,7 +10,7 @@ from torch import Tensor
 
 import diffcore as dc
 from diffcore_sde_solvers.path import Path
-from diffcore_sde_solvers.span import any_of, at_lam, damping, ends, linear
+from diffcore_sde_solvers.span import any_of, at_lam, damping, linear
 
 
 @dc.component
@@ -36,7 +36,7 @@ class SRA1(dc.Solver):
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`u`, `u_keep`, `u_gain`, `u_noise` of the stage (`u_noise`: of I); `keep`, `gain`, `part`, `noise` of x_s."""
-        t, s = ends(process, grid)
+        t, s = dc.centred_pairs(process, grid)
         over, fine, d = linear(t, s, self.eta), (s.sigma > 0) & (s.t != t.t), damping(t, s)
         share = 0.75 + 0.25 * d ** (1 + self.eta)  # p_u / p_s
         u = at_lam(process, s.lam + share.log() / (1 + self.eta), fine, t)

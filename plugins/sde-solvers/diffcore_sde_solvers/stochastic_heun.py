@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_sde_solvers.span import any_of, ends, linear
+from diffcore_sde_solvers.span import any_of, linear
 
 
 @dc.component
@@ -34,7 +34,7 @@ class StochasticHeun(dc.Solver):
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`keep`, `gain`, `noise` of x1; `u`, `half`: where x* is evaluated again and the weight of the difference."""
-        t, s = ends(process, grid)
+        t, s = dc.centred_pairs(process, grid)
         over, fine = linear(t, s, self.eta), s.sigma > 0
         inner = any_of(fine)
         return dc.Plan(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_solvers.steps import damping, ends, exact
+from diffcore_solvers.steps import damping, exact
 
 
 @dc.component
@@ -39,7 +39,7 @@ class DDIM(dc.Solver):
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`keep` = k, `gain` = alpha_s - alpha_t k, `noise` = c."""
-        t, s = ends(process, grid)
+        t, s = dc.centred_pairs(process, grid)
         keep, gain = exact(t, s)
         if self.eta == 0:
             return dc.Plan(t=t, keep=keep, gain=gain)

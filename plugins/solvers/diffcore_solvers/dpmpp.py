@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_solvers.steps import ends, exact
+from diffcore_solvers.steps import exact
 
 
 @dc.component
@@ -29,7 +29,7 @@ class DPMpp2M(dc.Solver):
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`keep`, `now`, `before`: the weights of x_t, m_i and m_(i-1)."""
-        t, s = ends(process, grid)
+        t, s = dc.centred_pairs(process, grid)
         h, (keep, full) = s.lam - t.lam, exact(t, s)
         r = torch.cat([torch.zeros_like(h[:1]), h[1:] / h[:-1]])
         half = torch.where(r.isfinite(), r / 2, 0.0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_solvers.steps import any_of, ends, exact, pure_noise, time_of
+from diffcore_solvers.steps import any_of, exact, pure_noise, time_of
 
 LARGEST_GAMMA = 2**0.5 - 1
 
@@ -41,7 +41,7 @@ class EDMHeun(dc.Solver):
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`t`, `u`: the two times of evaluation; `lift`, `noise`: up to t^; `keep`, `gain`: down to s; `second`: Heun."""
-        t, s = ends(process, grid)
+        t, s = dc.centred_pairs(process, grid)
         hat, lift, noise = self._raise(process, t, s.t < t.t)
         fine = (s.sigma > 0) & ~pure_noise(hat)
         keep, gain = exact(hat, s)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_solvers.steps import ends, pure_noise
+from diffcore_solvers.steps import pure_noise
 
 
 @dc.component
@@ -28,7 +28,7 @@ class EulerMaruyama(dc.Solver):
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`keep`, `gain`, `noise`: the weights of x_t, x* and z."""
-        t, s = ends(process, grid)
+        t, s = dc.centred_pairs(process, grid)
         length, rate = t.t - s.t, -t.dlam
         jump, still = pure_noise(t) | (s.sigma == 0), length == 0
 

@@ -24,19 +24,6 @@ NEAR_DATA = 1e-6
 """The noise level at which the velocity of an entry that rests at clean data is read."""
 
 
-def ends(process: dc.Process, grid: Tensor) -> tuple[dc.Coeffs, dc.Coeffs]:
-    """The coefficients at the start and at the end of every step.
-
-    Raises `IncompatibleError` for a process with a moving mean (`shift`), which these formulas leave out.
-    """
-    t, s = process.pairs(grid)
-    if isinstance(t.shift, Tensor) or t.shift != 0:
-        raise dc.IncompatibleError(
-            f"{type(process).__name__} shifts the mean of its states; use a solver of its velocity (euler, heun, rk4)"
-        )
-    return t, s
-
-
 def decay(t: dc.Coeffs, s: dc.Coeffs) -> Tensor:
     """sigma_s / sigma_t, the weight of x_t."""
     return torch.where(t.t == s.t, 1.0, s.sigma / t.sigma)

@@ -65,9 +65,7 @@ class GammaSDE(dc.Solver):
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`keep`, `gain`, `noise`: the weights of x_t, x* and z."""
-        t, s = process.pairs(grid)
-        if isinstance(t.shift, Tensor) or t.shift != 0:
-            raise dc.IncompatibleError(f"{type(process).__name__} shifts the mean of its states; use a solver of its velocity")
+        t, s = dc.centred_pairs(process, grid)
         damping = self._damping(process, t, s)
         keep = torch.where(t.t == s.t, 1.0, s.sigma / t.sigma * damping)
         gain = s.alpha - t.alpha * keep
