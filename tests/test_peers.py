@@ -1,6 +1,6 @@
-"""The samples of diffusers and k-diffusion from the same start, levels and noise; skipped where they are not installed.
+"""The samples of diffusers, k-diffusion and azula from the same start, levels and noise; skipped where they are not installed.
 
-The network is exact for a Gaussian mixture. Every name that a component declares of these two libraries is tried here with the
+The network is exact for a Gaussian mixture. Every name that a component declares of the first two is tried here with the
 fields declared, and where two implementations differ, the test says why and measures it.
 """
 
@@ -476,3 +476,34 @@ def test_some_settings_of_unipc_of_diffusers_end_in_nan(config):
     assert not stepped(s, levels).isfinite().any()
     spec = {"type": "unipc", "limit": 100.0, **({"prediction": "eps"} if "predict_x0" in config else {"variant": "bh1"})}
     assert largest(ours(REGISTRY.make("solver", spec), levels), ours("{type: exp-adams, points: 3}", levels)) < 0.2
+
+
+AZULA = {"xEAB": "x0", "zEAB": "eps", "vAB": "flow"}
+
+
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize("name", [*AZULA, "zAB"])
+def test_adams_bashforth_of_azula(name, order):
+    """Its four families on equal times of its straight path; vAB is Adams in the velocity and the time of that path."""
+    pytest.importorskip("azula")
+    from azula import noise, sample
+    from azula.denoise import Denoiser, DiracPosterior
+
+    schedule = noise.RectifiedSchedule(alpha_min=1e-2, sigma_min=1e-2)
+
+    class Exact(Denoiser):
+        def __init__(self):
+            super().__init__()
+            self.schedule = schedule
+
+        def forward(self, x, t, **kwargs):
+            alpha, sigma = schedule(t.double())
+            return DiracPosterior(moments(x / alpha, sigma / alpha)[0])
+
+    alpha, sigma = schedule(torch.linspace(1, 0, STEPS + 1, dtype=torch.float64))
+    x, levels = start(float(sigma[0] / alpha[0])), sigma / alpha
+    sampler = getattr(sample, f"{name}Sampler")(Exact(), steps=STEPS, silent=True, dtype=torch.float64, order=order)
+    spec = f"{{type: exp-adams, points: {order}, prediction: {AZULA.get(name)}, limit: 100.0}}"
+    if name == "zAB":
+        spec = f"{{type: deis, degree: {order - 1}, variable: rho, limit: 100.0}}"
+    assert largest(sampler(alpha[0] * x) / alpha[-1], ours(spec, levels)) < 1e-9
