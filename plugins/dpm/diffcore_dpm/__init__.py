@@ -81,7 +81,7 @@ def diffcore_solvers() -> Iterator[dc.Component]:
         aliases=(
             dc.Alias("A1111", "LMS", "degree: 3, variable: rho, limit: 100.0"),
             dc.Alias("A1111", "LMS Karras", "degree: 3, variable: rho, limit: 100.0, grid: {type: karras}"),
-            dc.Alias("azula", "zABSampler", "degree: 2, variable: rho, limit: 100.0"),
+            dc.Alias("azula", "zABSampler", "degree: 1, variable: rho, limit: 100.0"),
             dc.Alias("ComfyUI", "lms", "degree: 3, variable: rho, limit: 100.0"),
             dc.Alias("diffusers", "LMSDiscreteScheduler", "degree: 3, variable: rho, limit: 100.0"),
             dc.Alias("k-diffusion", "sample_lms", "degree: 3, variable: rho, limit: 100.0"),
@@ -92,9 +92,9 @@ def diffcore_solvers() -> Iterator[dc.Component]:
         "diffcore_dpm.exp_adams:ExpAdams",
         "Adams of x0, eps, v or flow, of any order, with corrector (Norsett 1969)",
         aliases=(
-            dc.Alias("azula", "vABSampler", "points: 3, prediction: flow, limit: 100.0, grid: {type: straight}"),
-            dc.Alias("azula", "xEABSampler", "points: 3, limit: 100.0"),
-            dc.Alias("azula", "zEABSampler", "points: 3, prediction: eps, limit: 100.0"),
+            dc.Alias("azula", "vABSampler", "prediction: flow, limit: 100.0, grid: {type: straight}"),
+            dc.Alias("azula", "xEABSampler", "limit: 100.0"),
+            dc.Alias("azula", "zEABSampler", "prediction: eps, limit: 100.0"),
             dc.Alias("diffusers", "DEISMultistepScheduler", "prediction: eps, limit: 100.0"),
         ),
     )
