@@ -30,11 +30,15 @@ from common import HERE, publish, table
 from torch import Tensor
 
 import diffcore as dc
+from diffcore.measuring import reference
+from diffcore.measuring import shown as shown_as_data
 from diffcore.testing.oracles import Mixture
 
 CALLS = (5, 6, 8, 10, 15, 20, 30, 50)
-FINALISTS = 5
-STATES, NETWORK_STATES = 64, 6
+FINALISTS = 10
+STATES, NETWORK_STATES, SAMPLES = 64, 16, 500
+QUALITY = (5, 10, 20)
+"""Numbers of calls at which samples of a trained run are compared with its data."""
 NOISIEST = 1000.0
 """Other libraries begin at this sigma / alpha where a process begins at pure noise."""
 SETTINGS: Mapping[str, Sequence[Mapping[str, Any]]] = {
@@ -73,16 +77,19 @@ GRIDS: Sequence[Mapping[str, Any]] = (
     {"type": "quadratic"},
     {"type": "shifted", "shift": 3.0},
 )
+JUMPING = ("uniform-lam", "karras", "karras 3.0")
+"""Grids of ours that go to min_time and then to 0."""
 PROCESSES = ((2, "vp"), (64, "flow"), (64, "vp"), (2, "edm"))
 HOPELESS = 8.0
 """A pair whose error is so many times its library's best is left out at larger numbers of calls of that problem."""
 
 
 class Problem:
-    """A field, states x at T and where they end; `mean`, `y`, `top`, `low`, `levels` and `calls` are for other libraries."""
+    """A field, states x at T and where they end; `fitted_to`: the field for `auto`; the rest is for other libraries."""
 
     def __init__(self, name: str, field: dc.Field, x: Tensor, goal: Tensor, exact: bool) -> None:
         self.name, self.field, self.x, self.goal, self.exact, self.calls = name, field, x, goal, exact, 0
+        self.fitted_to = field
         process: Any = field.process
         ends = process.coeffs(torch.tensor([process.min_time or 1e-4 * process.T, process.T], dtype=torch.float64))
         self.low, self.top = float(ends.sigma[0] / ends.alpha[0]), min(float(ends.sigma[1] / ends.alpha[1]), NOISIEST)
@@ -144,7 +151,10 @@ def exact(dim: int, name: str, registry: dc.Registry) -> Problem:
     process = registry.make("process", name)
     field = mixture(dim).field(process)
     x = process.prior((dim,), dc.Draw(1, range(STATES))).double()
-    return Problem(f"{dim}-D {name}", field, x, solved(field, x, registry, -10.0, 14.0, 1500).double(), True)
+    problem = Problem(f"{dim}-D {name}", field, x, solved(field, x, registry, -10.0, 14.0, 1500).double(), True)
+    lowest = {"t_min": 1e-6} if name == "vp" else {}  # no network sets a bound here, and the others obey none
+    problem.fitted_to = mixture(dim).field(registry.make("process", name, **lowest))
+    return problem
 
 
 def learned(name: str, field: dc.Field, shape: Sequence[int], registry: dc.Registry) -> Problem:
@@ -168,12 +178,27 @@ def galaxies(registry: dc.Registry) -> Iterator[Problem]:
         yield learned(model, field, (1, 32, 32), registry)
 
 
-def trained(folder: str, registry: dc.Registry) -> Problem:
+def trained(pipeline: dc.Pipeline, registry: dc.Registry) -> Problem:
     """The network of a run, its conditions in turn."""
-    pipeline = dc.Pipeline.load(folder)
     pipeline.net.eval()
     field = pipeline.field(pipeline.conditions(NETWORK_STATES, pipeline.spec.sampling.cond))
-    return learned(Path(folder).name, field, pipeline.source.shape, registry)
+    return learned(pipeline.spec.name, field, pipeline.source.shape, registry)
+
+
+def quality(pipeline: dc.Pipeline, entries: Sequence[Entry], problem: Problem, calls: int) -> dict[str, Any]:
+    """Metrics of samples of every library's sampler of least error, and of data: {library: {metric: {value, spread, floor}}}."""
+    cond = pipeline.conditions(SAMPLES, pipeline.spec.sampling.cond)
+    x = problem.field.process.prior(pipeline.source.shape, dc.Draw(3, range(SAMPLES)))
+    many = Problem(problem.name, pipeline.field(cond), x, x.double(), False)
+    best, found = cell(problem, entries, calls, 0), dict[str, Any]()
+    real, real_cond = reference(pipeline, 2 * SAMPLES)
+    for library, won in best.items():
+        entry = next(e for e in entries if (e.library, e.label, e.grid) == (library, won["sampler"], won["grid"]))
+        samples = shown_as_data(pipeline, entry.ends(many, calls).to(x.dtype))
+        ev = dc.Evaluation(samples=samples, reference=real, cond=cond, reference_cond=real_cond)
+        metrics = (*pipeline.spec.metrics, pipeline.registry.make("metric", "sliced-wasserstein"))
+        found[library] = {k: attrs.asdict(v) for metric in metrics for k, v in metric.measure(ev).items()}
+    return found
 
 
 @attrs.frozen
@@ -220,7 +245,7 @@ def auto(problem: Problem, registry: dc.Registry, calls: int) -> tuple[list[floa
     """Errors of `auto`, fitted on other states, and what it chose."""
     x = problem.field.process.prior(problem.x.shape[1:], dc.Draw(2, range(len(problem.x))))
     solver = registry.make("solver", "auto", nfe=calls, effort=1, calibration=len(x))
-    found = solver.fit(problem.field, x.to(problem.x.dtype))
+    found = solver.fit(problem.fitted_to, x.to(problem.x.dtype))
     return problem.errors(dc.sample(problem.field, solver.fitted(found), problem.x).x), solver.why(found)[0]
 
 
@@ -237,16 +262,19 @@ class Entry:
 
     def measure(self, problem: Problem, calls: int) -> None:
         """Run once."""
-        if self.library == "diffcore":
-            x = ours(problem, self.run, calls)
-        elif calls in self.steps and self.steps[calls] is None:
-            return
-        else:
-            found = fitting(problem, self.run, calls, self.steps.get(calls))
-            self.steps.setdefault(calls, found[1] if found else None)
-            x = found[0] if found else None
+        x = self.ends(problem, calls)
         if x is not None and bool(x.isfinite().all()):
             self.errors[problem.name, calls] = problem.errors(x)
+
+    def ends(self, problem: Problem, calls: int) -> Any:
+        """Where the states of a problem end; None where no number of steps fits into the calls."""
+        if self.library == "diffcore":
+            return ours(problem, self.run, calls)
+        if calls in self.steps and self.steps[calls] is None:
+            return None
+        found = fitting(problem, self.run, calls, self.steps.get(calls))
+        self.steps.setdefault(calls, found[1] if found else None)
+        return found[0] if found else None
 
     def rank(self, problems: Sequence[Problem], calls: int) -> float:
         """Mean logarithm of the errors on some problems."""
@@ -255,19 +283,25 @@ class Entry:
 
 
 def finalists(entries: Sequence[Entry], problems: Sequence[Problem], calls: int) -> Iterator[Entry]:
-    """The best few samplers of every library on the exact problems, each on its best grid there."""
-    best = dict[tuple[str, str], Entry]()
+    """The best few samplers of every library on the exact problems, each on its best grid there.
+
+    Half of ours end with a jump from min_time, where a network's training ends, as nearly all of the others do.
+    """
+    best = dict[tuple[str, str, bool], Entry]()
     for entry in sorted(entries, key=lambda e: e.rank(problems, calls)):
-        best.setdefault((entry.library, entry.label), entry)
+        best.setdefault((entry.library, entry.label, entry.grid in JUMPING), entry)
     for library in dict.fromkeys(e.library for e in entries):
-        yield from [e for e in best.values() if e.library == library][:FINALISTS]
+        ways = (False, True) if library == "diffcore" else (False,)
+        for jumps in ways:
+            yield from [e for (name, _, way), e in best.items() if name == library and way is jumps][: FINALISTS // len(ways)]
 
 
 def hopeless(entries: Sequence[Entry], problem: Problem, calls: int) -> list[Entry]:
     """Those far behind their library's best, or without a result."""
     best = cell(problem, entries, calls, 0)
     known = [(e, e.errors.get((problem.name, calls), [math.inf])[0]) for e in entries]
-    return [e for e, error in known if calls >= 8 and e.library in best and error > HOPELESS * best[e.library]["error"]]
+    behind = [e for e, error in known if calls >= 8 and e.library in best and error > HOPELESS * best[e.library]["error"]]
+    return [e for e in behind if (e.library, e.grid in JUMPING) != ("diffcore", True)]
 
 
 def cell(problem: Problem, entries: Sequence[Entry], calls: int, measure: int) -> dict[str, Any]:
@@ -288,7 +322,8 @@ def measured(options: argparse.Namespace, registry: dc.Registry) -> Iterator[dic
     done, results = list[Problem](), dict[str, Any]()
     problems = [exact(*p, registry) for p in PROCESSES[: options.problems]]
     problems += [*galaxies(registry)] if options.networks else []
-    problems += [trained(options.run, registry)] if options.run else []
+    pipeline = dc.Pipeline.load(options.run) if options.run else None
+    problems += [trained(pipeline, registry)] if pipeline else []
     for problem in problems:
         began = time.process_time()
         rows, dropped = results.setdefault(problem.name, dict[str, Any]()), list[Entry]()
@@ -301,6 +336,8 @@ def measured(options: argparse.Namespace, registry: dc.Registry) -> Iterator[dic
             if has_auto and (problem.exact or calls in options.auto):
                 errors, chosen = auto(problem, registry, calls)
                 rows[str(calls)]["auto"] = {"median": errors[0], "rms": errors[1], "chosen": chosen}
+            if pipeline and problem.name == pipeline.spec.name and calls in QUALITY:
+                rows[str(calls)]["quality"] = quality(pipeline, entries, problem, calls)
         if problem.exact:
             done.append(problem)
         print(f"{problem.name}: {time.process_time() - began:.0f} s", file=sys.stderr, flush=True)
@@ -330,7 +367,18 @@ def report(results: Mapping[str, Any]) -> str:
     for name, rows in results.items():
         for measure in ("median", "rms"):
             parts.append(f"**{name}**, {measure} over states:\n\n" + table(header, list(rows_of(rows, measure))))
+        if any("quality" in row for row in rows.values()):
+            parts.append(f"**{name}**, {SAMPLES} samples of each sampler of least median error:\n\n" + _judged(rows))
     return "\n\n".join(parts)
+
+
+def _judged(rows: Mapping[str, Any]) -> str:
+    """Calls, library, and every metric with its spread over blocks of samples and its floor."""
+    known = [(calls, library, found) for calls, row in rows.items() for library, found in row.get("quality", {}).items()]
+    names = list(known[0][2])
+    floors = [f"{name} (floor {known[0][2][name]['floor'] or 0:.3g})" for name in names]
+    told = lambda m: f"{m['value']:.3g} +- {m['spread']:.1g}" if m["spread"] else f"{m['value']:.3g}"  # noqa: E731
+    return table(["calls", "library", *floors], [[calls, library, *(told(f[n]) for n in names)] for calls, library, f in known])
 
 
 def picture(results: Mapping[str, Any], path: Path) -> None:
@@ -340,8 +388,12 @@ def picture(results: Mapping[str, Any], path: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(results), figsize=(3.4 * len(results), 3.4), squeeze=False, layout="constrained")
-    for ax, (name, rows) in zip(axes[0], results.items(), strict=True):
+    across = min(len(results), 4)
+    size = (3.4 * across, 3.4 * -(-len(results) // across))
+    figure, axes = plt.subplots(-(-len(results) // across), across, figsize=size, squeeze=False, layout="constrained")
+    for ax in axes.flat[len(results) :]:
+        ax.remove()
+    for ax, (name, rows) in zip(axes.flat, results.items(), strict=False):
         calls = [int(c) for c in rows]
         for library in dict.fromkeys(k for row in rows.values() for k in row["median"]):
             line = [row["median"].get(library, {"error": math.nan})["error"] for row in rows.values()]
@@ -363,7 +415,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, nargs="+", default=CALLS, help="numbers of calls of the network")
     parser.add_argument("--problems", type=int, default=len(PROCESSES), help="how many of the exact problems")
     parser.add_argument(
-        "--auto", type=int, nargs="*", default=(10,), help="numbers of calls at which `auto` is fitted to networks"
+        "--auto", type=int, nargs="*", default=QUALITY, help="numbers of calls at which `auto` is fitted to networks"
     )
     parser.add_argument("--no-networks", dest="networks", action="store_false", help="exact problems only")
     parser.add_argument("--write", action="store_true", help="store the result in results/ and README.md")
