@@ -48,9 +48,10 @@ def solvers(pipeline: Pipeline) -> list[tuple[Solver, int | None]]:
 def measure(pipeline: Pipeline, solver: Solver, progress: Progress | None = None) -> tuple[Row, Samples]:
     """One row of the table, every metric on samples of one solver, and the samples."""
     plan, registry = pipeline.spec.evaluation, pipeline.registry
+    real = reference(pipeline, 2 * plan.n)  # first, so that missing data costs no sampling
     made = pipeline.sample(plan.n, plan.seed, solver=solver, batch=plan.batch, progress=progress)
     measured: dict[str, Measured] = {}
-    ev = _evaluation(pipeline, made)
+    ev = _evaluation(pipeline, made, *real)
     for metric in pipeline.spec.metrics:
         for name, value in metric.measure(ev).items():
             measured[f"{name} ({label(registry, metric)})" if name in measured else name] = value
@@ -67,8 +68,7 @@ def measure(pipeline: Pipeline, solver: Solver, progress: Progress | None = None
     return row, made
 
 
-def _evaluation(pipeline: Pipeline, made: Samples) -> Evaluation:
-    real, cond = reference(pipeline, 2 * pipeline.spec.evaluation.n)
+def _evaluation(pipeline: Pipeline, made: Samples, real: Any, cond: Mapping[str, Tensor]) -> Evaluation:
     return Evaluation(
         samples=tree_map(lambda leaf: leaf.cpu(), shown(pipeline, made.x)),
         reference=real,

@@ -428,6 +428,7 @@ def test_a_trained_run_samples_without_its_data(tmp_path, registry, monkeypatch)
     loaded = dc.Pipeline.load(tmp_path, registry=registry)
     assert torch.equal(loaded.sample(4, 0).x, want)
     assert loaded.source.classes == pipeline.source.classes
+    monkeypatch.setattr(dc.Pipeline, "sample", lambda *args, **more: pytest.fail("sampled before the data was asked for"))
     with pytest.raises(dc.DataError, match="fetch it"):
         loaded.evaluate()
     with pytest.raises(dc.DataError, match="fetch it"):

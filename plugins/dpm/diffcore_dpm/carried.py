@@ -10,8 +10,8 @@ from torch import Tensor
 
 import diffcore as dc
 from diffcore_dpm.curves import Curves
-from diffcore_dpm.multistep import TAIL, history
-from diffcore_dpm.span import lagrange, levels
+from diffcore_dpm.multistep import TAIL, history, later
+from diffcore_dpm.span import lagrange, positions
 from diffcore_dpm.transport import FLOOR, Way, ways
 
 HEAD = ("c0", "c1", "c2", "c3")
@@ -25,7 +25,7 @@ def entries(t: dc.Coeffs, s: dc.Coeffs, curves: Curves, points: int, limit: floa
     way = ways(t, s, curves, points + corrector)
     if curves.event:
         way = Way(*(v.unsqueeze(-1 - len(curves.event)) for v in way))
-    level = levels(t, s)
+    level = positions(t, s)
     nodes, active = history(torch.where(level < FLOOR, -torch.inf, level), points - 1, limit)
     like = way.keep
     alpha, nodes, active = _lift(s.alpha, like), [_lift(u, like) for u in nodes], [_lift(on, like) for on in active]
@@ -66,11 +66,6 @@ def _carried(way: Way, count: int) -> list[Carried]:
         e, d = later(way.grow * e), later(way.grow * (d + way.push))
         found.append((e, d))
     return found
-
-
-def later(values: Tensor) -> Tensor:
-    """Row i holds what belongs to step i - 1; the first row holds 0."""
-    return torch.cat([torch.zeros_like(values[:1]), values[:-1]])
 
 
 def _lift(value: Tensor, like: Tensor) -> Tensor:

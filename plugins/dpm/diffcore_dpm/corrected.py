@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_dpm.multistep import TAIL, Multistep, history, tail
+from diffcore_dpm.multistep import TAIL, Multistep, history, later, tail
 from diffcore_dpm.span import Reading, Span, Weights, divisible, positions, span, value, weigh
 
 HEAD = ("c0", "c1", "c2", "c3", "c4", "c5")
@@ -67,7 +67,7 @@ class Corrected(Multistep):
         w = weigh(over, [ahead, *nodes], inside, self.fractions(over, inside, self.points + 1))
         first = over.full - sum(w.tail)
         row = [w.tail[0], *(torch.where(on, v, 0.0) for v in (first, *w.tail[1:]))]
-        weights = [_later(torch.where(on, over.pull, 0.0)), *map(_later, row)]
+        weights = [later(torch.where(on, over.pull, 0.0)), *map(later, row)]
         return {"own": (weights[0] == 0).double(), **dict(zip(("back", *HEAD), weights, strict=False))}
 
     def init(self, x: dc.State) -> tuple[dc.State, ...]:
@@ -88,11 +88,6 @@ class Corrected(Multistep):
         """The next state from the corrected one."""
         terms = ((getattr(row, name), g) for name, g in zip(("base", *TAIL), (x, *past), strict=False))
         return p.blend(row.keep, row.gain, *terms)
-
-
-def _later(values: Tensor) -> Tensor:
-    """Row i holds what belongs to step i - 1; the first row holds 0."""
-    return torch.cat([torch.zeros_like(values[:1]), values[:-1]])
 
 
 def _from_corrected(over: Span, w: Weights, corrected: Tensor) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import diffcore as dc
 from diffcore_dpm.multistep import Multistep, history, tail
-from diffcore_dpm.span import levels, span, weigh
+from diffcore_dpm.span import positions, span, weigh
 
 
 @dc.component
@@ -44,5 +44,5 @@ class DPMpp2MSDE(Multistep):
         over = span(t, s, eta=self.eta)
         one, line = over.moments(2)
         moments = one, torch.full_like(line, 0.5) if self.variant == "midpoint" else line
-        w = weigh(over, *history(levels(t, s), 1, self.limit), moments)
+        w = weigh(over, *history(positions(t, s), 1, self.limit), moments)
         return dc.Plan(t=t, keep=w.keep, gain=w.gain, **tail(w.tail), noise=over.noise if self.eta else None)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import diffcore as dc
 from diffcore_dpm.multistep import Multistep, history, tail
-from diffcore_dpm.span import levels, span, weigh
+from diffcore_dpm.span import positions, span, weigh
 
 
 @dc.component
@@ -41,5 +41,5 @@ class DPMpp3M(Multistep):
         over = span(t, s)
         one, line, square = over.moments(3)
         moments = one, line, square / 2 if self.compat else square
-        w = weigh(over, *history(levels(t, s), 2, self.limit), moments)
+        w = weigh(over, *history(positions(t, s), 2, self.limit), moments)
         return dc.Plan(t=t, keep=w.keep, gain=w.gain, **tail(w.tail))

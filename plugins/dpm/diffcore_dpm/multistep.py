@@ -40,6 +40,11 @@ def _before(values: Tensor, j: int, steps: int) -> Tensor:
     return torch.cat([missing, values[: max(steps - j, 0)]])
 
 
+def later(values: Tensor) -> Tensor:
+    """Row i holds what belongs to step i - 1; the first row holds 0."""
+    return torch.cat([torch.zeros_like(values[:1]), values[:-1]])
+
+
 @dc.component
 class Multistep(dc.Solver):
     """x_s = keep x_t + gain x*(x_t) + sum_j w_j f_(i-j) + noise z: one evaluation a step, weights from the plan.

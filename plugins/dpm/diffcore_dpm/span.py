@@ -85,11 +85,6 @@ def _plain(t: dc.Coeffs, s: dc.Coeffs, reading: Reading) -> Span:
     return Span(keep, gain, full, torch.zeros_like(full), still_x, still_m, torch.zeros_like(full), pull)
 
 
-def levels(t: dc.Coeffs, s: dc.Coeffs) -> Tensor:
-    """lam at all nodes of the grid, [N + 1, ...]."""
-    return torch.cat([t.lam, s.lam[-1:]])
-
-
 def position(c: dc.Coeffs, reading: Reading) -> Tensor:
     """What the polynomial is a polynomial of."""
     if reading == "v":
@@ -104,8 +99,8 @@ def level_at(place: Tensor, reading: Reading) -> Tensor:
     return -torch.logit(place) if reading == "flow" else place
 
 
-def positions(t: dc.Coeffs, s: dc.Coeffs, reading: Reading) -> Tensor:
-    """The positions of all nodes of the grid, [N + 1, ...]."""
+def positions(t: dc.Coeffs, s: dc.Coeffs, reading: Reading = "x0") -> Tensor:
+    """The positions of all nodes of the grid, [N + 1, ...]; lam unless another reading is named."""
     return torch.cat([position(t, reading), position(s.at(slice(-1, None)), reading)])
 
 
