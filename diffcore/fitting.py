@@ -29,8 +29,8 @@ def problems(spec: Spec, registry: Registry, provides: frozenset[str], classes: 
             yield "prediction", f"{name} needs prediction {' or '.join(part.predictions)}, not '{spec.prediction}'"
         if (part is not spec.loss or spec.loss.second_time) and not spec.network.takes_second_time:
             yield "network", f"{name} needs a network with a second time; set network.second_time: true"
-    if not classes:
-        yield from _without_classes(spec, registry)
+    yield from _without_classes(spec, registry) if not classes else _untrained(spec, registry)
+    yield from _twice(spec, registry)
 
 
 def _without_classes(spec: Spec, registry: Registry) -> Iterator[Problem]:
@@ -45,6 +45,29 @@ def _without_classes(spec: Spec, registry: Registry) -> Iterator[Problem]:
             yield f"guidance.{i}", f"{_name(registry, guidance)} guides towards a condition, {data} has none; {hint}"
 
 
+def _untrained(spec: Spec, registry: Registry) -> Iterator[Problem]:
+    """Guidance that compares with the field without a condition, where the loss trains none."""
+    if spec.loss.drops:
+        return
+    loss = _name(registry, spec.loss)
+    can = any(field.name == "drop" for field in attrs.fields(type(spec.loss)))
+    why = f"{loss} has drop: 0; set loss.drop: 0.1" if can else f"{loss} never drops it; take a loss with a field 'drop'"
+    for i, guidance in enumerate(spec.guidance):
+        if "null" in guidance.needs:
+            yield (
+                f"guidance.{i}",
+                f"{_name(registry, guidance)} needs a network also trained without its condition; {why}",
+            )
+
+
+def _twice(spec: Spec, registry: Registry) -> Iterator[Problem]:
+    """Guidance towards the condition, of one kind and not limited in time, that guides what it has guided already."""
+    towards = [registry.id_of(type(g)) if "null" in g.needs and not hasattr(g, "guidance") else "" for g in spec.guidance]
+    for i, id in enumerate(towards):
+        if id and id in towards[:i]:
+            yield f"guidance.{i}", f"guidance '{id}' is there twice, and would guide what is guided already; leave one out"
+
+
 def _consumers(spec: Spec) -> Iterator[tuple[str, Base]]:
     """Everything that may require capabilities, by path."""
     solvers = {"solver": spec.solver, **{f"evaluation.solvers.{i}": s for i, s in enumerate(spec.evaluation.solvers)}}
@@ -57,6 +80,8 @@ def _consumers(spec: Spec) -> Iterator[tuple[str, Base]]:
         yield "flow_map", spec.flow_map
     for i, guidance in enumerate(spec.guidance):
         yield f"guidance.{i}", guidance
+    for i, metric in enumerate(spec.metrics):
+        yield f"metrics.{i}", metric
 
 
 def _lacks(spec: Spec, registry: Registry, part: Base, missing: frozenset[str], provides: frozenset[str]) -> str:

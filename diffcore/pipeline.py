@@ -13,7 +13,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from diffcore import checkpoint, distributed, measuring, resuming, weights
+from diffcore import checkpoint, distributed, foresight, measuring, resuming, weights
 from diffcore.data import Loader, Source
 from diffcore.errors import CheckpointError, IncompatibleError, SpecError
 from diffcore.fields import Denoiser, Field
@@ -122,7 +122,8 @@ class Pipeline:
             self.process: Any = spec.process.build()
         if isinstance(self.process, nn.Module):
             self.process.to(self.device)
-        self.net = self._checked_network()
+        self.net = self._checked_network(foresee=known is None)
+        self.notes: tuple[str, ...] = tuple(foresight.notes(self)) if known is None else ()
         self.denoiser = Denoiser(
             self.net, spec.prediction, process=cast(Process, self.process), sigma_data=spec.sigma_data, precondition=True
         )
@@ -152,8 +153,11 @@ class Pipeline:
             other = {} if outputs == shape else {"outputs": outputs}
             return self.spec.network.build(shape, classes, **other).to(self.device)
 
-    def _checked_network(self) -> nn.Module:
-        """The network of a spec whose parts fit together. Raises `UnfitError` with everything that does not fit."""
+    def _checked_network(self, foresee: bool) -> nn.Module:
+        """The network of a spec whose parts fit together. Raises `UnfitError` with everything that does not fit.
+
+        foresee: also everything that could not be trained or measured later.
+        """
         spec = self.spec
         made: list[nn.Module] = []
         found = list(problems(spec, self.registry, self.process.provides, self.source.classes))
@@ -171,6 +175,8 @@ class Pipeline:
             found.append(("sampling.mode", "'graph' needs a CUDA device, and this run is on another; choose compile or eager"))
         if spec.evaluation.calls and not spec.evaluation.solvers:
             found.append(("evaluation.calls", "budgets are for evaluation.solvers, and none is named; name some or leave it out"))
+        if foresee:
+            found.extend(foresight.problems(self))
         if found:
             raise UnfitError(found)
         return made[0]

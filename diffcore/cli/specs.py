@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from diffcore.cli.group import command, json_option, set_option
 from diffcore.cli.output import number, print_json, print_table
 from diffcore.errors import DiffcoreError
 from diffcore.registry import Registry
+
+if TYPE_CHECKING:
+    from diffcore.pipeline import Pipeline
 
 
 @command("check")
@@ -23,18 +26,19 @@ def check(spec: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Name every fault of SPEC at once, with file, line and column; then whether its parts fit together."""
     registry = Registry.load()
     if not as_json:
-        assemble_checked(registry, spec, overrides)
+        for note in assemble_checked(registry, spec, overrides).notes:
+            click.echo(f"note: {note}", err=True)
         click.echo(f"{spec} is sound")
         return
     try:
-        assemble_checked(registry, spec, overrides)
+        pipeline = assemble_checked(registry, spec, overrides)
     except DiffcoreError as error:
-        print_json({"ok": False, "faults": _faults(spec, error)})
+        print_json({"ok": False, "faults": _faults(spec, error), "notes": []})
         click.get_current_context().exit(error.exit_code)
-    print_json({"ok": True, "faults": []})
+    print_json({"ok": True, "faults": [], "notes": list(pipeline.notes)})
 
 
-def assemble_checked(registry: Registry, spec: str, overrides: tuple[str, ...]) -> Any:
+def assemble_checked(registry: Registry, spec: str, overrides: tuple[str, ...]) -> Pipeline:
     """The assembled pipeline; what can be found without torch is found before it is imported."""
     from diffcore.specs import refuse_unknown
 
@@ -62,6 +66,8 @@ def explain(spec: str, overrides: tuple[str, ...], origin: bool, targets: bool, 
     """What SPEC assembles to: its parts, its final time grid, and its cost in network calls."""
     registry = Registry.load()
     pipeline = assemble_checked(registry, spec, overrides)
+    for note in pipeline.notes:
+        click.echo(f"note: {note}", err=True)
     from diffcore.explaining import explain as explain_pipeline
     from diffcore.laboratory import targets_table
 
