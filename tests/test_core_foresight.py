@@ -177,6 +177,9 @@ def test_notes_are_printed_by_check_and_train(tmp_path, monkeypatch):
         found = CliRunner().invoke(main, command)
         assert found.exit_code == 0, found.output
         assert "note: data: as the network sees it" in found.stderr
+    (tmp_path / "runs").write_text("a file")
+    assert "note: name: runs" in CliRunner().invoke(main, ["check", "a.yaml"]).stderr
+    (tmp_path / "runs").unlink()
     told = json.loads(CliRunner().invoke(main, ["check", "a.yaml", "--json"]).stdout)
     assert told["ok"]
     assert len(told["notes"]) == 1

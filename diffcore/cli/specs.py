@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +12,7 @@ import click
 from diffcore.cli.catalogue import kind_of
 from diffcore.cli.group import command, json_option, set_option
 from diffcore.cli.output import number, print_json, print_table
-from diffcore.errors import DiffcoreError
+from diffcore.errors import DiffcoreError, SpecError
 from diffcore.registry import Registry
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def check(spec: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Name every fault of SPEC at once, with file, line and column; then whether its parts fit together."""
     registry = Registry.load()
     if not as_json:
-        for note in assemble_checked(registry, spec, overrides).notes:
+        for note in _notes(assemble_checked(registry, spec, overrides)):
             click.echo(f"note: {note}", err=True)
         click.echo(f"{spec} is sound")
         return
@@ -35,7 +36,18 @@ def check(spec: str, overrides: tuple[str, ...], as_json: bool) -> None:
     except DiffcoreError as error:
         print_json({"ok": False, "faults": _faults(spec, error), "notes": []})
         click.get_current_context().exit(error.exit_code)
-    print_json({"ok": True, "faults": [], "notes": list(pipeline.notes)})
+    print_json({"ok": True, "faults": [], "notes": _notes(pipeline)})
+
+
+def _notes(pipeline: Pipeline) -> list[str]:
+    """What is worth saying of a sound spec, and whether its run has a place here."""
+    from diffcore.record import place
+
+    try:
+        place(None, Path("runs") / pipeline.spec.name, folder=True)
+    except SpecError as error:
+        return [*pipeline.notes, f"name: {str(error).removeprefix('--out ')}, or give run and train another --out"]
+    return list(pipeline.notes)
 
 
 def assemble_checked(registry: Registry, spec: str, overrides: tuple[str, ...]) -> Pipeline:
