@@ -162,7 +162,7 @@ def read_npy(file: BinaryIO, size: int, what: str) -> np.ndarray[Any, Any]:
         raise DataError(f"{what} is damaged: its header declares {count:.4g} numbers where {amount(there)} are")
     require_memory(count * dtype.itemsize, what)
     flat = np.empty(count, dtype)
-    _fill(file, memoryview(flat).cast("B") if count else memoryview(b""), what)
+    _fill(file, flat.view(np.uint8), what)
     array = flat.reshape(shape, order="F" if fortran else "C")
     return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
 
@@ -180,12 +180,12 @@ def _npy_header(file: BinaryIO, what: str) -> tuple[tuple[int, ...], bool, np.dt
         raise DataError(f"{what} is damaged: its header is none of an array ({type(error).__name__})") from error
 
 
-def _fill(file: BinaryIO, into: memoryview, what: str) -> None:
+def _fill(file: BinaryIO, into: np.ndarray[Any, Any], what: str) -> None:
     for at in range(0, len(into), CHUNK):
         part = file.read(min(CHUNK, len(into) - at))
         if len(part) != min(CHUNK, len(into) - at):
             raise DataError(f"{what} is damaged: it ends after {at + len(part)} of {len(into)} bytes")
-        into[at : at + len(part)] = part
+        into[at : at + len(part)] = memoryview(part)
 
 
 def tensor_names(path: Path) -> list[str]:

@@ -56,12 +56,12 @@ class Standard(nn.Module):
         """What the network makes as raw values."""
         return x * (self.std.to(x) / DEVIATION) + self.mean.to(x)
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
-        """Take the shape of the moments that are loaded."""
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """The moments of another run, of whatever shape."""
         for name in ("mean", "std"):
-            if f"{prefix}{name}" in state_dict:
-                setattr(self, name, getattr(self, name).new_zeros(state_dict[f"{prefix}{name}"].shape))
-        super()._load_from_state_dict(state_dict, prefix, *rest)  # pyright: ignore[reportArgumentType]
+            if name in state_dict:
+                setattr(self, name, getattr(self, name).new_zeros(state_dict[name].shape))
+        return super().load_state_dict(state_dict, strict, assign)
 
 
 def _average(parts: Parts, f: Callable[[Tensor], Tensor]) -> Tensor:
