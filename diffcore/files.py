@@ -159,7 +159,7 @@ def read_npy(file: BinaryIO, size: int, what: str) -> np.ndarray[Any, Any]:
     if dtype.kind not in NUMBERS:
         raise DataError(f"{what} holds {shown(str(dtype))}; expected an array of numbers")
     if min(shape, default=0) < 0 or count * dtype.itemsize > there:
-        raise DataError(f"{what} is damaged: its header declares {count:.4g} numbers where {amount(there)} are")
+        raise DataError(f"{what} is damaged: its header declares {dtype} {shown(str(shape), 60)} where {amount(there)} are")
     require_memory(count * dtype.itemsize, what)
     flat = np.empty(count, dtype)
     _fill(file, flat.view(np.uint8), what)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,7 +44,9 @@ class TextFile(dc.Data):
         file = dc.user_file(self.path)
         text = read(file)
         if self.alphabet is None:
-            return windows(torch.frombuffer(bytearray(text, "utf-8"), dtype=torch.uint8), self.length, self.split, str(file))
+            return windows(
+                torch.from_numpy(np.frombuffer(bytearray(text, "utf-8"), np.uint8)), self.length, self.split, str(file)
+            )
         try:
             return windows(to_tokens(text, self.alphabet), self.length, self.split, str(file))
         except dc.DataError as error:
