@@ -115,7 +115,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _among(found: _Found) -> str:
-    return f" among its {sum(found.others.values())} files ({_counts(found)})" if found.others else ""
+    count = sum(found.others.values())
+    return f" among its {_number(count, 'file', 'files')} ({_counts(found)})" if count else ""
 
 
 def _counts(found: _Found) -> str:
@@ -125,11 +126,20 @@ def _counts(found: _Found) -> str:
 def _say(root: Path, found: _Found) -> None:
     """One note on what is left out."""
     if left := list(_left_out(found)):
-        dc.note(f"{root}: {sum(map(len, found.pictures.values()))} pictures are read; left out: {'; '.join(left)}")
+        count = sum(map(len, found.pictures.values()))
+        dc.note(f"{root}: {_number(count, 'picture is', 'pictures are')} read; left out: {'; '.join(left)}")
 
 
 def _left_out(found: _Found) -> Iterator[str]:
-    if found.others:
-        yield f"{sum(found.others.values())} files that are no pictures ({_counts(found)})"
-    if found.empty:
-        yield f"{len(found.empty)} folders without a picture, which are no classes ({_listed(found.empty)})"
+    files, folders = sum(found.others.values()), len(found.empty)
+    if files:
+        yield f"{_number(files, 'file that is no picture', 'files that are no pictures')} ({_counts(found)})"
+    if folders:
+        counted = _number(
+            folders, "folder without a picture, which is no class", "folders without a picture, which are no classes"
+        )
+        yield f"{counted} ({_listed(found.empty)})"
+
+
+def _number(count: int, one: str, more: str) -> str:
+    return f"{count} {one if count == 1 else more}"

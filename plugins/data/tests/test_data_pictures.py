@@ -343,10 +343,10 @@ def test_debris_is_no_class_and_no_word(tmp_path: Path, debris: str):
 @pytest.mark.parametrize(
     ("names", "says"),
     [
-        (["a/0.png", "b/1.png", "empty/"], r"1 folders without a picture, which are no classes \(empty\)"),
+        (["a/0.png", "b/1.png", "empty/"], r"1 folder without a picture, which is no class \(empty\)"),
         (
             ["a/0.png", "b/1.png", "b/notes.txt", "c/x.svg"],
-            r"2 files that are no pictures \(1 .txt, 1 .svg\); 1 folders .* \(c\)",
+            r"2 files that are no pictures \(1 .txt, 1 .svg\); 1 folder .* \(c\)",
         ),
         (
             ["0.png", "1.png", "labels.csv", "x.csv", "README"],
