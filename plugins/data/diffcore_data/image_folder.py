@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -28,8 +29,9 @@ class ImageFolder(dc.Data):
     folders and those without pictures are none. What is left out is counted in a note.
 
     Pictures are turned as their file says. Transparent ones are composed on `background`, x = a c + (1 - a) b for opacity a,
-    unless their opacity is kept as a fourth channel (`colour: rgba`). Of several frames the first is read. Grey pictures of more
-    than 8 bits keep all levels: declare what they span as `range`, for instance {lo: 0, hi: 4095}.
+    unless their opacity is kept as a fourth channel (`colour: rgba`). Of several frames the first is read, and colour profiles
+    are not applied: a note counts both. Grey pictures of more than 8 bits keep all levels: declare what they span as `range`,
+    for instance {lo: 0, hi: 4095}.
     """
 
     source: ClassVar[str] = "your own files; x_model = 2 (x - lo) / (hi - lo) - 1"
@@ -76,14 +78,15 @@ def read_all(files: Sequence[Path], colour: Colour, background: Sequence[int]) -
     first = pictures.read(files[0], colour, background)
     dc.require_memory(len(files) * first.pixels.nbytes, f"{len(files)} pictures like {files[0]}")
     x = np.empty((len(files), *first.pixels.shape), first.pixels.dtype)
-    framed = 0
+    left = Counter[str]()
     for i, file in enumerate(files):
         picture = pictures.read(file, colour, background) if i else first
         _check_like(picture, first, file, files[0])
         x[i] = picture.pixels
-        framed += picture.more_frames
-    if framed:
-        dc.note(f"pictures of several frames: {framed} of {len(files)}, of each of which the first frame is read")
+        left.update(picture.left_out)
+    if left:
+        told = ", ".join(f"{what} ({count})" for what, count in sorted(left.items()))
+        dc.note(f"{files[0]} and the {len(files) - 1} after it: left out, with the number of files: {told}")
     return x
 
 

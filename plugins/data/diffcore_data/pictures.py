@@ -12,7 +12,7 @@ from typing import Literal
 
 import attrs
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 import diffcore as dc
 
@@ -23,15 +23,17 @@ DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 """Modes of one channel of more than 8 bits."""
 EXACT = 2**24
 """Up to here float32 holds every integer."""
+FRAMES, PROFILE = "further frames", "a colour profile that is not sRGB"
+"""What of a file may be left out."""
 MODES = {"rgb": "RGB", "grey": "L", "rgba": "RGBA"}
 
 
 @attrs.frozen
 class Picture:
-    """Pixels (C, H, W), uint8 or (of more than 8 bits) float32, and whether the file holds more frames than this one."""
+    """Pixels (C, H, W), uint8 or (of more than 8 bits) float32, and what of the file is left out."""
 
     pixels: np.ndarray
-    more_frames: bool
+    left_out: frozenset[str]
 
 
 @cache
@@ -59,12 +61,22 @@ def read(file: Path, colour: Colour, background: Sequence[int]) -> Picture:
         with _opened(content) as image:
             _refuse_oversize(image, file)
             _refuse_lost_depth(image, content, file)
-            more = bool(getattr(image, "is_animated", False))
-            return Picture(_arranged(ImageOps.exif_transpose(image), colour, background, file), more)
+            left = {FRAMES: getattr(image, "is_animated", False), PROFILE: _is_foreign(image.info.get("icc_profile"))}
+            pixels = _arranged(ImageOps.exif_transpose(image), colour, background, file)
+            return Picture(pixels, frozenset(what for what, there in left.items() if there))
 
 
 def _opened(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content), formats=_openers())
+
+
+def _is_foreign(profile: bytes | None) -> bool:
+    if not profile:
+        return False
+    try:
+        return "srgb" not in ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile))).lower()
+    except Exception:
+        return True
 
 
 def _refuse_oversize(image: Image.Image, file: Path) -> None:
@@ -82,6 +94,7 @@ def _arranged(image: Image.Image, colour: Colour, background: Sequence[int], fil
     if colour != "rgba" and image.has_transparency_data:
         ground = Image.new("RGBA", image.size, (*background, 255))
         image = Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
+    image = image.convert("RGB") if image.mode == "LAB" else image  # from which Pillow converts no further
     return np.atleast_3d(np.asarray(image.convert(MODES[colour]))).transpose(2, 0, 1)
 
 

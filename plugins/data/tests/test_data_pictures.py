@@ -15,7 +15,7 @@ import pytest
 import torch
 from diffcore_data import pictures
 from diffcore_data.image_folder import ImageFolder, read_all
-from PIL import Image, features
+from PIL import Image, ImageCms, features
 
 import diffcore as dc
 
@@ -148,6 +148,17 @@ def test_every_mode_of_png(tmp_path: Path, mode: str):
     np.testing.assert_allclose(read(tmp_path / "a.png").transpose(1, 2, 0), expected, atol=1)
 
 
+@pytest.mark.parametrize("colour", ["rgb", "grey", "rgba"])
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "LAB"])
+def test_other_colour_models_are_converted(tmp_path: Path, mode: str, colour: pictures.Colour):
+    """A grey of lightness 50 is about 119 in sRGB, and 128 of the linear models."""
+    grey = {"CMYK": (0, 0, 0, 127), "YCbCr": (128, 128, 128), "LAB": (128, 128, 128)}[mode]
+    Image.new(mode, (4, 4), grey).save(tmp_path / "a.tif")
+    found = read(tmp_path / "a.tif", colour)
+    assert len(found) == {"rgb": 3, "grey": 1, "rgba": 4}[colour]
+    np.testing.assert_allclose(found[:3], 119 if mode == "LAB" else 128, atol=3)
+
+
 def test_printing_colours(tmp_path: Path):
     image, expected = cyan_and_so_on()
     image.save(tmp_path / "a.tif")
@@ -276,9 +287,22 @@ def test_further_frames_are_counted(tmp_path: Path):
     frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
     frames[0].save(tmp_path / "b.tif", save_all=True, append_images=frames[1:])
     frames[0].save(tmp_path / "c.png")
-    with pytest.warns(dc.DataWarning, match="pictures of several frames: 2 of 3"):
+    with pytest.warns(
+        dc.DataWarning, match=r"a.png and the 2 after it: left out, with the number of files: further frames \(2\)$"
+    ):
         source = ImageFolder(path=str(tmp_path)).open()
     np.testing.assert_array_equal(source.x.numpy(), np.stack([PIXELS[0].transpose(2, 0, 1)] * 3))
+
+
+def test_colour_profiles_are_counted(tmp_path: Path):
+    for name, profile in (("a", "sRGB"), ("b", "LAB"), ("c", None)):
+        PICTURE.save(
+            tmp_path / f"{name}.png", icc_profile=profile and ImageCms.ImageCmsProfile(ImageCms.createProfile(profile)).tobytes()
+        )
+    (tmp_path / "d.png").write_bytes((tmp_path / "a.png").read_bytes())
+    with pytest.warns(dc.DataWarning, match=r"a.png and the 3 after it: .*: a colour profile that is not sRGB \(1\)$"):
+        source = ImageFolder(path=str(tmp_path)).open()
+    np.testing.assert_array_equal(source.x.numpy(), np.stack([PIXELS[0].transpose(2, 0, 1)] * 4))
 
 
 def test_a_picture_larger_than_memory_is_refused_by_its_header(tmp_path: Path):
