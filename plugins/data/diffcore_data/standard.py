@@ -50,11 +50,18 @@ class Standard(nn.Module):
 
     def encode(self, raw: Tensor) -> Tensor:
         """Raw values as the network sees them."""
-        return (raw - self.mean.to(raw)) * (DEVIATION / self.std.to(raw))
+        mean, std = self._moments(raw)
+        return (raw - mean) * (DEVIATION / std)
 
     def decode(self, x: Tensor) -> Tensor:
         """What the network makes as raw values."""
-        return x * (self.std.to(x) / DEVIATION) + self.mean.to(x)
+        mean, std = self._moments(x)
+        return x * (std / DEVIATION) + mean
+
+    def _moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.measured:
+            raise dc.DataError("the mean and deviation of this data are not known yet: open it, or load the weights of a run")
+        return self.mean.to(like), self.std.to(like)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """The moments of another run, of whatever shape."""

@@ -9,6 +9,8 @@ from torch import Tensor
 import diffcore as dc
 
 LARGEST = torch.finfo(torch.float32).max
+INTEGERS = {torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.int16, torch.int32, torch.int64}
+REALS = {torch.bool, torch.float16, torch.bfloat16, torch.float32, torch.float64}
 SPREAD = 1e-3
 """Share of a declared range that data should span; less is said."""
 
@@ -24,7 +26,7 @@ def tensor(array: np.ndarray) -> Tensor:
 
 def check_shape(x: Tensor, name: str) -> None:
     """Raises `DataError` unless these are one or more samples that each have entries."""
-    if x.ndim < 2 or x.numel() == 0 or x.is_complex():
+    if x.ndim < 2 or x.numel() == 0 or x.dtype not in INTEGERS | REALS:
         hint = "; a sample needs an axis of its own: x[:, None]" if x.ndim == 1 else ""
         raise dc.DataError(
             f"{name}: 'x' is {_type(x)} of shape {tuple(x.shape)}; expected real numbers (N, ...), no axis of length 0{hint}"
@@ -76,7 +78,7 @@ def tokens(x: Tensor, name: str) -> Tensor:
 
 def integers(x: Tensor) -> bool:
     """Whether these are integers."""
-    return not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
+    return x.dtype in INTEGERS
 
 
 def signed(x: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import pickle
 import struct
 import zipfile
 from collections.abc import Callable
@@ -104,6 +106,13 @@ def test_values_that_are_no_samples_are_refused(tmp_path: Path, x: Any, says: st
         ArrayFile(path=npz(tmp_path, x=x), range=None).open()
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64])
+def test_other_types_of_safetensors_are_refused(tmp_path: Path, dtype: torch.dtype):
+    save_file({"x": torch.ones(2, 3).to(dtype)}, tmp_path / "a.safetensors")
+    with pytest.raises(dc.DataError, match=r"'x' is (float8_e...|complex64).* of shape \(2, 3\); expected real numbers"):
+        ArrayFile(path=str(tmp_path / "a.safetensors"), range=None).open()
+
+
 def test_a_range_that_the_data_does_not_fill_is_noted(tmp_path: Path):
     path = npz(tmp_path, x=RNG.uniform(size=(8, 3)))
     with pytest.warns(dc.DataWarning, match="fill next to nothing of the declared range"):
@@ -179,6 +188,20 @@ def test_unbounded_numbers_are_seen_at_the_scale_of_the_process(tmp_path: Path):
         torch.testing.assert_close(data.decode(seen), raw, rtol=1e-6, atol=1e-13)
         noisy = data.decode(seen + torch.randn(seen.shape, generator=torch.Generator().manual_seed(0)))
         torch.testing.assert_close(noisy[:, 2], raw[:, 2], rtol=1e-4, atol=0)
+
+
+def test_copies_know_the_scale(tmp_path: Path):
+    data = ArrayFile(path=npz(tmp_path, x=FAR[:, :, 0, 0]), range=None)
+    x = torch.randn(4, 3)
+    with pytest.raises(dc.DataError, match="not known yet: open it"):
+        data.decode(x)
+    data.open()
+    for copied in (copy.copy(data), copy.deepcopy(data), pickle.loads(pickle.dumps(data))):
+        assert copied == data
+        torch.testing.assert_close(copied.decode(x), data.decode(x), rtol=0, atol=0)
+    wrapped = Standardised(of=data)
+    wrapped.open()
+    torch.testing.assert_close(copy.deepcopy(wrapped).decode(x), wrapped.decode(x), rtol=0, atol=0)
 
 
 def test_values_are_used_as_they_are_where_that_is_asked(tmp_path: Path):
