@@ -67,6 +67,12 @@ class Base:
     expected_failures: ClassVar[Mapping[str, str]] = {}
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ()
 
+    def __setstate__(self, state: Any) -> None:
+        """Copy and unpickle with what the component has found out (its cached properties), which attrs would leave behind."""
+        for found in state if isinstance(state, tuple) else (state,):
+            for name, value in (found or {}).items():
+                object.__setattr__(self, name, value)
+
 
 _BOUNDS = {
     "gt": (lambda v, b: v > b, ">"),
@@ -123,4 +129,4 @@ def component(cls: type[T]) -> type[T]:
     hidden = [n for n in get_annotations(cls) if any(isfunction(vars(b).get(n)) for b in cls.__mro__[1:])]
     if hidden:
         raise SpecError(f"field '{hidden[0]}' of {cls.__name__} hides the method of that name of its base class; rename it")
-    return attrs.frozen(cls, kw_only=True)
+    return attrs.frozen(cls, kw_only=True, getstate_setstate=False if issubclass(cls, Base) else None)

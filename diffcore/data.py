@@ -14,6 +14,11 @@ from diffcore.errors import DataError, SpecError
 from diffcore.noise import Draw, mix
 from diffcore.tree import State
 
+LARGEST = torch.finfo(torch.float32).max / 2
+"""Bound on the ends of a range, so that its width is a float32."""
+NARROWEST = 1e-6
+"""Least width of a range against its ends: float32 has about eight values in it."""
+
 
 @component
 class Range:
@@ -23,9 +28,11 @@ class Range:
     hi: float = field(doc="largest raw value")
 
     def __attrs_post_init__(self) -> None:
-        """Refuse an empty range."""
-        if not self.lo < self.hi:
-            raise SpecError(f"a range needs lo < hi; got {self.lo:g} and {self.hi:g}")
+        """Refuse an empty range, and one in which float32 tells no values apart: all samples would be one."""
+        if not (self.lo < self.hi and abs(self.lo) <= LARGEST and abs(self.hi) <= LARGEST):
+            raise SpecError(f"a range needs lo < hi, finite in float32 (below {LARGEST:.2g}); got {self.lo:g} and {self.hi:g}")
+        if self.hi - self.lo < max(NARROWEST * max(abs(self.lo), abs(self.hi)), 2 / LARGEST):
+            raise SpecError(f"a range of {self.lo:.17g} to {self.hi:.17g} has hardly a value in float32; shift or scale the data")
 
     def to_model(self, raw: Tensor, name: str = "data") -> Tensor:
         """Raw values to [-1, 1], float32. Raises `DataError` for values outside the range."""

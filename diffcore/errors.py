@@ -37,6 +37,10 @@ class DataError(DiffcoreError):
     """Data is missing, unreadable, of the wrong shape or outside its declared range."""
 
 
+class DataWarning(UserWarning):
+    """A part of the user's data is left out or read in a way that may surprise: said in one line, and the work goes on."""
+
+
 class CheckpointError(DiffcoreError):
     """A checkpoint or weights file is missing, damaged or belongs to another spec."""
 

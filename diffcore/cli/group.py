@@ -6,12 +6,13 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 import click
 
-from diffcore.errors import DiffcoreError, did_you_mean
+from diffcore.errors import DataWarning, DiffcoreError, did_you_mean
 
 VERBOSE = "diffcore.verbose"
 RESUME = "diffcore.resume"
@@ -52,7 +53,9 @@ class LazyGroup(click.Group):
         """Run the command; a user's mistake or a failed run ends with one message, a bug with its traceback."""
         _replace_unprintable()
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _note
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             _stop(ctx, "interrupted" + _how_to_resume(ctx), INTERRUPTED)
         except DiffcoreError as error:
@@ -75,6 +78,12 @@ def _stop(ctx: click.Context, message: str, code: int) -> NoReturn:
         traceback.print_exc()
     click.echo(message, err=True)
     ctx.exit(code)
+
+
+def _note(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+    """A warning in one line, without the place in our code where it is about the user's data."""
+    where = "note" if issubclass(category, DataWarning) else f"{filename}:{lineno}: {category.__name__}"
+    click.echo(f"{where}: {message}", err=True)
 
 
 def _how_to_resume(ctx: click.Context) -> str:
