@@ -29,6 +29,23 @@ KINDS: dict[str, tuple[str, ...]] = {
     "diffcore_trainers": ("trainer",),
 }
 """Hook name -> kinds its components may have, the default first."""
+ALL_KINDS = tuple(kind for kinds in KINDS.values() for kind in kinds)
+PLURALS = {
+    "process": "processes",
+    "network": "networks",
+    "loss": "losses",
+    "weighting": "weightings",
+    "time_law": "time_laws",
+    "guidance": "guidance",
+    "solver": "solvers",
+    "grid": "grids",
+    "flow_map": "flow_maps",
+    "data": "data",
+    "coupling": "couplings",
+    "metric": "metrics",
+    "trainer": "trainers",
+}
+"""Kind -> the word for several."""
 
 
 @hookspec

@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 
 import diffcore as dc
-from diffcore.registry import misnamed
+from diffcore.discovery import misnamed
 
 GOOD = """
     import diffcore as dc
