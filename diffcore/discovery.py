@@ -24,7 +24,7 @@ from diffcore import hookspecs
 from diffcore.component import Alias, Base, Component
 from diffcore.containing import contained
 from diffcore.errors import PluginError, SpecError, did_you_mean, said, shorten, shown
-from diffcore.hookspecs import ALL_KINDS, API_VERSION, KINDS
+from diffcore.hookspecs import ALL_KINDS, API_VERSION, KINDS, VERSION
 from diffcore.state import DRAWN
 
 LIMIT = 20.0
@@ -254,15 +254,13 @@ def _is_met(text: str, version: str) -> bool:
 
 
 def _discover(found: _Point, wanted: _Selection, seconds: float) -> Plugin:
-    from diffcore import __version__
-
     record = found.record
     if why := wanted.refuses(record.name, record.dist):
         return attrs.evolve(record, status="disabled", cause=why)
     if found.damage:
         return attrs.evolve(record, status="broken", cause=found.damage)
-    if asked := unmet(found.requires, __version__):
-        return attrs.evolve(record, status="incompatible", cause=f"it needs {shorten(asked)}, this is diffcore {__version__}")
+    if asked := unmet(found.requires, VERSION):
+        return attrs.evolve(record, status="incompatible", cause=f"it needs {shorten(asked)}, this is diffcore {VERSION}")
     token = _DISCOVERING.set(record.dist)
     try:
         with contained(f"plugin {record.dist} ({record.module})", seconds) as guard:

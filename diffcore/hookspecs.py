@@ -14,6 +14,9 @@ from diffcore.component import Component
 API_VERSION = 1
 """The version of the hooks and base classes. Within one version they are only added to."""
 
+VERSION = "0.1.0"
+"""The version of the core, which plugins may ask for in their metadata."""
+
 hookspec = pluggy.HookspecMarker("diffcore")
 hookimpl = pluggy.HookimplMarker("diffcore")
 
