@@ -45,7 +45,7 @@ def contained(who: str, limit: float | None = None) -> Generator[Found]:
     """Contain what runs within. Raises `PluginError` where it takes longer than `limit` seconds, or tries to end the process."""
     found, start = Found(), time.monotonic()
     try:
-        with _streams(), _ends(), _clock(who, limit) as clock, _kept(found):
+        with _streams(), _ends(), _clock(who, limit) as clock, _kept(found, clock):
             try:
                 yield found
             except BaseException as error:
@@ -66,10 +66,10 @@ def contained(who: str, limit: float | None = None) -> Generator[Found]:
 
 
 @contextmanager
-def _kept(found: Found) -> Generator[None]:
+def _kept(found: Found, clock: _Clock) -> Generator[None]:
     """Put back everything global, and note the names of what had changed."""
     before = [(keeper, keeper.now()) for keeper in of_python()]
-    arrival = _Arrival(lambda library: before.extend((keeper, keeper.now()) for keeper in LIBRARIES[library]()))
+    arrival = _Arrival(clock, lambda library: before.extend((keeper, keeper.now()) for keeper in LIBRARIES[library]()))
     running = set(threading.enumerate())
     try:
         with arrival:
@@ -82,8 +82,8 @@ def _kept(found: Found) -> Generator[None]:
 class _Arrival(importlib.abc.MetaPathFinder):
     """Tells which libraries are there, and of the others the moment they have been imported."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self.tell = tell
+    def __init__(self, clock: _Clock, tell: Callable[[str], None]) -> None:
+        self.clock, self.tell = clock, tell
         self.awaited = {name for name in LIBRARIES if name not in sys.modules}
         for name in LIBRARIES.keys() - self.awaited:
             tell(name)
@@ -102,22 +102,24 @@ class _Arrival(importlib.abc.MetaPathFinder):
         self.awaited.discard(fullname)
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Telling(spec.loader, self.tell)
+            spec.loader = _Telling(spec.loader, self.clock, self.tell)
         return spec
 
 
 class _Telling(importlib.abc.Loader):
-    """A loader that steps aside before the module runs, and tells afterwards."""
+    """A loader that steps aside before the module runs, and tells afterwards. The clock stands still in between: half a torch
+    in a process is worse than a late one."""
 
-    def __init__(self, loader: Any, tell: Callable[[str], None]) -> None:
-        self.loader, self.tell = loader, tell
+    def __init__(self, loader: Any, clock: _Clock, tell: Callable[[str], None]) -> None:
+        self.loader, self.clock, self.tell = loader, clock, tell
 
     def create_module(self, spec: Any) -> Any:
         return self.loader.create_module(spec)
 
     def exec_module(self, module: Any) -> None:
         module.__spec__.loader = module.__loader__ = self.loader
-        self.loader.exec_module(module)
+        with self.clock.stopped():
+            self.loader.exec_module(module)
         self.tell(module.__name__)
 
 
@@ -281,7 +283,7 @@ class _Clock:
 
     def __init__(self, who: str, limit: float | None) -> None:
         self.who, self.limit, self.start = who, limit, time.monotonic()
-        self.told = self.interrupted = False
+        self.told = self.interrupted = self.stands = False
         self.previous: Any = None
 
     def tick(self, *_: object) -> None:
@@ -291,8 +293,19 @@ class _Clock:
             self.told = True
             with suppress(OSError):
                 os.write(2, f"waiting for {self.who}, which is being imported ...\n".encode())
-        if self.limit is not None and passed >= self.limit:
+        if self.limit is not None and passed >= self.limit and not self.stands:
             raise _TooLongError
+
+    @contextmanager
+    def stopped(self) -> Generator[None]:
+        """What happens within does not count."""
+        start, before = time.monotonic(), self.stands
+        self.stands = True
+        try:
+            yield
+        finally:
+            self.stands = before
+            self.start += 0.0 if before else time.monotonic() - start
 
     def interrupt(self, *arguments: Any) -> Any:
         """What Ctrl-C calls."""

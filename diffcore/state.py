@@ -16,7 +16,8 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -165,6 +166,20 @@ def of_logging() -> Iterator[Keeper]:
     yield Keeper("handlers of the root logger", lambda: list(logging.root.handlers), put)
     yield _attributes("level of the root logger", logging.root, ("level", "disabled"))
     yield _attributes("logging", logging.root.manager, ("disable", "loggerClass", "logRecordFactory"))
+
+
+@contextmanager
+def plain_defaults() -> Generator[None]:
+    """torch's own default dtype and device (float32, CPU), whatever somebody has set."""
+    import torch
+
+    dtype = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float32)
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 def of_numpy() -> Iterator[Keeper]:
