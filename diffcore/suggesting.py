@@ -36,12 +36,12 @@ def nearest(name: str, entries: Iterable[Entry], count: int = 3) -> list[str]:
     is near in letters; then what has the word in its id or summary (`fid`).
     """
     known, wanted = list(entries), _plain(name.rpartition("/")[2])
-    names = [(_plain(word), e.id) for e in known for word in (e.id, e.full_id, *(alias.name for alias in e.aliases))]
-    found = [id for word, id in names if word == wanted]
+    ids = [(_plain(e.id), e.id) for e in known]
+    names = ids + [(_plain(alias.name), e.id) for e in known for alias in e.aliases]
+    found = [id for word, id in ids if word == wanted] or [id for word, id in names if word == wanted]
     found = found or [id for word, id in names if len(wanted) > 2 and word.startswith(wanted)]
-    if not found:
-        near = difflib.get_close_matches(wanted, [word for word, _ in names], n=1, cutoff=0.6)
-        found = [id for word, id in names if word in near]
+    near = [] if found else difflib.get_close_matches(wanted, [word for word, _ in names], n=1, cutoff=0.6)
+    found = found or [id for word, id in ids if word in near] or [id for word, id in names if word in near]
     found = found or [e.id for e in known if len(wanted) > 2 and wanted in _words(f"{e.id} {e.summary}")]
     return list(dict.fromkeys(found))[:count]
 
