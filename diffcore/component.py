@@ -75,8 +75,9 @@ class Base:
 
     Class attributes a component may set: `source` (citation of the formulas), `example` (fields for which the class is
     shown and tested where its defaults do not suffice), `variants` (further sets of fields to test), `expected_failures`
-    (conformance check -> why it cannot hold), `items` (numbers of docs/monograph.md that it carries), `event_shape` and
-    `neutral` (what the conformance kit asks of some kinds), and what its kind declares. `component` refuses other names.
+    (conformance check -> why it cannot hold), `items` (numbers of docs/monograph.md that it carries), `event_shape`,
+    `neutral` and `oracle` (what the conformance kit asks of some kinds), and what its kind declares. `component` refuses
+    other names.
     """
 
     __slots__ = ()
@@ -86,8 +87,6 @@ class Base:
     example: ClassVar[Mapping[str, Any]] = {}
     expected_failures: ClassVar[Mapping[str, str]] = {}
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ()
-    event_shape: ClassVar[tuple[int, ...]]
-    neutral: ClassVar[Mapping[str, Any] | None]
 
 
 _BOUNDS = {

@@ -10,6 +10,9 @@ from typing import Any, ClassVar, Union, cast, get_args, get_origin
 
 from diffcore.errors import SpecError, did_you_mean, listed, shown
 
+OF_THE_KIT = ("event_shape", "neutral", "oracle")
+"""What `diffcore.testing` asks of the classes of some kinds, beside what the kinds declare."""
+
 
 def check_declarations(cls: type[Any]) -> None:
     """Refuse the class attributes of a component, and of its bases that are no components, which its kind does not know.
@@ -17,17 +20,24 @@ def check_declarations(cls: type[Any]) -> None:
     Fields, methods, properties, nested classes, `_private` and `UPPER_CASE` names are its own business, and so is a name that
     it declares itself (`name: ClassVar[...]`) and that is not one letter away from a name of the kind. Raises `SpecError`.
     """
-    own = [b for b in cls.__mro__ if b is cls or not ("__attrs_attrs__" in vars(b) or "kind" in vars(b) or b is object)]
+    if _is_kind(cls):
+        return
+    own = [b for b in cls.__mro__ if b is cls or not ("__attrs_attrs__" in vars(b) or _is_kind(b) or b is object)]
     known = _known([b for b in cls.__mro__ if b not in own])
-    for base in own if "kind" not in vars(cls) else ():
+    for base in own:
         for name, value in vars(base).items():
             if not (_is_free(name, value) or _is_field(base, name)):
                 _check(cls, name, value, known, name in get_annotations(base))
 
 
+def _is_kind(cls: type[Any]) -> bool:
+    """Whether it is the base class of a kind, which says what the kind declares."""
+    return "kind" in vars(cls) and cls.__module__.partition(".")[0] == "diffcore"
+
+
 def _known(bases: list[type[Any]]) -> dict[str, Any]:
     """Name -> annotation, that of the base nearest to the root (None where it has none), of all that the bases have."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = dict.fromkeys(OF_THE_KIT, ClassVar[Any])
     for base in reversed(bases):
         found = {**dict.fromkeys(vars(base)), **_hints(base), **found}
     return found

@@ -9,8 +9,10 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import sys
 import traceback
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from contextvars import ContextVar
 from itertools import islice
 from types import ModuleType
@@ -22,7 +24,7 @@ import pluggy
 
 from diffcore import hookspecs
 from diffcore.component import Alias, Base, Component
-from diffcore.containing import contained
+from diffcore.containing import Found, contained
 from diffcore.errors import PluginError, SpecError, did_you_mean, said, shorten, shown
 from diffcore.hookspecs import ALL_KINDS, API_VERSION, KINDS, VERSION
 from diffcore.state import DRAWN
@@ -58,7 +60,7 @@ class Entry:
         module, _, name = self.target.partition(":")
         what = f"{self.kind} '{self.id}' of {self.dist} {self.version}"
         try:
-            with contained(what) as found:
+            with nullcontext(Found()) if module in sys.modules else contained(what) as found:
                 cls: Any = getattr(importlib.import_module(module), name)
         except Exception as error:
             raise PluginError(f"{what} cannot be imported from {self.target}: {said(error)}") from error

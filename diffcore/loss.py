@@ -29,7 +29,6 @@ class Loss(Base):
     requires: ClassVar[frozenset[str]] = frozenset()
     second_time: ClassVar[bool] = False
     predictions: ClassVar[tuple[str, ...]] = ()
-    oracle: ClassVar[str | None]
 
     def __call__(self, model: Denoiser, x0: State, draw: Draw, **cond: Any) -> Tensor | Mapping[str, Tensor]:
         """Per-sample losses [B] at data x0, with all randomness from `draw`; a mapping player -> [B] where several learn."""
