@@ -289,11 +289,13 @@ class _Clock:
     def tick(self, *_: object) -> None:
         """What the timer calls, from time to time."""
         passed = time.monotonic() - self.start
+        if self.stands:
+            return
         if not self.told:
             self.told = True
             with suppress(OSError):
                 os.write(2, f"waiting for {self.who}, which is being imported ...\n".encode())
-        if self.limit is not None and passed >= self.limit and not self.stands:
+        if self.limit is not None and passed >= self.limit:
             raise _TooLongError
 
     @contextmanager
