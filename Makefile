@@ -40,6 +40,7 @@ docs: setup
 	$(BIN)/python docs/generate_hooks.py
 	$(BIN)/python docs/generate_reference.py
 	$(BIN)/python docs/generate_monograph.py
+	$(BIN)/python docs/generate_index.py
 
 bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/overhead.py

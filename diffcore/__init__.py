@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from diffcore.component import Alias, Base, Component, component, field
+from diffcore.discovery import Entry, Plugin
 from diffcore.errors import (
     CheckpointError,
     DataError,
@@ -21,8 +22,8 @@ from diffcore.errors import (
     SpecError,
     UnknownComponentError,
 )
-from diffcore.hookspecs import API_VERSION, hookimpl
-from diffcore.registry import Entry, Plugin, Registry
+from diffcore.hookspecs import API_VERSION, VERSION, hookimpl
+from diffcore.registry import Registry
 
 if TYPE_CHECKING:
     from diffcore.affine import ROWS, Coeffs, Posterior, Row, combine, convert, row
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from diffcore.trainer import Player, Trainer
     from diffcore.tree import State, expand, leaves, lincomb, tree_map
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _LAZY = {
     "affine": ("ROWS", "Coeffs", "Posterior", "Row", "combine", "convert", "row"),

@@ -8,7 +8,8 @@ from typing import Any
 import attrs
 
 from diffcore.component import Base
-from diffcore.errors import DiffcoreError
+from diffcore.errors import DiffcoreError, listed
+from diffcore.hookspecs import PLURALS
 from diffcore.registry import Registry
 from diffcore.specs.spec import Spec
 
@@ -91,8 +92,10 @@ def _lacks(spec: Spec, registry: Registry, part: Base, missing: frozenset[str], 
     if missing == frozenset({"flow_map"}):
         known = ", ".join(entry.id for entry in registry.list("flow_map")) or "none is installed"
         return f"{text}; name a flow_map ({known})"
-    fit = ", ".join(_fitting(registry, part.kind, provides))
-    return f"{text}; of the installed {part.kind}s these fit: {fit or 'none'}"
+    fit = listed(
+        _fitting(registry, part.kind, provides), more=f"diffcore show {registry.id_of(type(spec.process))} --kind process"
+    )
+    return f"{text}; of the installed {PLURALS[part.kind].replace('_', ' ')} these fit: {fit}"
 
 
 def _fitting(registry: Registry, kind: str, provides: frozenset[str]) -> Iterator[str]:

@@ -25,6 +25,7 @@ from diffcore.registry import Registry
 from diffcore.sampling import Result, sample
 from diffcore.solver import Solver
 from diffcore.specs.spec import Spec
+from diffcore.state import plain_defaults
 from diffcore.trainer import Job, Player, Report
 from diffcore.tree import State, tree_map
 
@@ -141,8 +142,9 @@ class Pipeline:
 
     @contextmanager
     def _seeded(self, part: int) -> Generator[None]:
-        """First weights are a function of the spec's seed, on every rank; torch's global generator is left as it was."""
-        with torch.random.fork_rng(devices=[]):
+        """First weights are a function of the spec's seed, on every rank and whatever torch's default dtype and device are;
+        torch's global generator is left as it was."""
+        with torch.random.fork_rng(devices=[]), plain_defaults():
             torch.manual_seed(mix(self.spec.seed, part) & 0x7FFFFFFF)
             yield
 

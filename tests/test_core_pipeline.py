@@ -90,6 +90,30 @@ def test_a_solver_that_does_not_fit_is_told_which_do(registry):
         dc.assemble(with_(process={"type": "curved"}, solver={"type": "heun"}), registry=registry)
 
 
+def test_the_kinds_of_a_message_are_in_the_plural():
+    with pytest.raises(dc.IncompatibleError, match="of the installed losses these fit: "):
+        dc.assemble(with_(process={"type": "masked"}, loss={"type": "denoising"}))
+
+
+@pytest.mark.parametrize("process", ["flow", "kinetic"])
+def test_weights_and_samples_are_those_of_the_seed_whatever_the_default_dtype_is(process):
+    def made() -> list[torch.Tensor]:
+        pipeline = dc.assemble(with_(process={"type": process}))
+        first = [value.clone() for value in pipeline.net.state_dict().values()]
+        pipeline.train(say=lambda line: None)
+        return [*first, *pipeline.net.state_dict().values(), pipeline.sample(3).x]
+
+    plain = made()
+    for dtype in (torch.float64, torch.bfloat16):
+        torch.set_default_dtype(dtype)
+        try:
+            other = made()
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert [value.dtype for value in other] == [value.dtype for value in plain]
+        assert all(torch.equal(a, b) for a, b in zip(plain, other, strict=True))
+
+
 @dc.component
 class Averaged(dc.Loss):
     """Regression towards what an average of the network says, which a buffer counts."""

@@ -8,7 +8,8 @@ import click
 
 from diffcore.cli.catalogue import kind_of
 from diffcore.cli.group import LazyGroup, command
-from diffcore.registry import ALL_KINDS, Registry
+from diffcore.hookspecs import ALL_KINDS
+from diffcore.registry import Registry
 from diffcore.scaffold import PREFIX, places, write_plugin
 
 TABLE = {"plugin": ("new:plugin", "A distribution with one working component.")}
