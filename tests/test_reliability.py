@@ -136,7 +136,7 @@ def test_checkpoints_of_another_spec_are_refused(registry, tmp_path):
     out = tmp_path / "run"
     short = {**SPEC, "trainer": {**SPEC["trainer"], "steps": 20}}
     runs.train(short, out, registry=registry)
-    with pytest.raises(dc.CheckpointError, match="belong to another spec"):
+    with pytest.raises(dc.CheckpointError, match="belongs to another spec"):
         runs.train({**short, "seed": 5}, out, registry=registry)
 
 
