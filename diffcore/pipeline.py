@@ -442,16 +442,21 @@ class Pipeline:
     def save(self, path: str | Path) -> Path:
         """Write the weights in use and the whole spec to a safetensors file (or to `weights.safetensors` in a folder).
 
-        Raises `CheckpointError` where the folder holds what another spec has made.
+        Of several processes of a run the first one writes; all call this. Raises `CheckpointError` where the folder holds what
+        another spec has made.
         """
         self._refuse_missing(*trained.IDLE)
-        path, parts = Path(path), {**self.parts, **self.codec}
+        path = Path(path)
         if path.suffix == ".safetensors":
-            weights.write(path, parts, self.record(), self.fits)
-            return path
+            return self._write(path)
         with owned(path, lambda: self.check_resumable(path)):
-            weights.write(path / weights.NAME, parts, self.record(), self.fits)
-        return path / weights.NAME
+            return self._write(path / weights.NAME)
+
+    def _write(self, target: Path) -> Path:
+        if distributed.world()[0] == 0:
+            weights.write(target, {**self.parts, **self.codec}, self.record(), self.fits)
+        distributed.barrier()
+        return target
 
     @classmethod
     def load(

@@ -100,9 +100,7 @@ def _train(pipeline: Pipeline, folder: Path, progress: Progress | None) -> None:
         _write_record(pipeline, folder)
     distributed.barrier()
     pipeline.train(folder, progress=progress if first else None, log=log, say=lambda line: print(line, file=sys.stderr))
-    if first:
-        pipeline.save(folder)
-    distributed.barrier()
+    pipeline.save(folder)
 
 
 def sample_run(
