@@ -103,8 +103,8 @@ def save(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save` wrote. Raises `CheckpointError` with path and reason for anything missing, foreign or damaged."""
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist")
+    if not path.is_file():
+        raise CheckpointError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

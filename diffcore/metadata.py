@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, TypeVar, cast
 
 import attrs
@@ -23,7 +24,7 @@ T = TypeVar("T")
 LARGEST = 2**63 - 1
 MOST = 2**31
 """Bound on one side of a shape, and on the number of classes."""
-_COUNT = [ge(1), le(MOST)]
+_COUNT = [ge(0), le(MOST)]
 
 
 def _finite(instance: Any, attribute: attrs.Attribute[Any], values: tuple[float, ...]) -> None:
@@ -72,11 +73,10 @@ class Trained:
     data: Known | None
     step: int = attrs.field(validator=ge(0))
     fits: tuple[str, ...] = ()
-    values: dict[str, Any] = attrs.field(init=False, eq=False, repr=False)
-    """The spec as plain values."""
 
-    @values.default  # pyright: ignore[reportAttributeAccessIssue, reportUntypedFunctionDecorator]
-    def _read(self) -> dict[str, Any]:
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """The spec as plain values. Raises `ValueError` where it is none."""
         return values_of(self.spec)
 
 
@@ -106,7 +106,10 @@ def _plain(node: Node) -> Any:
 def structured(wanted: type[T], raw: Any, what: str, mend: str = "") -> T:
     """Plain values as a class, nothing converted. Raises `CheckpointError`: `what` is damaged, how, and how it is mended."""
     try:
-        return _STRICT.structure(raw, wanted)
+        made = _STRICT.structure(raw, wanted)
+        if isinstance(made, Trained):
+            _ = made.values  # read now, so that a spec that is none is refused with the rest
+        return made
     except Exception as error:  # cattrs collects faults of every type; a hostile value may raise its own
         reason = "; ".join(transform_error(error, path="", format_exception=_reason)[:3])
         raise CheckpointError(f"{what} is damaged: {' '.join(reason.split())[:300]}{f'; {mend}' if mend else ''}") from None

@@ -179,7 +179,9 @@ def read_json(path: Path, wanted: Any, mend: str) -> Any:
 
 
 def read_text(path: Path, mend: str = _REPEAT, errors: str = "strict") -> str:
-    """A text file of a run. Raises `CheckpointError`, saying how to mend it, where it cannot be read."""
+    """A text file of a run. Raises `CheckpointError`, saying how to mend it, where it cannot be read or is elsewhere."""
+    if path.exists() and inside(path.parent, path.name) is None:
+        raise CheckpointError(f"{path} is no file of this run, but a link out of it or no file at all; {mend}")
     try:
         return path.read_text(encoding="utf-8", errors=errors)
     except (FileNotFoundError, NotADirectoryError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, cast
 
 import attrs
@@ -33,11 +34,12 @@ class Remembered:
 
 def known_of(data: Data, source: Source) -> Known | None:
     """What a run stores of its data; None for states that are no plain tensor."""
-    if not all(isinstance(side, int) for side in source.shape):
+    if not all(isinstance(side, Integral) for side in source.shape):
         return None
     classes = {name: int(count) for name, count in source.classes.items()}
     names = tuple(map(str, _names(data)))
-    return Known(tuple(source.shape), classes, names if len(names) == classes.get(NAMED) else (), source.size)
+    shape, size = tuple(int(side) for side in source.shape), source.size
+    return Known(shape, classes, names if len(names) == classes.get(NAMED) else (), None if size is None else int(size))
 
 
 def _names(data: Data) -> Sequence[str]:

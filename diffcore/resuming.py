@@ -96,7 +96,7 @@ def check(run: Path, wanted: Trained) -> None:
 
     Its newest whole checkpoint is asked, then its weights, and spec.yaml where neither can be read but something was made.
     """
-    found = checkpoint.latest(run / "checkpoints", weights.read_file)
+    found = checkpoint.latest(run / "checkpoints", weights.read_checkpoint)
     known = _known(run)
     if found is not None:
         _refuse(run, found[0].meta, wanted, steps=_free_steps(found[0].meta, wanted))

@@ -70,7 +70,7 @@ def read(path: Path, field: str = "") -> Held:
         return read_file(path)
     if (path / NAME).exists():
         return _finished(path)
-    found = latest(path / "checkpoints", read_file)
+    found = latest(path / "checkpoints", read_checkpoint)
     if found is None:
         raise CheckpointError(f"{where}{path} holds neither {NAME} nor a checkpoint: it is not a run directory, or not yet")
     return attrs.evolve(found[0], note=_unfinished(path, *found))
@@ -87,7 +87,7 @@ def _finished(run: Path) -> Held:
 
 def _is_whole(path: Path) -> bool:
     try:
-        return bool(read_file(path))
+        return bool(read_checkpoint(path))
     except CheckpointError:
         return False
 
@@ -102,8 +102,14 @@ def read_file(path: Path) -> Held:
     tensors, raw = load(path)
     if "spec" not in raw:
         raise CheckpointError(f"{path} holds no weights of a run; take the run directory, its {NAME} or one of its checkpoints")
-    if "numbers" not in raw:
-        return Held(path, tensors, structured(Trained, raw, str(path)))
+    if "numbers" in raw:
+        return Held(path, averaged(tensors), paused(path, raw))
+    return Held(path, tensors, structured(Trained, raw, str(path)))
+
+
+def read_checkpoint(path: Path) -> Held:
+    """The averaged weights in a checkpoint. Raises `CheckpointError` where it is none."""
+    tensors, raw = load(path)
     return Held(path, averaged(tensors), paused(path, raw))
 
 
