@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,6 +44,7 @@ def _claimed(folder: Path, check: Callable[[], None]) -> FileLock:
     if lock.lock_counter > 1:
         return lock
     try:
+        _ask(folder)
         check()
     except BaseException:
         for new in reversed(made):
@@ -55,6 +57,19 @@ def _claimed(folder: Path, check: Callable[[], None]) -> FileLock:
     for written in WRITTEN:
         checkpoint.sweep(folder / written)
     return lock
+
+
+def _ask(folder: Path) -> None:
+    """Raise `SpecError` where the lock could be had, but nothing else can be written."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> SpecError:
+    return SpecError(f"{folder}: nothing can be written there ({checkpoint.said(error)}); choose another place")
 
 
 def _missing(folder: Path) -> list[Path]:
@@ -70,7 +85,7 @@ def _locked(folder: Path) -> FileLock:
     except Timeout:
         raise CheckpointError(f"{folder} is in use{_by(folder)}; wait for it, stop it, or choose another --out") from None
     except OSError as error:
-        raise SpecError(f"{folder}: nothing can be written there ({checkpoint.said(error)}); choose another place") from None
+        raise _unwritable(folder, error) from None
     return lock
 
 

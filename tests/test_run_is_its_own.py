@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import errno
 import hashlib
 import os
 import re
 import resource
 import shutil
+import tempfile
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -195,6 +197,20 @@ def test_nothing_is_made_where_a_run_is_refused(registry, tmp_path):
     with pytest.raises(dc.CheckpointError, match="no"), ownership.owned(tmp_path / "a" / "b", refuse):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_cannot_be_written_is_found_before_the_work(run, monkeypatch):
+    def refuse(**_: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(dc.Pipeline, "evaluate", lambda *_, **__: pytest.fail("it has begun"))
+    monkeypatch.setattr(dc.Pipeline, "ready", lambda *_, **__: pytest.fail("it has begun"))
+    before = tree(run)
+    for work in (runs.evaluate_run, runs.fit_run):
+        with pytest.raises(dc.SpecError, match=r"run: nothing can be written there \(Read-only file system\)"):
+            work(run)
+    assert tree(run) == before
 
 
 def test_an_evaluation_that_cannot_begin_changes_nothing(run):
