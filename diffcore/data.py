@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
-import attrs
 import torch
 from torch import Tensor, nn
 
 from diffcore.component import Base, component, field
+from diffcore.distributed import check_batch
 from diffcore.errors import DataError, SpecError
 from diffcore.noise import Draw, mix
 from diffcore.tree import State
@@ -62,20 +62,6 @@ class Source(Protocol):
         ...
 
 
-@attrs.define
-class Unopened:
-    """What the weights of a run know of its data where that cannot be opened: enough to sample, no samples to compare with."""
-
-    shape: tuple[int, ...]
-    classes: Mapping[str, int]
-    error: DataError
-    size: int | None = 0
-
-    def batch(self, ids: Tensor) -> tuple[State, Mapping[str, Tensor]]:
-        """Raises the error of `Data.open`."""
-        raise self.error
-
-
 class Data(Base):
     """A data set. `range` is the range of raw values, or None where values are unbounded and used as they are."""
 
@@ -84,13 +70,6 @@ class Data(Base):
     def open(self) -> Source:
         """Load it. Raises `DataError` that says in one line what to run where it is absent."""
         raise NotImplementedError
-
-    def reopen(self, shape: Sequence[int], classes: Mapping[str, int]) -> Source:
-        """As `open`; where the data is absent, what is known of it, so that a trained run samples without its data."""
-        try:
-            return self.open()
-        except DataError as error:
-            return Unopened(tuple(shape), classes, error)
 
     @property
     def value_range(self) -> Range | None:
@@ -151,8 +130,7 @@ class Loader:
     def __init__(
         self, source: Source, encode: Callable[[State], State], batch: int, seed: int, rank: int = 0, world: int = 1
     ) -> None:
-        if batch % world:
-            raise DataError(f"batch size {batch} cannot be shared evenly by {world} processes")
+        check_batch(batch, world)
         self.source, self.encode, self.size, self.seed = source, encode, batch, seed
         share = batch // world
         self.rows = range(rank * share, (rank + 1) * share)

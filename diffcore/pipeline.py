@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,15 +14,18 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from diffcore import checkpoint, distributed, foresight, measuring, resuming, weights
+from diffcore import distributed, foresight, measuring, resuming, trained, weights
 from diffcore.data import Loader, Source
-from diffcore.errors import CheckpointError, IncompatibleError, SpecError
+from diffcore.errors import IncompatibleError, SpecError, UnknownComponentError
 from diffcore.fields import Denoiser, Field
 from diffcore.fitting import problems
 from diffcore.interrupt import Interrupt
+from diffcore.metadata import Known, Trained
 from diffcore.noise import Draw, mix
+from diffcore.ownership import owned
 from diffcore.process import Process
 from diffcore.registry import Registry
+from diffcore.remembered import known_of, numbered, reopened
 from diffcore.sampling import Result, sample
 from diffcore.solver import Solver
 from diffcore.specs.spec import Spec
@@ -33,8 +37,7 @@ FITTING = 0xF17
 """Salt of the noise from which solvers are fitted to a model."""
 SAMPLING = 0x5A3
 """Salt of all sampling noise, which separates it from the noise of training under the same seed."""
-AFTER_TRAINING = ("sampling", "solver", "guidance", "metrics", "evaluation")
-"""Sections of a spec that say nothing about training."""
+_LOG = logging.getLogger("diffcore")
 
 
 class Progress(Protocol):
@@ -113,12 +116,20 @@ class Pipeline:
     """The assembled parts of a spec. Weights are initialised from the spec's seed, or from `init` where it names some."""
 
     def __init__(
-        self, spec: Spec, registry: Registry, device: str | torch.device | None = None, *, known: Mapping[str, Any] | None = None
+        self,
+        spec: Spec,
+        registry: Registry,
+        device: str | torch.device | None = None,
+        *,
+        source: Source | None = None,
+        known: Known | None = None,
     ) -> None:
-        """known: `shape` and `classes` of data that need not be there; without them it must be."""
+        """source, known: the data, opened, and what a run knows of it; else the data of the spec is opened, and must be there."""
         self.spec, self.registry = spec, registry
         self.device = device_of(device)
-        self.source: Source = spec.data.reopen(**known) if known else spec.data.open()
+        self.source: Source = spec.data.open() if source is None else source
+        self.known = known or known_of(spec.data, self.source)
+        self.step, self.missing = 0, dict[str, str]()
         with self._seeded(0x9C0):
             self.process: Any = spec.process.build()
         if isinstance(self.process, nn.Module):
@@ -130,8 +141,10 @@ class Pipeline:
         )
         self.extra: Mapping[str, nn.Module] = {}
         if spec.init is not None:
-            file = weights.find(Path(spec.init), "init")
-            weights.take(file, checkpoint.load(file)[0], self.parts)
+            held = weights.read(Path(spec.init), "init")
+            if held.note:
+                _LOG.warning(held.note)
+            weights.take(held.file, held.tensors, self.parts)
         with self._seeded(0x1055):
             more = spec.loss.parts(self.denoiser, self.source.shape, self.source.classes)
         self.extra = {role: module.to(self.device) for role, module in more.items()}
@@ -234,31 +247,47 @@ class Pipeline:
     ) -> None:
         """Train to the spec's last step, then use the averaged weights.
 
-        out: where checkpoints go; training resumes from the newest whole one there, exactly. Ctrl-C waits for the end of the
-        step, saves one (with several processes the last one stands) and raises `KeyboardInterrupt`.
+        out: where checkpoints go; training resumes from the newest whole one there, exactly, and ends with it where it is of
+        the spec's last step or a later one. Ctrl-C waits for the end of the step, saves one (with several processes the last one
+        stands) and raises `KeyboardInterrupt`. Raises `CheckpointError` where `out` is another spec's, or in use.
         """
+        self._refuse_missing("trainer", "loss")
+        if out is None:
+            return self._train(None, progress, log, say)
+        with owned(Path(out), lambda: self.check_resumable(out)):
+            return self._train(Path(out) / "checkpoints", progress, log, say)
+
+    def _train(
+        self,
+        folder: Path | None,
+        progress: Progress | None,
+        log: Callable[[Report], None] | None,
+        say: Callable[[str], None],
+    ) -> None:
         job, trainer = self.job(), self.spec.trainer
         players = list(trainer.players(job.parts))
-        folder = Path(out) / "checkpoints" if out is not None else None
-        step = resuming.restore(folder, players, self.parts, self.identity(), say) if folder else 0
+        self.step = resuming.restore(folder, players, self.parts, self.codec, trainer.keep, say) if folder else 0
+        if self.step > trainer.steps:
+            say(f"the newest checkpoint is of step {self.step}, past trainer.steps ({trainer.steps}): the training ends with it")
         for module in job.parts.values():
             module.train()
         if progress:
-            progress.start(trainer.steps, f"training {self.spec.name}", step)
+            progress.start(trainer.steps, f"training {self.spec.name}", self.step)
         with Interrupt() as interrupt:
             try:
-                for report in trainer.run(job, players, step):
-                    step = report.step
-                    if log and (step % trainer.log_every == 0 or step == trainer.steps):
+                for report in trainer.run(job, players, self.step):
+                    self.step = report.step
+                    last = self.step == trainer.steps
+                    if log and (last or self.step % trainer.log_every == 0):
                         log(report)
-                    if folder and (step % trainer.checkpoint_every == 0 or step == trainer.steps):
-                        resuming.keep(folder, players, self.parts, self.identity(), step, trainer.keep)
+                    if folder and (last or self.step % trainer.checkpoint_every == 0):
+                        self._keep(folder, players)
                     if progress:
-                        progress.update(step, **report.numbers)
+                        progress.update(self.step, **report.numbers)
                     interrupt.check()
             except KeyboardInterrupt:
                 if folder and not interrupt.forced and distributed.world()[1] == 1:
-                    resuming.keep(folder, players, self.parts, self.identity(), step, trainer.keep)
+                    self._keep(folder, players)
                 raise
             finally:
                 if progress:
@@ -266,19 +295,31 @@ class Pipeline:
         self._use_average(players)
         self.fits.clear()
 
+    def _keep(self, folder: Path, players: Sequence[Player]) -> None:
+        parts = {**self.parts, **self.codec}
+        resuming.keep(folder, players, parts, self.record(), self.spec.trainer.keep)
+
     def check_resumable(self, out: str | Path) -> None:
-        """Raise `CheckpointError`, naming what differs, where `out` holds the training of another spec."""
-        resuming.check(Path(out) / "checkpoints", self.identity())
+        """Raise `CheckpointError`, naming what differs, where `out` holds what another spec, or other data, has made."""
+        resuming.check(Path(out), self.record())
 
-    def identity(self) -> dict[str, Any]:
-        """What must agree for a checkpoint to be continued: everything in the spec that changes training.
+    def record(self) -> Trained:
+        """What is stored with weights and checkpoints: the spec, what it was made of, and what is known of its data."""
+        from diffcore.specs import dump
 
-        A run may be trained longer where its learning rate does not depend on the number of steps.
-        """
-        free = ["checkpoint_every", "keep", "log_every"]
-        if getattr(self.spec.trainer, "final_lr", 0.0) is None:
-            free.append("steps")
-        return resuming.identity(self.registry, self.spec, without=(*AFTER_TRAINING, "name"), free=free)
+        return Trained(
+            spec=dump(self.registry, self.spec),
+            fingerprint=tuple(map(float, self.process.fingerprint())),
+            parts=trained.parts_of(self.registry, self.spec),
+            data=self.known,
+            step=self.step,
+        )
+
+    def _refuse_missing(self, *sections: str) -> None:
+        """Raise `UnknownComponentError` where a part that is needed now was left out when the weights were loaded."""
+        found = [f"{name}: {why}" for name, why in self.missing.items() if name in sections]
+        if found:
+            raise UnknownComponentError(f"this run has parts that are not here: {'; '.join(found)}")
 
     @torch.no_grad()
     def _use_average(self, players: Sequence[Player]) -> None:
@@ -303,7 +344,8 @@ class Pipeline:
     ) -> Samples:
         """n samples by the spec's solver (or another). Sample i is the same whatever n, the batch and the world size.
 
-        cond: condition name -> class, or one class per sample; conditions not named are cycled over their classes.
+        cond: condition name -> class (its number or name), or one class per sample; conditions not named are cycled over their
+        classes.
         """
         n = self.spec.sampling.n if n is None else n
         batch, started = batch or self.spec.sampling.batch, time.perf_counter()
@@ -371,11 +413,11 @@ class Pipeline:
         return json.dumps([unstructure(self.registry, part) for part in parts])
 
     def conditions(self, n: int, cond: Mapping[str, Any]) -> dict[str, Tensor]:
-        """One class per sample for every condition of the data: as asked, else all combinations in turn.
+        """One class per sample for every condition of the data: as asked, by number or name, else all combinations in turn.
 
         Raises `SpecError` for unknown conditions and classes.
         """
-        classes = self.source.classes
+        classes, cond = self.source.classes, numbered(self.known, cond)
         for name in cond:
             if name not in classes:
                 raise SpecError(f"no condition '{name}'; {type(self.spec.data).__name__} has: {', '.join(classes) or 'none'}")
@@ -400,20 +442,28 @@ class Pipeline:
 
         done: called with each row and its samples as soon as they are there.
         """
+        self._refuse_missing("metrics", "evaluation")
         return list(measuring.table(self, progress, done or (lambda row, made: None)))
 
     # --- files --------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> Path:
-        """Write the weights in use and the whole spec to a safetensors file (or to `weights.safetensors` in a folder)."""
-        from diffcore.specs import dump
+        """Write the weights in use and the whole spec to a safetensors file (or to `weights.safetensors` in a folder).
 
+        Of several processes of a run the first one writes; all call this. Raises `CheckpointError` where the folder holds what
+        another spec has made.
+        """
+        self._refuse_missing(*trained.IDLE)
         path = Path(path)
-        target = path if path.suffix == ".safetensors" else path / "weights.safetensors"
-        meta = {"spec": dump(self.registry, self.spec), "fingerprint": self.process.fingerprint()}
-        if all(isinstance(side, int) for side in self.source.shape):
-            meta["data"] = {"shape": list(self.source.shape), "classes": dict(self.source.classes)}
-        weights.write(target, {**self.parts, **self.codec}, meta, self.fits)
+        if path.suffix == ".safetensors":
+            return self._write(path)
+        with owned(path, lambda: self.check_resumable(path)):
+            return self._write(path / weights.NAME)
+
+    def _write(self, target: Path) -> Path:
+        if distributed.world()[0] == 0:
+            weights.write(target, {**self.parts, **self.codec}, self.record(), self.fits)
+        distributed.barrier()
         return target
 
     @classmethod
@@ -425,28 +475,25 @@ class Pipeline:
         overrides: Sequence[str] = (),
         device: str | torch.device | None = None,
     ) -> Pipeline:
-        """The pipeline of a weights file or run directory: spec and weights, nothing else to remember.
+        """The pipeline of a run directory, a weights file or a checkpoint: spec and weights, nothing else to remember.
 
-        Raises `CheckpointError` for missing or damaged weights, and where the installed process is no longer the one of
-        training (same name, other schedule). Raises `SpecError` for overrides of what the weights were trained with.
+        It samples as it was trained, whatever has become of its data. Raises `CheckpointError` for missing or damaged weights,
+        and where the installed process is no longer the one of training (same name, other schedule); `UnknownComponentError`
+        naming the distribution of a part that is gone, where no override replaces it; `SpecError` for overrides of what the
+        weights were trained with.
         """
-        from diffcore.specs import load_spec
-
-        registry, file = registry or Registry.load(), weights.find(Path(path))
-        tensors, meta = checkpoint.load(file)
-        if not {"spec", "fingerprint", "fits"} <= meta.keys():
-            raise CheckpointError(f"{file} holds no weights of a finished run; take the run directory or its weights.safetensors")
-        spec = load_spec(meta["spec"], registry, overrides, name=str(file))
-        if overrides:
-            trained = load_spec(meta["spec"], registry, name=str(file))
-            sections = (*AFTER_TRAINING, "data", "flow_map", "name")
-            before, after = (resuming.identity(registry, each, without=sections) for each in (trained, spec))
-            changed = resuming.differences(before, after)
-            if changed:
-                raise SpecError(f"--set cannot change what {file} was trained with: {'; '.join(changed)}; train again for that")
-        pipeline = cls(attrs.evolve(spec, init=None), registry, device, known=meta.get("data"))
-        weights.take(file, tensors, {**pipeline.parts, **pipeline.codec})
-        pipeline.fits = weights.fits_of(tensors, meta)
-        weights.check_process(file, meta["fingerprint"], pipeline.process)
-        pipeline.spec = spec
+        registry, held = registry or Registry.load(), weights.read(Path(path))
+        if held.note:
+            _LOG.warning(held.note)
+        spec, missing = trained.spec_of(held, registry, overrides)
+        for section, why in missing.items():
+            _LOG.warning("%s of %s left out: %s", section, held.file, why)
+        known = held.meta.data
+        replaced = any(text.strip().startswith("data") for text in overrides)
+        source = reopened(spec.data, known, replaced=replaced, say=_LOG.warning) if known else None
+        pipeline = cls(attrs.evolve(spec, init=None), registry, device, source=source, known=known)
+        weights.take(held.file, held.tensors, {**pipeline.parts, **pipeline.codec})
+        weights.check_process(held.file, held.meta.fingerprint, pipeline.process)
+        pipeline.fits, pipeline.step = weights.fits_of(held), held.meta.step
+        pipeline.spec, pipeline.missing = spec, missing
         return pipeline

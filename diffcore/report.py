@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from diffcore.pictures import new_figure, png, require_packages
-from diffcore.record import read_lock, read_metrics, read_rows, read_text
+from diffcore.record import inside, read_lock, read_metrics, read_rows, read_text
 
 TEXTS = 24
 """Lines of text shown of samples that are text."""
@@ -58,7 +58,8 @@ def build(folders: Mapping[str, Path]) -> str:
 def _read(name: str, folder: Path) -> Shown:
     rows = read_rows(folder)
     for row in rows:
-        row["image"] = inline_file(folder / row["picture"]) if row.get("picture") else ""
+        picture = inside(folder, row.get("picture", ""))
+        row["image"] = inline_file(picture) if picture else ""
     spec, measured = read_text(folder / "spec.yaml"), read_text(folder / "evaluation.yaml", f"run: diffcore evaluate {folder}")
     lines = difflib.unified_diff(spec.splitlines(), measured.splitlines(), "spec.yaml", "evaluation.yaml", n=2, lineterm="")
     pictures = {kind: inline_file(folder / "samples" / f"{kind}.png") for kind in ("reference", "samples", "trajectory", "paths")}

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from diffcore.data import Range
 from diffcore.errors import CheckpointError, SpecError
 from diffcore.fitting import label
 from diffcore.measuring import reference, solvers
+from diffcore.ownership import owned
 from diffcore.pictures import are_images, are_points, paths, picture, require_packages, trajectory
 from diffcore.pipeline import Pipeline, Progress, Samples, assemble
 from diffcore.record import MetricsLog, file_name, lock, place, read_rows
@@ -42,19 +44,21 @@ def run(
     Raises `RunError` subclasses (exit 1) where the run fails, other `DiffcoreError`s (exit 2) for what the user can mend.
     """
     require_packages()
-    pipeline, folder = _trained(spec, out, overrides, device, progress, registry)
-    made = pipeline.sample(progress=progress)
-    first = distributed.world()[0] == 0
-    if first:
-        write_samples(made, folder / "samples" / "samples.safetensors")
-    evaluate_pipeline(pipeline, folder, progress)
-    if first:
-        _keep_fits(pipeline, folder)
-        picture_samples(pipeline, _first(pipeline, made.raw()), folder / "samples" / "samples.png")
-        write_texts(pipeline, made.raw(), folder / "samples" / "samples.txt")
-        picture_trajectory(pipeline, folder / "samples")
-        report([folder], folder / "report.html")
-    distributed.barrier()
+    pipeline, folder = _assembled(spec, out, overrides, device, registry)
+    with owned(folder, lambda: pipeline.check_resumable(folder)):
+        _train(pipeline, folder, progress)
+        made = pipeline.sample(progress=progress)
+        first = distributed.world()[0] == 0
+        if first:
+            write_samples(made, folder / "samples" / "samples.safetensors")
+        evaluate_pipeline(pipeline, folder, progress)
+        if first:
+            _keep_fits(pipeline, folder)
+            picture_samples(pipeline, _first(pipeline, made.raw()), folder / "samples" / "samples.png")
+            write_texts(pipeline, made.raw(), folder / "samples" / "samples.txt")
+            picture_trajectory(pipeline, folder / "samples")
+            report([folder], folder / "report.html")
+        distributed.barrier()
     return folder
 
 
@@ -68,33 +72,38 @@ def train(
     registry: Registry | None = None,
 ) -> Path:
     """Only train; returns the run directory, which then holds `weights.safetensors`."""
-    return _trained(spec, out, overrides, device, progress, registry)[1]
+    pipeline, folder = _assembled(spec, out, overrides, device, registry)
+    with owned(folder, lambda: pipeline.check_resumable(folder)):
+        _train(pipeline, folder, progress)
+    return folder
 
 
-def _trained(
-    spec: Spec,
-    out: str | Path | None,
-    overrides: Sequence[str],
-    device: str | None,
-    progress: Progress | None,
-    registry: Registry | None,
+def _assembled(
+    spec: Spec, out: str | Path | None, overrides: Sequence[str], device: str | None, registry: Registry | None
 ) -> tuple[Pipeline, Path]:
+    """The pipeline of a spec and the directory of its run; nothing is written yet."""
+    world = distributed.announced()
+    if world > 1:  # said before the processes wait for each other
+        from diffcore.specs import load_spec
+
+        registry = registry or Registry.load()
+        distributed.check_batch(load_spec(spec, registry, overrides).trainer.batch, world)
     distributed.start()
     pipeline = assemble(spec, registry=registry, overrides=overrides, device=device)
-    folder = place(out, Path("runs") / pipeline.spec.name, folder=True)
+    return pipeline, place(out, Path("runs") / pipeline.spec.name, folder=True)
+
+
+def _train(pipeline: Pipeline, folder: Path, progress: Progress | None) -> None:
     first = distributed.world()[0] == 0
-    pipeline.check_resumable(folder)
+    resumed = bool(checkpoint.checkpoints(folder / "checkpoints"))
+    log = MetricsLog(folder / "metrics.jsonl", resumed=resumed) if first else None
     if first:
         _say(pipeline)
     if first:
         _write_record(pipeline, folder)
     distributed.barrier()
-    log = MetricsLog(folder / "metrics.jsonl") if first else None
     pipeline.train(folder, progress=progress if first else None, log=log, say=lambda line: print(line, file=sys.stderr))
-    if first:
-        pipeline.save(folder)
-    distributed.barrier()
-    return pipeline, folder
+    pipeline.save(folder)
 
 
 def _say(pipeline: Pipeline) -> None:
@@ -116,12 +125,14 @@ def sample_run(
     device: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[Samples, Path]:
-    """Sample a trained run; nothing else has to be remembered. Returns the samples and the file they went to.
+    """Sample a trained run (or one whose training has not ended); returns the samples and the file they went to.
+
+    cond: condition name -> class, its number or its name.
 
     out: .safetensors (x in the data's range, and conditions), .npz, .png (a grid) or .txt (samples that are text); default in
     the run directory, under a name that says what was asked for.
     """
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    folder = folder_of(Path(path))
     asked = {"seed": seed, **({} if n is None else {"n": n}), **(cond or {})}
     name = ",".join([*(f"{key}-{value}" for key, value in asked.items()), *overrides])
     target = _samples_file(place(out, folder / "samples" / f"{file_name(name)}.safetensors", folder=False))
@@ -134,6 +145,13 @@ def sample_run(
     return made, target
 
 
+def folder_of(path: Path) -> Path:
+    """The run directory that a path names: itself, or that of a weights file or checkpoint."""
+    if path.is_dir():
+        return path
+    return path.parent.parent if path.parent.name == "checkpoints" else path.parent
+
+
 def evaluate_run(
     path: str | Path, *, overrides: Sequence[str] = (), device: str | None = None, progress: Progress | None = None
 ) -> list[dict[str, Any]]:
@@ -144,10 +162,11 @@ def evaluate_run(
         raise CheckpointError(f"{folder} is not a run directory; evaluate wants the directory that holds weights.safetensors")
     distributed.start()
     pipeline = Pipeline.load(path, overrides=overrides, device=device)
-    rows = evaluate_pipeline(pipeline, folder, progress)
-    if distributed.world()[0] == 0:
-        _keep_fits(pipeline, folder)
-        report([folder], folder / "report.html")
+    with owned(folder):
+        rows = evaluate_pipeline(pipeline, folder, progress)
+        if distributed.world()[0] == 0:
+            _keep_fits(pipeline, folder)
+            report([folder], folder / "report.html")
     return rows
 
 
@@ -156,20 +175,31 @@ def fit_run(path: str | Path, *, overrides: Sequence[str] = (), device: str | No
 
     Returns every solver that needed a fit, with what was found, in lines for a reader.
     """
-    pipeline = Pipeline.load(path, overrides=overrides, device=device)
+    pipeline, target = Pipeline.load(path, overrides=overrides, device=device), _weights_of(Path(path))
     told: dict[str, tuple[str, Sequence[str]]] = {}
-    for solver, _ in solvers(pipeline):
-        if solver.fit_on:
-            pipeline.ready(solver)
-            key = pipeline.fit_key(solver)
-            told[key] = f"{label(pipeline.registry, solver)}, {solver.stand_in().steps} steps", solver.why(pipeline.fits[key])
-    _keep_fits(pipeline, weights.find(Path(path)))
+    with owned(target.parent) if Path(path).is_dir() else nullcontext():
+        for solver, _ in solvers(pipeline):
+            if solver.fit_on:
+                pipeline.ready(solver)
+                key = pipeline.fit_key(solver)
+                name = f"{label(pipeline.registry, solver)}, {solver.stand_in().steps} steps"
+                told[key] = name, solver.why(pipeline.fits[key])
+        _keep_fits(pipeline, target)
     return list(told.values())
 
 
+def _weights_of(path: Path) -> Path:
+    """The file that a fit is saved in. Raises `CheckpointError` where training has not ended: its checkpoints pass."""
+    target = path / weights.NAME if path.is_dir() else path
+    if not target.exists() or checkpoint.step_of(target) >= 0:
+        raise CheckpointError(f"{path} holds no {weights.NAME}, beside which a fit is saved: training has not ended")
+    return target
+
+
 def _keep_fits(pipeline: Pipeline, path: Path) -> None:
-    if pipeline.fits:
-        weights.write_fits(weights.find(path), pipeline.fits)
+    target = path / weights.NAME if path.is_dir() else path
+    if pipeline.fits and target.exists():
+        weights.write_fits(target, pipeline.fits)
 
 
 def evaluate_pipeline(pipeline: Pipeline, folder: Path, progress: Progress | None = None) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -16,7 +17,6 @@ from diffcore.errors import DataWarning, DiffcoreError, did_you_mean
 
 VERBOSE = "diffcore.verbose"
 RESUME = "diffcore.resume"
-INTERRUPTED = 130
 
 
 class LazyGroup(click.Group):
@@ -56,15 +56,14 @@ class LazyGroup(click.Group):
             with warnings.catch_warnings():
                 warnings.showwarning = _note
                 return super().invoke(ctx)
-        except KeyboardInterrupt:
-            _stop(ctx, "interrupted" + _how_to_resume(ctx), INTERRUPTED)
+        except KeyboardInterrupt as stop:
+            _stop(ctx, "interrupted" + _how_to_resume(ctx), 128 + getattr(stop, "number", signal.SIGINT))
         except DiffcoreError as error:
             # the faults of a spec begin with file:line:column, which editors and terminals make clickable
             _stop(ctx, str(error) if hasattr(error, "faults") else f"Error: {error}", error.exit_code)
         except OSError as error:
-            if error.filename is None:
-                raise
-            _stop(ctx, f"Error: {error.filename}: {error.strerror}", 1)
+            where = f"{error.filename}: " if error.filename is not None else ""
+            _stop(ctx, f"Error: {where}{error.strerror or error}", 1)
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

@@ -95,13 +95,13 @@ def train(spec: str, overrides: tuple[str, ...], out: str | None, device: str | 
     _say(f"trained: {folder}\nsamples: diffcore sample {shlex.quote(str(folder))}")
 
 
-def _classes(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, int] | None:
-    chosen: dict[str, int] = {}
+def _classes(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str] | None:
+    chosen: dict[str, str] = {}
     for pair in pairs:
         name, _, value = pair.partition("=")
-        if not (name and value.isdecimal()):
-            raise click.BadParameter(f"'{pair}' is not NAME=CLASS with a class number (example: label=3)")
-        chosen[name] = int(value)
+        if not (name and value):
+            raise click.BadParameter(f"'{pair}' is not NAME=CLASS with the number or the name of a class (example: label=3)")
+        chosen[name] = value
     return chosen or None
 
 
@@ -109,7 +109,7 @@ def _classes(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, .
 @click.argument("run")
 @click.option("-n", "n", type=click.IntRange(min=1), help="Number of samples (default: the spec's).")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Sample i depends on seed and i.")
-@click.option("--cond", multiple=True, metavar="NAME=CLASS", callback=_classes, help="Condition (default: all classes in turn).")
+@click.option("--cond", multiple=True, metavar="NAME=CLASS", callback=_classes, help="Class, by number or name (default: all).")
 @set_option
 @click.option("--out", metavar="FILE", help="A .safetensors, .npz, .png or .txt file (default: in RUN/samples).")
 @device_option
@@ -117,12 +117,15 @@ def sample(
     run: str,
     n: int | None,
     seed: int,
-    cond: dict[str, int] | None,
+    cond: dict[str, str] | None,
     overrides: tuple[str, ...],
     out: str | None,
     device: str | None,
 ) -> None:
-    """Sample from RUN, a run directory or a weights file. Nothing else has to be remembered."""
+    """Sample from RUN: a run directory, a weights file or a checkpoint. Nothing else has to be remembered.
+
+    Of a run whose training has not ended, the averaged weights of its newest checkpoint are taken.
+    """
     from diffcore import runs
     from diffcore.tree import leaves
 

@@ -27,7 +27,9 @@ class Sampling:
 
     n: int = field(default=64, ge=1, doc="number of samples")
     batch: int = field(default=64, ge=1, doc="samples computed at once; the samples do not depend on it")
-    cond: dict[str, int] = field(factory=dict, doc="condition name -> class; conditions not named are cycled over all classes")
+    cond: dict[str, int | str] = field(
+        factory=dict, doc="condition name -> class (number or name); conditions not named are cycled over all classes"
+    )
     mode: Literal["eager", "compile", "graph"] = field(default="eager", doc="how the loop runs; 'graph' needs CUDA")
 
 
