@@ -16,15 +16,15 @@ def shown(value: Any) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
 
 
-def whole(name: str, value: Any, least: int | None = None) -> int:
-    """The argument as an integer (numpy's and torch's too). Raises `SpecError` for any other value, or one below `least`."""
+def whole(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
+    """The argument as an integer (numpy's and torch's too). Raises `SpecError` for any other value, or one out of bounds."""
     try:
         found = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         found = None
-    if found is None or (least is not None and found < least):
-        bound = "" if least is None else f" of at least {least}"
-        raise SpecError(f"{name} must be an integer{bound}; got {shown(value)}")
+    if found is None or (least is not None and found < least) or (most is not None and found > most):
+        low, high = "" if least is None else f" of at least {least}", "" if most is None else f" and at most {most}"
+        raise SpecError(f"{name} must be an integer{low}{high}; got {shown(value)}")
     return found
 
 

@@ -14,7 +14,7 @@ from torch.compiler import is_compiling
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffcore.affine import Coeffs
-from diffcore.arguments import shown
+from diffcore.arguments import real, shown
 from diffcore.calling import Caller, Net, in_precision
 from diffcore.errors import DataError, IncompatibleError
 from diffcore.kept import hashable
@@ -83,7 +83,7 @@ class Denoiser:
         null: Mapping[str, Any] | None = None,
         parts: Mapping[str, nn.Module] | None = None,
     ) -> None:
-        _check_parts(net, process, null)
+        _check_parts(net, process, null, parts)
         assert process is not None
         self.reading = _reading(net, process, prediction, sigma_data, precondition)
         self.prediction, self.sigma_data, self.precondition = attrs.astuple(self.reading)
@@ -176,6 +176,9 @@ class Denoiser:
         """t as `Coeffs` (or `Instant`): computed in float64, then floats for a number and the dtype of x for a tensor."""
         if isinstance(t, tuple):
             return t
+        if not leaves(x) or not all(isinstance(leaf, Tensor) and leaf.ndim for leaf in leaves(x)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise DataError(f"the state must be a tensor (B, ...), or a tree of such; got {shown(x)}")
+        t = t if isinstance(t, Tensor) else real("the time", t)
         if isinstance(t, Tensor) and t.ndim > 0:
             leaf = leaves(x)[0]
             return self.process.coeffs(t.double()).cast(leaf.dtype if leaf.is_floating_point() else torch.float32)
@@ -187,7 +190,7 @@ def number(value: Tensor) -> Any:
     return value if value.requires_grad and torch.is_grad_enabled() else value.item()
 
 
-def _check_parts(net: Any, process: Any, null: Any) -> None:
+def _check_parts(net: Any, process: Any, null: Any, parts: Any) -> None:
     if not callable(net) or isinstance(net, type):
         raise IncompatibleError(f"Denoiser needs a network, a module or function net(x, t, **cond); got {shown(net)}")
     if not hasattr(process, "check_prediction"):
@@ -218,6 +221,10 @@ def _reading(net: Any, process: Process, prediction: Any, sigma_data: Any, preco
             f"Denoiser must be told what the network predicts: prediction='eps', say; "
             f"{type(process).__name__} reads {', '.join(process.predictions)}"
         )
+    if not isinstance(prediction, str):
+        raise IncompatibleError(f"prediction is a name, one of {', '.join(process.predictions)}; got {shown(prediction)}")
+    if not isinstance(asked.get("precondition", False), bool) or not real("sigma_data", asked.get("sigma_data", 0.5)) > 0:
+        raise IncompatibleError(f"precondition is True or False, and sigma_data above 0; got {precondition!r} and {sigma_data!r}")
     return Reading(**asked)
 
 
@@ -291,8 +298,7 @@ class Field:
         cond: Mapping[str, Any] | None = None,
         flow_map: FlowMap | None = None,
     ) -> None:
-        if hasattr(guidance, "guide"):
-            raise IncompatibleError(f"guidance must be a list: guidance=[{type(guidance).__name__}(...)]")
+        _check_field(guidance, cond, flow_map)
         trained = getattr(denoiser, "process", None)
         if trained is None:
             raise IncompatibleError("Field needs a denoiser: Field(process, Denoiser(net, prediction, process=process))")
@@ -320,6 +326,7 @@ class Field:
 
     def bound(self, cond: Mapping[str, Any]) -> Field:
         """This field under other conditions (it shares the network and its cost counter)."""
+        _check_field((), cond, None)
         other = object.__new__(Field)
         other.__dict__.update(self.__dict__)
         other.cond = dict(cond)
@@ -370,6 +377,19 @@ class Field:
         if self.flow_map is None:
             raise IncompatibleError(f"a jump needs 'flow_map', and this field of {type(self.process).__name__} has none")
         return self.flow_map.map(self.base, x, t, s, **self.cond)
+
+
+def _check_field(guidance: Any, cond: Any, flow_map: Any) -> None:
+    if hasattr(guidance, "guide"):
+        raise IncompatibleError(f"guidance must be a list: guidance=[{type(guidance).__name__}(...)]")
+    listed = isinstance(guidance, (tuple, list))
+    odd = [each for each in guidance if not hasattr(each, "guide")] if listed else [guidance]  # pyright: ignore[reportUnknownVariableType]
+    if odd:
+        raise IncompatibleError(f"guidance is a list, such as [registry.make('guidance', 'cfg')]; got {shown(odd[0])}")
+    if not isinstance(cond, Mapping | None):
+        raise IncompatibleError(f"cond maps conditions to one row per sample, such as {{'label': tensor}}; got {shown(cond)}")
+    if flow_map is not None and not hasattr(flow_map, "map"):
+        raise IncompatibleError(f"flow_map must be a flow map, such as registry.make('flow_map', ...); got {shown(flow_map)}")
 
 
 def _direct(denoiser: Any, process: Process) -> str:

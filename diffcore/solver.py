@@ -11,6 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from diffcore.arguments import whole
 from diffcore.component import Base, component, field
 from diffcore.errors import SpecError
 from diffcore.fields import Field
@@ -245,7 +246,8 @@ class Solver(Base):
 
     def nodes(self, process: Process, steps: int | None = None, start: float | None = None) -> Tensor:
         """The time grid of a run of this solver, checked."""
-        steps, start = self.steps if steps is None else steps, process.T if start is None else start
+        steps = whole(f"'steps' of {type(self).__name__}", self.steps if steps is None else steps, 1)
+        start = process.T if start is None else start
 
         def made() -> Tensor:
             with torch.inference_mode(False):
