@@ -140,10 +140,12 @@ class Denoiser:
             if trace.at is None:
                 trace.at = at
         time = self.time(at.t, x) if at.time is None else at.time
+        own = self.precision
+        if cond and own is not None:
+            cond = {name: in_precision(own, v) if isinstance(v, Tensor) else v for name, v in cond.items()}
         if s is not None:
             cond["s"] = self.time(s.t, x) if s.time is None else s.time
         fed = self.process.scale_input(x, at, self.sigma_data) if self.precondition else x
-        own = self.precision
         return self._call(x, fed if own is None else in_precision(own, fed), time, cond, at)
 
     @property
@@ -201,6 +203,8 @@ def _check_parts(net: Any, process: Any, null: Any, parts: Any) -> None:
         raise IncompatibleError(
             f"null maps each condition to the value that means none, such as {{'label': 10}}; got {shown(null)}"
         )
+    if not isinstance(parts, Mapping | None):
+        raise IncompatibleError(f"parts maps roles to modules; got {shown(parts)}")
 
 
 def _reading(net: Any, process: Process, prediction: Any, sigma_data: Any, precondition: Any) -> Reading:

@@ -204,9 +204,9 @@ class Pipeline:
     @property
     def _sampled(self) -> Denoiser:
         """The denoiser in the precision of sampling: of a copy of the network where that is another, made anew when it learns."""
-        dtype = getattr(torch, self.spec.sampling.dtype)
-        if all(p.dtype == dtype for p in self.net.parameters() if p.is_floating_point()):
+        if self.spec.sampling.dtype == "float32":
             return self.denoiser
+        dtype = getattr(torch, self.spec.sampling.dtype)
         weights = tuple((p.data_ptr(), p._version) for p in self.net.parameters())
         return self._cast.get((dtype, weights), lambda: self.denoiser.with_net(deepcopy(self.net).eval().to(dtype)))
 

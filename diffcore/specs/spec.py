@@ -57,9 +57,7 @@ class Spec:
     data: Data = field(doc="where samples come from")
     process: Process = field(doc="how data becomes noise")
     network: Network = field(doc="the network to train")
-    prediction: str = field(
-        default="velocity", doc="what the network is trained to predict: x0, eps, v, score, velocity, edm, ..."
-    )
+    prediction: str = field(default="velocity", doc="what the network learns to predict: x0, eps, v, score, velocity, edm, ...")
     sigma_data: float = field(default=0.5, gt=0, doc="standard deviation of the data in the network's range")
     loss: Loss = field(doc="the objective")
     trainer: Trainer = field(factory=Trainer, doc="the training program")
