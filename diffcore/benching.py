@@ -42,7 +42,7 @@ class Start:
 def start(pipeline: Pipeline, n: int, seed: int) -> Start:
     """n states of the prior, conditions in turn, and their fine solution."""
     draw = Draw(seed, range(n), salt=BENCH, device=pipeline.device)
-    cond = {k: v.to(pipeline.device) for k, v in pipeline.conditions(n, pipeline.spec.sampling.cond).items()}
+    cond = pipeline.usual_conditions(n)
     pipeline.net.eval()
     field, x = pipeline.field(cond), pipeline.process.prior(pipeline.source.shape, draw)
     return Start(field, x, fine(field, x, pipeline.registry))

@@ -115,6 +115,8 @@ def _check(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
             continue
         for name, (holds, sign) in _BOUNDS.items():
             bound = attribute.metadata.get(name)
+            if bound is not None and not isinstance(item, (int, float)):
+                raise SpecError(f"{where} must be a number {sign} {bound}; got a {type(item).__name__}")
             if bound is not None and not holds(item, bound):
                 raise SpecError(f"{where} must be {sign} {bound}; got {item!r}")
 

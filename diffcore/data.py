@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from diffcore.arguments import shown, whole
 from diffcore.component import Base, component, field
 from diffcore.distributed import check_batch
 from diffcore.errors import DataError, SpecError
@@ -51,14 +52,23 @@ class Range:
 
 
 class Source(Protocol):
-    """An opened data set. `size` is None where samples are generated without end."""
+    """An opened data set. `size` is None where samples are generated without end, `classes` has the conditions that are classes.
 
-    shape: tuple[int, ...]
-    size: int | None
-    classes: Mapping[str, int]
+    Where `Data.open` returns a torch Dataset with a length, it is read as one: items x, (x, label) or {"x": x, name: value}.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def size(self) -> int | None: ...  # noqa: D102
+    @property
+    def classes(self) -> Mapping[str, int]: ...  # noqa: D102
 
     def batch(self, ids: Tensor) -> tuple[State, Mapping[str, Tensor]]:
-        """Samples by global number: raw values (B, *shape) and conditions name -> (B,)."""
+        """Samples by global number: raw values (B, *shape), and conditions name -> (B,) for classes, (B, ...) for others.
+
+        Raw values alone will do where there are no conditions.
+        """
         ...
 
 
@@ -130,8 +140,13 @@ class Loader:
     def __init__(
         self, source: Source, encode: Callable[[State], State], batch: int, seed: int, rank: int = 0, world: int = 1
     ) -> None:
-        check_batch(batch, world)
-        self.source, self.encode, self.size, self.seed = source, encode, batch, seed
+        from diffcore.sources import opened
+
+        check_batch(whole("batch", batch, 1, 2**40), whole("world", world, 1))
+        if not callable(encode):
+            raise DataError(f"encode must be a function of raw samples, such as data.encode; got {shown(encode)}")
+        rank = whole("rank", rank, 0, world - 1)
+        self.source, self.encode, self.size, self.seed = opened(source), encode, batch, whole("seed", seed)
         share = batch // world
         self.rows = range(rank * share, (rank + 1) * share)
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -16,8 +16,13 @@ from diffcore.specs.spec import Spec
 Problem = tuple[str, str]
 
 
-def problems(spec: Spec, registry: Registry, provides: frozenset[str], classes: Mapping[str, int]) -> Iterator[Problem]:
-    """(path, message) for every part of the spec that lacks what it needs from process, network, prediction or data."""
+def problems(
+    spec: Spec, registry: Registry, provides: frozenset[str], classes: Mapping[str, int], arrays: Collection[str] = ()
+) -> Iterator[Problem]:
+    """(path, message) for every part of the spec that lacks what it needs from process, network, prediction or data.
+
+    arrays: the conditions of the data that are no classes.
+    """
     provides = provides | (frozenset({"flow_map"}) if spec.flow_map is not None else frozenset())
     for path, part in _consumers(spec):
         if missing := getattr(part, "requires", frozenset[str]()) - provides:
@@ -30,11 +35,11 @@ def problems(spec: Spec, registry: Registry, provides: frozenset[str], classes: 
             yield "prediction", f"{name} needs prediction {' or '.join(part.predictions)}, not '{spec.prediction}'"
         if (part is not spec.loss or spec.loss.second_time) and not spec.network.takes_second_time:
             yield "network", f"{name} needs a network with a second time; set network.second_time: true"
-    yield from _without_classes(spec, registry) if not classes else _untrained(spec, registry)
+    yield from _without_classes(spec, registry, arrays) if not classes else _untrained(spec, registry)
     yield from _twice(spec, registry)
 
 
-def _without_classes(spec: Spec, registry: Registry) -> Iterator[Problem]:
+def _without_classes(spec: Spec, registry: Registry, arrays: Collection[str]) -> Iterator[Problem]:
     data = _name(registry, spec.data)
     conditional = any(field.name == "conditional" for field in attrs.fields(type(spec.data)))
     hint = "set data.conditional: true, or leave it out" if conditional else "leave it out, or take data with classes"
@@ -42,7 +47,7 @@ def _without_classes(spec: Spec, registry: Registry) -> Iterator[Problem]:
         if metric.needs_classes:
             yield f"metrics.{i}", f"{_name(registry, metric)} needs class labels, {data} has none; {hint}"
     for i, guidance in enumerate(spec.guidance):
-        if "cond" in guidance.needs:
+        if "cond" in guidance.needs and not arrays:
             yield f"guidance.{i}", f"{_name(registry, guidance)} guides towards a condition, {data} has none; {hint}"
 
 

@@ -47,17 +47,22 @@ class Part:
 
 @attrs.frozen
 class Known:
-    """What a run knows of its data: event shape, classes of each condition, names of those of 'label', number of samples."""
+    """What a run knows of its data: event shape, classes of each condition, names of those of 'label', number of samples, and
+    conditions that are no classes, by the shape of one row."""
 
     shape: tuple[int, ...] = attrs.field(validator=deep_iterable(_COUNT))
     classes: dict[str, int] = attrs.field(validator=deep_mapping(instance_of(str), _COUNT))
     names: tuple[str, ...]
     size: int | None = attrs.field(validator=optional(ge(0)))
+    arrays: dict[str, tuple[int, ...]] = attrs.field(
+        factory=dict[str, tuple[int, ...]], validator=deep_mapping(instance_of(str), deep_iterable(_COUNT))
+    )
 
     def differences(self, now: Known) -> list[str]:
         """What is not the same any more, one line each; the number of samples last."""
         pairs = [(f"class {i}", a, b) for i, (a, b) in enumerate(zip(self.names, now.names, strict=False))]
         pairs += [("shape", list(self.shape), list(now.shape)), ("classes", self.classes, now.classes)]
+        pairs += [("other conditions", self.arrays, now.arrays)]
         pairs += [("number of named classes", len(self.names), len(now.names))] if self.classes == now.classes else []
         return [f"{what} was {a!r}, is {b!r}" for what, a, b in [*pairs, ("number of samples", self.size, now.size)] if a != b]
 

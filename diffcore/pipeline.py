@@ -7,6 +7,8 @@ import logging
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -14,12 +16,15 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from diffcore import distributed, foresight, measuring, resuming, trained, weights
+from diffcore import conditions, distributed, foresight, measuring, resuming, trained, weights
+from diffcore.arguments import shown, whole
+from diffcore.calling import in_precision
 from diffcore.data import Loader, Source
 from diffcore.errors import IncompatibleError, SpecError, UnknownComponentError
-from diffcore.fields import Denoiser, Field
+from diffcore.fields import Denoiser, Field, Reading
 from diffcore.fitting import problems
 from diffcore.interrupt import Interrupt
+from diffcore.kept import Kept
 from diffcore.metadata import Known, Trained
 from diffcore.noise import Draw, mix
 from diffcore.ownership import owned
@@ -28,6 +33,7 @@ from diffcore.registry import Registry
 from diffcore.remembered import known_of, numbered, reopened
 from diffcore.sampling import Result, sample
 from diffcore.solver import Solver
+from diffcore.sources import opened
 from diffcore.specs.spec import Spec
 from diffcore.state import plain_defaults
 from diffcore.trainer import Job, Player, Report
@@ -76,6 +82,10 @@ def assemble(
     Raises `SpecError` with every fault of the spec, `IncompatibleError` with every reason why parts do not fit (both name the
     places), `DataError` where the data is not there.
     """
+    if not isinstance(registry, Registry | None):
+        raise SpecError(f"registry must be a Registry, such as Registry.load(); got {shown(registry)}")
+    if not isinstance(overrides, (list, tuple)) or not all(isinstance(text, str) for text in overrides):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise SpecError(f"overrides is a list of 'key.path=value', such as ['solver.steps=20']; got {shown(overrides)}")
     registry = registry or Registry.load()
     from diffcore.specs import load_spec
     from diffcore.specs.placing import placed
@@ -102,9 +112,9 @@ def device_of(name: str | torch.device | None) -> torch.device:
     """The device of this name (default: CUDA where there is one). Raises `SpecError` where this machine has none such."""
     cuda = torch.cuda.is_available()
     try:
-        device = torch.device(name or ("cuda" if cuda else "cpu"))
-    except RuntimeError:
-        raise SpecError(f"no device '{name}'; choose cpu, or cuda (cuda:1, ...) where there is a GPU") from None
+        device = torch.device(("cuda" if cuda else "cpu") if name is None else name)
+    except (RuntimeError, TypeError, ValueError):
+        raise SpecError(f"no device {shown(name)}; choose cpu, or cuda (cuda:1, ...) where there is a GPU") from None
     if device.type not in ("cpu", "cuda", "mps", "xpu"):
         raise SpecError(f"device '{name}' cannot compute; choose cpu, or cuda where there is a GPU")
     if device.type == "cuda" and not (cuda and (device.index or 0) < torch.cuda.device_count()):
@@ -127,7 +137,7 @@ class Pipeline:
         """source, known: the data, opened, and what a run knows of it; else the data of the spec is opened, and must be there."""
         self.spec, self.registry = spec, registry
         self.device = device_of(device)
-        self.source: Source = spec.data.open() if source is None else source
+        self.source: Source = opened(spec.data.open() if source is None else source, f"data {type(spec.data).__name__}")
         self.known = known or known_of(spec.data, self.source)
         self.step, self.missing = 0, dict[str, str]()
         with self._seeded(0x9C0):
@@ -136,9 +146,8 @@ class Pipeline:
             self.process.to(self.device)
         self.net = self._checked_network(foresee=known is None)
         self.notes: tuple[str, ...] = tuple(foresight.notes(self)) if known is None else ()
-        self.denoiser = Denoiser(
-            self.net, spec.prediction, process=cast(Process, self.process), sigma_data=spec.sigma_data, precondition=True
-        )
+        self.net.reading = Reading(spec.prediction, spec.sigma_data, precondition=True)  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+        self.denoiser = Denoiser(self.net, process=cast(Process, self.process))
         self.extra: Mapping[str, nn.Module] = {}
         if spec.init is not None:
             held = weights.read(Path(spec.init), "init")
@@ -152,6 +161,7 @@ class Pipeline:
         codec = spec.data.parts()
         self.codec = {role: module.to(self.device).requires_grad_(False).eval() for role, module in codec.items()}
         self.fits: dict[str, Mapping[str, Tensor]] = {}
+        self._cast = Kept(1)
 
     @contextmanager
     def _seeded(self, part: int) -> Generator[None]:
@@ -175,11 +185,13 @@ class Pipeline:
         """
         spec = self.spec
         made: list[nn.Module] = []
-        found = list(problems(spec, self.registry, self.process.provides, self.source.classes))
+        asked = not self.source.classes and any("cond" in guidance.needs for guidance in spec.guidance)
+        given = self.arrays if asked else {}
+        found = list(problems(spec, self.registry, self.process.provides, self.source.classes, given))
         checks: list[tuple[str, Callable[[], Any]]] = [
             ("prediction", lambda: self.process.check_prediction(spec.prediction, spec.sigma_data)),
             ("network", lambda: made.append(self._network())),
-            ("sampling.cond", lambda: self.conditions(1, spec.sampling.cond)),
+            ("sampling.cond", lambda: self.classes(1, numbered(self.known, spec.sampling.cond))),
         ]
         for path, check in checks:
             try:
@@ -205,7 +217,16 @@ class Pipeline:
     def field(self, cond: Mapping[str, Any] | None = None, *, guided: bool = True) -> Field:
         """The field under some conditions: what a solver sees."""
         guidance = self.spec.guidance if guided else ()
-        return Field(self.process, self.denoiser, guidance, cond=cond, flow_map=self.spec.flow_map)
+        return Field(self.process, self._sampled, guidance, cond=cond, flow_map=self.spec.flow_map)
+
+    @property
+    def _sampled(self) -> Denoiser:
+        """The denoiser in the precision of sampling: of a copy of the network where that is another, made anew when it learns."""
+        if self.spec.sampling.dtype == "float32":
+            return self.denoiser
+        dtype = getattr(torch, self.spec.sampling.dtype)
+        weights = tuple((p.data_ptr(), p._version) for p in self.net.parameters())
+        return self._cast.get((dtype, weights), lambda: self.denoiser.with_net(deepcopy(self.net).eval().to(dtype)))
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -344,11 +365,14 @@ class Pipeline:
     ) -> Samples:
         """n samples by the spec's solver (or another). Sample i is the same whatever n, the batch and the world size.
 
-        cond: condition name -> class (its number or name), or one class per sample; conditions not named are cycled over their
-        classes.
+        cond: condition name -> class (its number or name), or one class per sample; classes not named are taken in turn. A
+        condition that is no class is given as one array or one per sample (None: the null value), and cannot be left out.
+
+        Raises `SpecError` for arguments of the wrong kind.
         """
-        n = self.spec.sampling.n if n is None else n
-        batch, started = batch or self.spec.sampling.batch, time.perf_counter()
+        n = self.spec.sampling.n if n is None else whole("n", n, 1, 2**40)
+        batch = self.spec.sampling.batch if batch is None else whole("batch", batch, 1, 2**40)
+        seed, started = whole("seed", seed), time.perf_counter()
         chosen = self.conditions(n, self.spec.sampling.cond if cond is None else cond)
         rows = distributed.share(n)
         done: list[State] = []
@@ -383,14 +407,20 @@ class Pipeline:
         keep_frames: bool = False,
     ) -> Result:
         """The samples with these global numbers, in one batch."""
+        if solver is not None and not isinstance(solver, Solver):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise SpecError(f"solver must be one, such as registry.make('solver', 'heun', steps=20); got {shown(solver)}")
         solver = self.ready(solver or self.spec.solver)
         draw = Draw(seed, ids, salt=SAMPLING, device=self.device)
         self.net.eval()
-        x = self.process.prior(self.source.shape, draw)
+        x = self._start(self.process.prior(self.source.shape, draw))
         mode = "eager" if keep_frames else self.spec.sampling.mode
         return sample(
             self.field(cond, guided=guided), solver, x, seed=mix(seed, SAMPLING), ids=ids, mode=mode, keep_frames=keep_frames
         )
+
+    def _start(self, x: State) -> State:
+        """Draws of the prior in the precision of the state: the same numbers, so that precisions can be compared."""
+        return in_precision(torch.float64, x) if self.spec.sampling.dtype == "float64" else x
 
     def ready(self, solver: Solver) -> Solver:
         """The solver with what it must know about this model under the spec's guidance, found out once and kept in `fits`."""
@@ -399,10 +429,10 @@ class Pipeline:
         key = self.fit_key(solver)
         if key not in self.fits:
             draw = Draw(self.spec.seed, range(solver.fit_on), salt=FITTING, device=self.device)
-            cond = {k: v.to(self.device) for k, v in self.conditions(solver.fit_on, self.spec.sampling.cond).items()}
+            field = self.field(self.usual_conditions(solver.fit_on))
             self.net.eval()
             with torch.no_grad():
-                self.fits[key] = solver.fit(self.field(cond), self.process.prior(self.source.shape, draw))
+                self.fits[key] = solver.fit(field, self._start(self.process.prior(self.source.shape, draw)))
         return solver.fitted(self.fits[key])
 
     def fit_key(self, solver: Solver) -> str:
@@ -413,14 +443,35 @@ class Pipeline:
         return json.dumps([unstructure(self.registry, part) for part in parts])
 
     def conditions(self, n: int, cond: Mapping[str, Any]) -> dict[str, Tensor]:
-        """One class per sample for every condition of the data: as asked, by number or name, else all combinations in turn.
+        """Every condition of the data, one row per sample: classes as asked, by number or name, else all combinations in turn;
+        arrays as asked.
 
-        Raises `SpecError` for unknown conditions and classes.
+
+        Raises `SpecError` for unknown conditions and classes, and for arrays that are missing or of another shape.
         """
-        classes, cond = self.source.classes, numbered(self.known, cond)
+        if not isinstance(cond, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise SpecError(f"cond maps conditions to values, such as {{'label': 3}}; got {shown(cond)}")
+        given = {name: value for name, value in cond.items() if name not in self.arrays}
+        classes = self.classes(n, numbered(self.known, given))
+        return {**classes, **conditions.chosen(cond, self.arrays, self.denoiser.null, n)}
+
+    def usual_conditions(self, n: int) -> dict[str, Tensor]:
+        """The conditions of samples for which none are asked, on the device: the spec's, arrays from the data."""
+        found = self.conditions(n, {**conditions.of_data(self, n), **self.spec.sampling.cond})
+        return {name: value.to(self.device) for name, value in found.items()}
+
+    @cached_property
+    def arrays(self) -> Mapping[str, tuple[int, ...]]:
+        """The conditions of the network that are no classes, with the shape of one row."""
+        return conditions.arrays_of(self.source, self.spec.loss)
+
+    def classes(self, n: int, cond: Mapping[str, Any]) -> dict[str, Tensor]:
+        """One class per sample for every condition that is a class: as asked, else all combinations in turn."""
+        classes = self.source.classes
+        known = ", ".join([*classes, *self.arrays]) or "none"
         for name in cond:
             if name not in classes:
-                raise SpecError(f"no condition '{name}'; {type(self.spec.data).__name__} has: {', '.join(classes) or 'none'}")
+                raise SpecError(f"no condition '{name}'; {type(self.spec.data).__name__} has: {known}")
         chosen, turn = dict[str, Tensor](), 1
         for name, count in classes.items():
             value = torch.as_tensor(cond.get(name, torch.arange(n) // turn % count))

@@ -12,24 +12,10 @@ from torch import Tensor
 from diffcore.data import Data, Source
 from diffcore.errors import DataError, DiffcoreError, SpecError, did_you_mean
 from diffcore.metadata import Known
-from diffcore.tree import State
+from diffcore.sources import Remembered, opened
 
 NAMED = "label"
 """The condition whose classes `Data.class_names` names."""
-
-
-@attrs.define
-class Remembered:
-    """A source of which no sample can be had: what a run knows of it, and why. A `dc.Source`."""
-
-    shape: tuple[int, ...]
-    classes: Mapping[str, int]
-    why: str
-    size: int | None = 0
-
-    def batch(self, ids: Tensor) -> tuple[State, Mapping[str, Tensor]]:
-        """Raises `DataError` that says why there are none."""
-        raise DataError(self.why)
 
 
 def known_of(data: Data, source: Source) -> Known | None:
@@ -39,7 +25,8 @@ def known_of(data: Data, source: Source) -> Known | None:
     classes = {name: int(count) for name, count in source.classes.items()}
     names = tuple(map(str, _names(data)))
     shape, size = tuple(int(side) for side in source.shape), source.size
-    return Known(shape, classes, names if len(names) == classes.get(NAMED) else (), None if size is None else int(size))
+    arrays = {name: tuple(map(int, row)) for name, row in getattr(source, "arrays", {}).items()}
+    return Known(shape, classes, names if len(names) == classes.get(NAMED) else (), None if size is None else int(size), arrays)
 
 
 def _names(data: Data) -> Sequence[str]:
@@ -55,9 +42,9 @@ def reopened(data: Data, known: Known, *, replaced: bool, say: Callable[[str], N
     replaced: other data was asked for, whose samples and names may be others. `say` gets a line where something has changed.
     """
     try:
-        source = data.open()
+        source = opened(data.open(), f"data {type(data).__name__}")
     except (DiffcoreError, OSError) as error:
-        return Remembered(known.shape, known.classes, str(error))
+        return Remembered(known.shape, known.classes, str(error), known.arrays)
     now = known_of(data, source)
     if now is not None and replaced:
         now = attrs.evolve(now, names=known.names, size=known.size)
@@ -66,9 +53,9 @@ def reopened(data: Data, known: Known, *, replaced: bool, say: Callable[[str], N
         return source
     why = f"the data is not what this run was trained on: {'; '.join(changed[:5])}"
     say(f"{why}; it samples as it was trained")
-    return (
-        source if now is not None and attrs.evolve(now, size=known.size) == known else Remembered(known.shape, known.classes, why)
-    )
+    if now is not None and attrs.evolve(now, size=known.size) == known:
+        return source
+    return Remembered(known.shape, known.classes, why, known.arrays)
 
 
 def numbered(known: Known | None, cond: Mapping[str, Any]) -> dict[str, Any]:

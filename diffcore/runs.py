@@ -300,7 +300,7 @@ def write_texts(pipeline: Pipeline, raw: State, path: Path) -> bool:
 def picture_trajectory(pipeline: Pipeline, folder: Path) -> None:
     """`trajectory.png`, states and posterior means of images along the main solver's run, or `paths.png` of points."""
     count = 200 if tuple(pipeline.source.shape) == (2,) else 10
-    cond = {k: v.to(pipeline.device) for k, v in pipeline.conditions(count, pipeline.spec.sampling.cond).items()}
+    cond = pipeline.usual_conditions(count)
     frames = pipeline.sample_ids(range(count), 0, cond, keep_frames=True).frames
     if are_images(frames[0].x):
         checkpoint.write_aside(folder / "trajectory.png", trajectory(frames))
