@@ -58,7 +58,8 @@ def measure(pipeline: Pipeline, solver: Solver, progress: Progress | None = None
     row = {
         "solver": registry.id_of(type(solver)),
         "label": label(registry, solver),
-        "steps": solver.steps,
+        "ran": ran(pipeline, solver),
+        "steps": made.steps,
         "calls": made.calls,
         "nfe": made.nfe,
         "seconds": made.seconds,
@@ -66,6 +67,12 @@ def measure(pipeline: Pipeline, solver: Solver, progress: Progress | None = None
         "metrics": {name: attrs.asdict(value) for name, value in measured.items()},
     }
     return row, made
+
+
+def ran(pipeline: Pipeline, solver: Solver) -> str:
+    """What ran in the place of a solver that is another one once it is fitted; empty where it is itself."""
+    fitted = pipeline.ready(solver)
+    return "" if type(fitted) is type(solver) else label(pipeline.registry, evolve(fitted, grid=None))
 
 
 def _evaluation(pipeline: Pipeline, made: Samples, real: Any, cond: Mapping[str, Tensor]) -> Evaluation:

@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import platform
-import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -156,9 +155,3 @@ def place(out: str | Path | None, default: Path, *, folder: bool) -> Path:
             return path
     except OSError as error:
         raise SpecError(f"--out {path}: no {wanted} can be written there ({error.strerror}); choose another place") from None
-
-
-def file_name(text: str) -> str:
-    """A text as the name of a file; where characters are lost, a digest keeps it apart from other texts."""
-    plain = re.sub(r"[^\w.=,+-]+", "_", text)[:80].strip("_")
-    return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
