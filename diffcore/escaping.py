@@ -19,6 +19,11 @@ def terminal(text: str) -> str:
     return "".join(c if unicodedata.category(c) not in _NO_PICTURE else ascii(c)[1:-1] for c in text)
 
 
+def block(text: str) -> str:
+    """Several lines for a terminal or a page, each as `terminal` has it."""
+    return "\n".join(map(terminal, text.expandtabs().split("\n")))
+
+
 def figure_text(text: str) -> str:
     """A text in a matplotlib figure, as it stands: no mathematics, in the legend too, without what the font has not."""
     drawn = "".join(c if ord(c) in _glyphs() else "\N{WHITE SQUARE}" for c in terminal(text))

@@ -16,6 +16,7 @@ from diffcore import charts
 from diffcore.canvas import require_packages
 from diffcore.charts import Chart, Point
 from diffcore.errors import CheckpointError
+from diffcore.escaping import block, terminal
 from diffcore.record import read_lock, read_metrics, read_rows, read_text
 
 TEXTS = 24
@@ -79,7 +80,9 @@ def build(folders: Mapping[str, Path]) -> str:
     runs = [_read(name, folder) for name, folder in folders.items()]
     here = Path(__file__).parent
     template, style = ((here / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html.j2", "css"))
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, finalize=_plain, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     metrics = metric_names(runs)
     return environment.from_string(template).render(
         title=" and ".join(run.name for run in runs),
@@ -89,6 +92,11 @@ def build(folders: Mapping[str, Path]) -> str:
         loss=_losses(runs),
         charts=[(name, _better_of(runs, name), chart) for name in metrics if (chart := _quality(runs, name))],
     )
+
+
+def _plain(value: Any) -> Any:
+    """A text of the user's without characters that move others; markup of the page's own stays."""
+    return block(value) if type(value) is str else value
 
 
 # --- what a directory holds -------------------------------------------------------------------------------------------
@@ -104,10 +112,13 @@ def inside(folder: Path, name: str) -> Path:
     except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links in a circle
         sound = False
     if not sound or (path.exists() and not path.is_file()):
-        raise CheckpointError(
-            f"{folder} names {name!r}, which is no file within that directory; repeat: diffcore evaluate {folder}"
-        )
+        raise _bad(folder, f"{name!r} is no file within that directory")
     return path
+
+
+def _bad(folder: Path, cause: str) -> CheckpointError:
+    where = terminal(str(folder))
+    return CheckpointError(f"the run {where} is damaged: {cause}; write its report again: diffcore evaluate {where}")
 
 
 def inline_file(folder: Path, name: str) -> str:
@@ -115,16 +126,13 @@ def inline_file(folder: Path, name: str) -> str:
 
     Raises `CheckpointError` for a file outside of it, one that is no PNG, and one that is too large for a page.
     """
-    path = inside(folder, name)
-    if not name or not path.exists():
+    if not name or not (path := inside(folder, name)).exists():
         return ""
     if path.stat().st_size > LARGEST:
-        raise CheckpointError(
-            f"{path} is larger than the {LARGEST // 2**20} MiB that fit a page; repeat: diffcore evaluate {folder}"
-        )
+        raise _bad(folder, f"{name!r} is larger than the {LARGEST // 2**20} MiB that fit a page")
     data = path.read_bytes()
     if not _is_png(data):
-        raise CheckpointError(f"{path} is damaged or no PNG picture; repeat: diffcore evaluate {folder}")
+        raise _bad(folder, f"{name!r} is damaged or no PNG picture")
     return "data:image/png;base64," + base64.b64encode(data).decode()
 
 
@@ -148,13 +156,13 @@ def _read(name: str, folder: Path) -> Shown:
         row["difference"] = _difference(folder, row.get("difference"))
     spec = read_text(inside(folder, "spec.yaml"))
     measured = read_text(inside(folder, "evaluation.yaml"), f"run: diffcore evaluate {folder}")
-    lines = difflib.unified_diff(spec.splitlines(), measured.splitlines(), "spec.yaml", "evaluation.yaml", n=2, lineterm="")
+    changes = difflib.unified_diff(spec.splitlines(), measured.splitlines(), "spec.yaml", "evaluation.yaml", n=2, lineterm="")
     return Shown(
         name=name,
         rows=rows,
         trained=trained(spec, str(folder / "spec.yaml")),
         spec=spec,
-        changed="\n".join(lines),
+        changed="\n".join(changes),
         lock=read_lock(inside(folder, "lock.json").parent),
         losses=read_metrics(inside(folder, "metrics.jsonl")),
         texts={kind: text for kind in ("samples", "reference") if (text := _first_lines(folder, f"samples/{kind}.txt"))},
@@ -175,8 +183,8 @@ def _first_lines(folder: Path, name: str) -> str:
     if not path.exists():
         return ""
     with path.open("rb") as file:
-        lines = file.read(2**16).decode(errors="replace").splitlines()
-    return "\n".join(lines[:TEXTS])
+        held = file.read(2**16).decode(errors="replace")
+    return "\n".join(held.splitlines()[:TEXTS])
 
 
 def trained(spec: str, name: str) -> str:

@@ -13,7 +13,7 @@ import click
 from diffcore.cli.group import RESUME, command, json_option, set_option
 from diffcore.cli.output import number, print_json, print_table
 from diffcore.cli.progress import Progress
-from diffcore.escaping import terminal
+from diffcore.escaping import block
 from diffcore.interrupt import Interrupt
 from diffcore.registry import Registry
 
@@ -42,7 +42,7 @@ def _is_first() -> bool:
 
 def _say(line: str) -> None:
     if _is_first():
-        click.echo("\n".join(map(terminal, line.split("\n"))))
+        click.echo(block(line))
 
 
 def _read_before_torch(spec: str, overrides: Sequence[str]) -> Registry:
