@@ -59,7 +59,8 @@ def measure(pipeline: Pipeline, solver: Solver, progress: Progress | None = None
     row = {
         "solver": registry.id_of(type(solver)),
         "label": label(registry, solver),
-        "steps": solver.steps,
+        "ran": ran(pipeline, solver),
+        "steps": made.steps,
         "calls": made.calls,
         "nfe": made.nfe,
         "seconds": made.seconds,
@@ -74,6 +75,12 @@ def _asked(pipeline: Pipeline, cond: Mapping[str, Tensor]) -> dict[str, Any]:
     rows = torch.arange(pipeline.spec.evaluation.n)
     names = (*pipeline.source.classes, *pipeline.arrays) if pipeline.arrays else ()
     return {**{name: cond[name][rows % len(cond[name])] for name in names}, **pipeline.spec.sampling.cond}
+
+
+def ran(pipeline: Pipeline, solver: Solver) -> str:
+    """What ran in the place of a solver that is another one once it is fitted; empty where it is itself."""
+    fitted = pipeline.ready(solver)
+    return "" if type(fitted) is type(solver) else label(pipeline.registry, evolve(fitted, grid=None))
 
 
 def _evaluation(pipeline: Pipeline, made: Samples, real: Any, cond: Mapping[str, Tensor]) -> Evaluation:

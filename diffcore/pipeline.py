@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -16,10 +17,10 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from diffcore import conditions, distributed, foresight, measuring, resuming, trained, weights
+from diffcore import conditions, distributed, exports, foresight, measuring, notebook, resuming, trained, weights
 from diffcore.arguments import shown, whole
 from diffcore.calling import in_precision
-from diffcore.data import Loader, Source
+from diffcore.data import Data, Loader, Source
 from diffcore.errors import IncompatibleError, SpecError, UnknownComponentError
 from diffcore.fields import Denoiser, Field, Reading
 from diffcore.fitting import problems
@@ -37,7 +38,7 @@ from diffcore.sources import opened
 from diffcore.specs.spec import Spec
 from diffcore.state import plain_defaults
 from diffcore.trainer import Job, Player, Report
-from diffcore.tree import State, tree_map
+from diffcore.tree import State, batch_size, describe, tree_map
 
 FITTING = 0xF17
 """Salt of the noise from which solvers are fitted to a model."""
@@ -54,20 +55,45 @@ class Progress(Protocol):
     def close(self) -> None: ...  # noqa: D102
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Samples:
-    """Samples as the network makes them, with their conditions and cost. `raw()` is what they mean: in the range of the data."""
+    """Samples as the network makes them, with their conditions and cost. `raw()` is what they mean: in the range of the data.
+
+    steps: those that the solver took.
+    """
 
     x: State
     cond: Mapping[str, Tensor]
     nfe: float
     calls: int
     seconds: float
-    pipeline: Pipeline = attrs.field(repr=False)
+    pipeline: Pipeline
+    steps: int = 0
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return batch_size(self.x)
+
+    def __repr__(self) -> str:
+        """In one line, without their numbers."""
+        under = f", conditions {', '.join(self.cond)}" if self.cond else ""
+        return f"Samples({describe(self.x)}{under}, {self.steps} steps, {self.calls} calls, {self.seconds:.3g} s)"
 
     def raw(self) -> State:
         """The samples as data: decoded, in the data's own range, clipped to it."""
         return self.pipeline.spec.data.decode(self.x)
+
+    def save(self, path: str | Path) -> Path:
+        """Write them, in the data's range, to a .safetensors, .npz, .png, .gif, .txt or .csv file, or to a folder: see
+        `diffcore.exports`."""
+        return exports.write([self], exports.target(path), len(self)).path
+
+    def show(self) -> None:
+        """Show them: in a notebook beneath the cell, else in the system's viewer of pictures, or as text."""
+        notebook.show(self)
+
+    def _repr_html_(self) -> str:
+        return notebook.html(self)
 
 
 def assemble(
@@ -207,6 +233,23 @@ class Pipeline:
         if found:
             raise UnfitError(found)
         return made[0]
+
+    @property
+    def solver(self) -> Solver:
+        """The solver of the spec."""
+        return self.spec.solver
+
+    @property
+    def data(self) -> Data:
+        """The data of the spec; `source` is what it opened."""
+        return self.spec.data
+
+    def __repr__(self) -> str:
+        """The parts in one line."""
+        return notebook.in_a_line(self)
+
+    def _repr_html_(self) -> str:
+        return notebook.table_of_parts(self)
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -370,31 +413,57 @@ class Pipeline:
 
         Raises `SpecError` for arguments of the wrong kind.
         """
-        n = self.spec.sampling.n if n is None else whole("n", n, 1, 2**40)
-        batch = self.spec.sampling.batch if batch is None else whole("batch", batch, 1, 2**40)
-        seed, started = whole("seed", seed), time.perf_counter()
+        n = self.spec.sampling.n if n is None else n
+        made = self.batches(n, seed, cond, solver=solver, batch=batch, guided=guided, progress=progress)
+        done = first = next(made)
+        x, filled = tree_map(lambda leaf: leaf.new_empty(n, *leaf.shape[1:]), first.x), 0
+        for part in chain([first], made):
+            rows = slice(filled, filled + len(part))
+            tree_map(lambda into, leaf, rows=rows: into[rows].copy_(leaf), x, part.x)
+            done, filled = part, rows.stop
         chosen = self.conditions(n, self.spec.sampling.cond if cond is None else cond)
-        rows = distributed.share(n)
-        done: list[State] = []
-        result, made = None, 0
+        return attrs.evolve(done, x=x, cond=chosen)
+
+    def batches(
+        self,
+        n: int,
+        seed: int = 0,
+        cond: Mapping[str, Any] | None = None,
+        *,
+        solver: Solver | None = None,
+        batch: int | None = None,
+        guided: bool = True,
+        progress: Progress | None = None,
+    ) -> Iterator[Samples]:
+        """The samples of `sample`, batch by batch as they are made, each with the cost so far: no more than one is held.
+
+        Several processes share every batch of theirs together, and each yields all of it.
+        """
+        n, seed = whole("n", n, 1, 2**40), whole("seed", seed)
+        batch = self.spec.sampling.batch if batch is None else whole("batch", batch, 1, 2**40)
+        chosen, started = self.conditions(n, self.spec.sampling.cond if cond is None else cond), time.perf_counter()
+        batch *= distributed.world()[1]
+        nfe, calls, steps = 0.0, 0, 0
         if progress:
-            progress.start(len(rows), "sampling")
-        for first in range(rows.start, rows.stop, batch):
-            ids = range(first, min(first + batch, rows.stop))
-            part = {k: v[ids.start : ids.stop].to(self.device) for k, v in chosen.items()}
-            result = self.sample_ids(ids, seed, part, solver, guided=guided)
-            done.append(result.x)
-            made += len(ids)
+            progress.start(n, "sampling")
+        for first in range(0, n, batch):
+            ids = range(first, min(first + batch, n))
+            part = {k: v[ids.start : ids.stop] for k, v in chosen.items()}
+            made = self._shared(ids, seed, part, solver, guided)
+            nfe, calls, steps = max(nfe, made.nfe), max(calls, made.calls), max(steps, made.steps)
             if progress:
-                progress.update(made)
+                progress.update(ids.stop)
+            yield Samples(made.x, part, nfe, calls, time.perf_counter() - started, self, steps)
         if progress:
             progress.close()
-        if not done:  # more processes than samples: of the first sample, nothing but its shape
-            first = self.sample_ids([0], seed, {k: v[:1].to(self.device) for k, v in chosen.items()}, solver, guided=guided)
-            done = [tree_map(lambda leaf: leaf[:0], first.x)]
-        x = tree_map(lambda *parts: distributed.gather(torch.cat(parts), n), *done)
-        nfe, calls = (result.nfe, result.calls) if result else (0.0, 0)
-        return Samples(x, chosen, nfe, calls, time.perf_counter() - started, self)
+
+    def _shared(self, ids: range, seed: int, cond: Mapping[str, Tensor], solver: Solver | None, guided: bool) -> Result:
+        """The samples with these numbers, each process making its part (of the first the shape, where that is none)."""
+        share = distributed.share(len(ids))
+        rows = share if len(share) else range(1)
+        part = {k: v[rows.start : rows.stop].to(self.device) for k, v in cond.items()}
+        made = self.sample_ids(ids[rows.start : rows.stop], seed, part, solver, guided=guided)
+        return attrs.evolve(made, x=tree_map(lambda leaf: distributed.gather(leaf[: len(share)], len(ids)), made.x))
 
     def sample_ids(
         self,

@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import platform
-import re
 import tempfile
 from pathlib import Path
 from typing import Any, TypeVar
@@ -191,16 +190,6 @@ def read_text(path: Path, mend: str = _REPEAT, errors: str = "strict") -> str:
         raise CheckpointError(f"{path} cannot be read ({error}); {mend}") from None
 
 
-def inside(folder: Path, name: str) -> Path | None:
-    """A file of a run by a name that stands in another of its files; None where the name leads out of the run."""
-    root = folder.resolve()
-    try:
-        path = (root / name).resolve()
-        return path if path.is_relative_to(root) and path.is_file() else None
-    except (OSError, ValueError, RuntimeError):  # a name that no file can have, a loop of links
-        return None
-
-
 def place(out: str | Path | None, default: Path, *, folder: bool) -> Path:
     """Where to write, `out` or the default. Raises `SpecError`, before any long work, where nothing can be written there."""
     wanted, other = ("folder", "file") if folder else ("file", "folder")
@@ -215,9 +204,3 @@ def place(out: str | Path | None, default: Path, *, folder: bool) -> Path:
             return path
     except OSError as error:
         raise SpecError(f"--out {path}: no {wanted} can be written there ({error.strerror}); choose another place") from None
-
-
-def file_name(text: str) -> str:
-    """A text as the name of a file; where characters are lost, a digest keeps it apart from other texts."""
-    plain = re.sub(r"[^\w.=,+-]+", "_", text)[:80].strip("_")
-    return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"

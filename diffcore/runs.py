@@ -11,21 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._pytree import keystr, tree_leaves_with_path
 
-from diffcore import checkpoint, distributed, waiting, weights
-from diffcore.data import Range
-from diffcore.errors import CheckpointError, SpecError
+from diffcore import checkpoint, distributed, exports, gallery, waiting, weights
+from diffcore.canvas import require_packages
+from diffcore.errors import CheckpointError
+from diffcore.escaping import file_name
+from diffcore.exports import Written
 from diffcore.fitting import label
-from diffcore.measuring import reference, solvers
+from diffcore.measuring import solvers
 from diffcore.ownership import owned
-from diffcore.pictures import are_images, are_points, paths, picture, require_packages, trajectory
-from diffcore.pipeline import Pipeline, Progress, Samples, assemble
-from diffcore.record import MetricsLog, file_name, lock, place, read_rows
+from diffcore.pipeline import Pipeline, Progress, assemble
+from diffcore.record import MetricsLog, lock, place, read_rows
 from diffcore.registry import Registry
 from diffcore.report import build
-from diffcore.tree import State
 
 Spec = str | Path | Mapping[str, Any]
 
@@ -49,14 +47,13 @@ def run(
         _train(pipeline, folder, progress)
         made = pipeline.sample(progress=progress)
         first = distributed.world()[0] == 0
-        if first:
-            write_samples(made, folder / "samples" / "samples.safetensors")
+        made.save(folder / "samples" / "samples.safetensors")
         evaluate_pipeline(pipeline, folder, progress)
         if first:
             _keep_fits(pipeline, folder)
-            picture_samples(pipeline, _first(pipeline, made.raw()), folder / "samples" / "samples.png")
-            write_texts(pipeline, made.raw(), folder / "samples" / "samples.txt")
-            picture_trajectory(pipeline, folder / "samples")
+            gallery.draw(pipeline, gallery.first(made), folder / "samples" / "samples.png")
+            gallery.write_texts(pipeline, made.raw(), folder / "samples" / "samples.txt")
+            gallery.draw_way(pipeline, folder / "samples")
             report([folder], folder / "report.html")
         distributed.barrier()
     return folder
@@ -124,25 +121,26 @@ def sample_run(
     out: str | Path | None = None,
     device: str | None = None,
     progress: Progress | None = None,
-) -> tuple[Samples, Path]:
-    """Sample a trained run (or one whose training has not ended); returns the samples and the file they went to.
+) -> Written:
+    """Sample a trained run (or one whose training has not ended), batch by batch into a file. Returns what was written.
 
     cond: condition name -> class, its number or its name.
 
-    out: .safetensors (x in the data's range, and conditions), .npz, .png (a grid) or .txt (samples that are text); default in
-    the run directory, under a name that says what was asked for.
+    out: .safetensors (x in the data's range, and conditions), .npz, .png (the first samples in one picture), .gif (images one
+    after the other), .txt (samples that are text), .csv (points and tables), or a folder, with a file for every sample;
+    default in the run directory, under a name that says what was asked for.
     """
     folder = folder_of(Path(path))
     asked = {"seed": seed, **({} if n is None else {"n": n}), **(cond or {})}
     name = ",".join([*(f"{key}-{value}" for key, value in asked.items()), *overrides])
-    target = _samples_file(place(out, folder / "samples" / f"{file_name(name)}.safetensors", folder=False))
+    default = folder / "samples" / f"{file_name(name)}.safetensors"
+    target = place(exports.target(out) if out else out, default, folder=bool(out) and exports.is_folder(str(out)))
     distributed.start()
     pipeline = Pipeline.load(path, overrides=overrides, device=device)
-    made = pipeline.sample(n, seed, cond, progress=progress)
-    if distributed.world()[0] == 0:
-        write_samples(made, target)
+    n = pipeline.spec.sampling.n if n is None else n
+    written = exports.write(pipeline.batches(n, seed, cond, progress=progress), target, n)
     distributed.barrier()
-    return made, target
+    return written
 
 
 def folder_of(path: Path) -> Path:
@@ -207,18 +205,14 @@ def evaluate_pipeline(pipeline: Pipeline, folder: Path, progress: Progress | Non
 
     The table is written before the pictures, so that a picture that fails costs no measurement.
     """
-    shown: list[State] = []
-    rows = pipeline.evaluate(progress=progress, done=lambda _, made: shown.append(_first(pipeline, made.raw())))
+    shown: list[gallery.Shown] = []
+    rows = pipeline.evaluate(progress=progress, done=lambda _, made: shown.append(gallery.first(made)))
     if distributed.world()[0] == 0:
-        for row, raw in zip(rows, shown, strict=True):
-            name = f"samples/{file_name(row['label'])}-{row['steps']}-steps.png"
-            row["picture"] = name if are_images(raw) or are_points(raw) else ""
+        gallery.name_pictures(pipeline, rows, shown)
         _write_yaml(pipeline, folder / "evaluation.yaml")
         checkpoint.write_aside(folder / "evaluation.json", json.dumps(rows, indent=1).encode())
-        picture_samples(pipeline, _first(pipeline, _real(pipeline)), folder / "samples" / "reference.png")
-        write_texts(pipeline, _real(pipeline), folder / "samples" / "reference.txt")
-        for row, raw in zip(rows, shown, strict=True):
-            picture_samples(pipeline, raw, folder / row["picture"])
+        gallery.draw_real(pipeline, folder / "samples")
+        gallery.draw_rows(pipeline, rows, shown, folder)
     return rows
 
 
@@ -244,95 +238,6 @@ def report(folders: Sequence[Path], out: Path) -> Path:
     """One self-contained HTML page about one or several runs."""
     checkpoint.write_aside(out, build(shown_names(folders)).encode())
     return out
-
-
-# --- samples as files -------------------------------------------------------------------------------------------------
-
-
-def write_samples(made: Samples, path: Path) -> None:
-    """Write samples in the data's own range: .safetensors, .npz, .png or .txt by the name. Leaves of a tree: `x['name']`."""
-    raw = made.raw()
-    tensors = {**{f"x{keystr(key)}": leaf for key, leaf in tree_leaves_with_path(raw)}, **made.cond}
-    if _samples_file(path).suffix == ".png":
-        if not picture_samples(made.pipeline, raw, path):
-            raise SpecError("samples that are neither images nor points have no picture; name a .safetensors or .npz file")
-    elif path.suffix == ".txt":
-        if not write_texts(made.pipeline, raw, path):
-            raise SpecError("these samples are no text; name a .safetensors or .npz file")
-    elif path.suffix == ".npz":
-        _write_npz(path, tensors)
-    else:
-        checkpoint.save(path, tensors, {"calls": made.calls, "nfe": made.nfe})
-
-
-def _samples_file(path: Path) -> Path:
-    if path.suffix not in (".safetensors", ".npz", ".png", ".txt"):
-        raise SpecError(f"cannot write samples to '{path.name}': the name must end in .safetensors, .npz, .png or .txt")
-    return path
-
-
-def _write_npz(path: Path, arrays: Mapping[str, Tensor]) -> None:
-    import io
-
-    import numpy as np
-
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{k: v.cpu().numpy() for k, v in arrays.items()})  # pyright: ignore[reportArgumentType]
-    checkpoint.write_aside(path, buffer.getvalue())
-
-
-def picture_samples(pipeline: Pipeline, raw: State, path: Path) -> bool:
-    """A PNG of samples in the data's range, where they are images or points of the plane; says whether there was one."""
-    shows = are_images(raw) or are_points(raw)
-    if shows:
-        checkpoint.write_aside(path, picture(raw, _span(pipeline), _columns(pipeline)))
-    return shows
-
-
-def write_texts(pipeline: Pipeline, raw: State, path: Path) -> bool:
-    """A text file of samples that are text, one line each; says whether they were."""
-    texts = pipeline.spec.data.texts(raw)
-    if texts is not None:
-        checkpoint.write_aside(path, "".join(f"{text}\n" for text in texts).encode())
-    return texts is not None
-
-
-def picture_trajectory(pipeline: Pipeline, folder: Path) -> None:
-    """`trajectory.png`, states and posterior means of images along the main solver's run, or `paths.png` of points."""
-    count = 200 if tuple(pipeline.source.shape) == (2,) else 10
-    cond = pipeline.usual_conditions(count)
-    frames = pipeline.sample_ids(range(count), 0, cond, keep_frames=True).frames
-    if are_images(frames[0].x):
-        checkpoint.write_aside(folder / "trajectory.png", trajectory(frames))
-    elif are_points(frames[0].x):
-        checkpoint.write_aside(folder / "paths.png", paths(frames))
-
-
-def _columns(pipeline: Pipeline) -> int:
-    classes = pipeline.source.classes
-    return next(iter(classes.values())) if len(classes) == 1 else 10
-
-
-def _first(pipeline: Pipeline, raw: State) -> State:
-    """As many samples as the report shows at once: four lines of images, or all points."""
-    return raw[: 4 * _columns(pipeline)] if are_images(raw) else raw
-
-
-def _real(pipeline: Pipeline) -> State:
-    """As many real samples as the spec makes, in the data's range."""
-    real, declared = reference(pipeline, pipeline.spec.sampling.n)[0], pipeline.spec.data.value_range
-    return real if declared is None else declared.to_raw(real)
-
-
-def _span(pipeline: Pipeline) -> Range:
-    """The values that pictures show: the declared range, else what real data spans, so that no outlier sets the axes."""
-    declared = pipeline.spec.data.value_range
-    if declared is not None:
-        return declared
-    real = reference(pipeline, 1000)[0]
-    lo, hi = float(real.min()), float(real.max())
-    margin = 0.05 * (hi - lo) or 1.0
-    return Range(lo=lo - margin, hi=hi + margin)
 
 
 def _write_record(pipeline: Pipeline, folder: Path) -> None:

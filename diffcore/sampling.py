@@ -17,7 +17,7 @@ from diffcore.noise import Draw
 from diffcore.process import AffineProcess
 from diffcore.runtime import run
 from diffcore.solver import Frame, Grid, Solver, check_grid
-from diffcore.tree import State, batch_size, expand, leaves
+from diffcore.tree import State, batch_size, describe, expand, leaves
 
 Mode = Literal["eager", "compile", "graph"]
 MOST_STEPS = 10**6
@@ -25,15 +25,23 @@ REUSE_FROM = 2**15
 """State size, in numbers, from which two buffers are reused; below, allocating is cheaper than writing to a given buffer."""
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Result:
-    """Samples x, the network evaluations each cost (`nfe`), the calls of the network, and the frames if asked for."""
+    """Samples x, the network evaluations each cost (`nfe`), the calls of the network, and the frames if asked for.
+
+    steps: those taken, which a solver with a loop of its own decides.
+    """
 
     x: State
     nfe: float
     calls: int
     grid: Tensor
     frames: tuple[Frame, ...] = ()
+    steps: int = 0
+
+    def __repr__(self) -> str:
+        """In one line, without the numbers of the samples."""
+        return f"Result({describe(self.x)}, {self.steps} steps, {self.calls} calls, {self.nfe:g} evaluations per sample)"
 
 
 def frames(
@@ -99,32 +107,31 @@ def sample(
     grad = _wants_grad(solver, x, grad)
     if mode != "eager":
         last, nfe, calls = run(field, solver, x, nodes, draw, mode, grad)
-        return Result(last, nfe, calls, nodes)
+        return Result(last, nfe, calls, nodes, steps=len(nodes) - 1)
     trace, size = field.trace, batch_size(x)
     calls, evaluated = trace.calls, trace.rows
     kept: tuple[Frame, ...] = ()
-    last = x
+    last, steps = x, len(nodes) - 1
     with torch.set_grad_enabled(grad):
         if keep_frames:
             kept = tuple(solver.loop(field, x, nodes, draw))
-            last = kept[-1].x
+            last, steps = kept[-1].x, kept[-1].step
         else:
-            last = _finish(field, solver, x, nodes, draw, reuse=not grad)
+            last, steps = _finish(field, solver, x, nodes, draw, reuse=not grad)
     if not _finite(last):
         _blame(field, solver, x, nodes, draw, grad)
-    return Result(last, (trace.rows - evaluated) / size, trace.calls - calls, nodes, kept)
+    return Result(last, (trace.rows - evaluated) / size, trace.calls - calls, nodes, kept, steps)
 
 
-def _finish(field: Field, solver: Solver, x: State, nodes: Tensor, draw: Draw, *, reuse: bool) -> State:
-    """The last state, without a record of the way."""
+def _finish(field: Field, solver: Solver, x: State, nodes: Tensor, draw: Draw, *, reuse: bool) -> tuple[State, int]:
+    """The last state and the number of steps, without a record of the way."""
     if type(solver).loop is not Solver.loop:
-        for frame in solver.loop(field, x, nodes, draw):
-            x = frame.x
-        return x
+        last = deque(solver.loop(field, x, nodes, draw), maxlen=1)[0]
+        return last.x, last.step
     field.trace.watched = False
     try:
         large = sum(leaf.numel() for leaf in leaves(x)) >= REUSE_FROM
-        return deque(solver.states(field, x, nodes, draw, reuse=reuse and large), maxlen=1)[0]
+        return deque(solver.states(field, x, nodes, draw, reuse=reuse and large), maxlen=1)[0], len(nodes) - 1
     finally:
         field.trace.watched = True
 

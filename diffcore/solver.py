@@ -18,7 +18,7 @@ from diffcore.fields import Field
 from diffcore.kept import PLANS, Kept, hashable
 from diffcore.noise import Draw
 from diffcore.process import Process
-from diffcore.tree import State, expand, leaves, tree_map
+from diffcore.tree import State, describe, expand, leaves, tree_map
 
 LARGEST_PLAN = 2**20
 """Times of a plan, all samples together, from which it is not kept: making it is then little beside the run."""
@@ -41,6 +41,10 @@ class Frame(NamedTuple):
     x0: Any = None
     logw: Any = None
     logp: Any = None
+
+    def __repr__(self) -> str:
+        """In one line, without the numbers of the state."""
+        return f"Frame(step {self.step}, t = {_short(torch.as_tensor(self.t))}, {describe(self.x)}, {self.calls} calls)"
 
 
 class Plan:
@@ -348,6 +352,8 @@ def check_grid(grid: Tensor, process: Process, *, rising: bool = False) -> Tenso
 
 def _short(grid: Tensor) -> str:
     values = [f"{v:.4g}" for v in grid.flatten().tolist()]
+    if grid.ndim == 0:
+        return values[0]
     return "[" + ", ".join(values if len(values) <= 8 else [*values[:4], "...", *values[-3:]]) + "]"
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import diffcore as dc
 from diffcore import checkpoint, record, runs
@@ -103,7 +104,7 @@ def test_a_killed_run_resumes_to_the_same_bits(after, spec_file, tmp_path, unint
     newest = "checkpoints/step-00000300.safetensors"
     assert_bit_equal(tensors(out / newest), tensors(uninterrupted / newest))
     assert record.read_metrics(out / "metrics.jsonl") == record.read_metrics(uninterrupted / "metrics.jsonl")
-    again = [runs.sample_run(folder, n=8, seed=3)[0].x for folder in (out, uninterrupted)]
+    again = [load_file(runs.sample_run(folder, n=8, seed=3).path)["x"] for folder in (out, uninterrupted)]
     assert torch.equal(*again)
 
 

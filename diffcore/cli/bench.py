@@ -87,7 +87,7 @@ def bench(
     for item in solvers:
         registry.find("solver", str(item["type"] if isinstance(item, dict) else item))
     from diffcore import benching
-    from diffcore.pictures import require_packages
+    from diffcore.canvas import require_packages
     from diffcore.record import place
 
     require_packages()
@@ -129,7 +129,7 @@ def _print(table: dict[str, Any], picture: Path) -> None:
 @n_option
 @seed_option
 @set_option
-@folder_option
+@click.option("--out", metavar="OUT", help="A folder, or a .png or .gif file of the states (default: in the run).")
 @device_option
 @json_option
 def trajectory(
@@ -147,13 +147,13 @@ def trajectory(
         raise click.BadParameter("one solver at a time has a trajectory", param_hint="--solver")
     registry = Registry.load()
     from diffcore import benching
-    from diffcore.pictures import require_packages
+    from diffcore.canvas import require_packages
     from diffcore.record import place
 
     require_packages()
     with work():
         pipeline, folder = _model(registry, run, overrides, device)
-        target = place(out, folder / "trajectory", folder=True)
+        target = benching.way_place(out, folder) if out is not None else place(None, folder / "trajectory", folder=True)
         chosen = registry.make("solver", solver[0]) if solver else pipeline.spec.solver
         rows, frames = benching.steps_of(pipeline, chosen, n=n, seed=seed)
         files = benching.write_steps(rows, frames, target)

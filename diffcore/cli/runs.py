@@ -13,6 +13,7 @@ import click
 from diffcore.cli.group import RESUME, command, json_option, set_option
 from diffcore.cli.output import number, print_json, print_table
 from diffcore.cli.progress import Progress
+from diffcore.escaping import block
 from diffcore.interrupt import Interrupt
 from diffcore.registry import Registry
 
@@ -41,7 +42,7 @@ def _is_first() -> bool:
 
 def _say(line: str) -> None:
     if _is_first():
-        click.echo(line)
+        click.echo(block(line))
 
 
 def _read_before_torch(spec: str, overrides: Sequence[str]) -> Registry:
@@ -111,7 +112,11 @@ def _classes(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, .
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Sample i depends on seed and i.")
 @click.option("--cond", multiple=True, metavar="NAME=CLASS", callback=_classes, help="Class, by number or name (default: all).")
 @set_option
-@click.option("--out", metavar="FILE", help="A .safetensors, .npz, .png or .txt file (default: in RUN/samples).")
+@click.option(
+    "--out",
+    metavar="FILE",
+    help="A .safetensors, .npz, .png, .gif, .txt or .csv file, or a folder with a file for each (default: in RUN/samples).",
+)
 @device_option
 def sample(
     run: str,
@@ -127,15 +132,11 @@ def sample(
     Of a run whose training has not ended, the averaged weights of its newest checkpoint are taken.
     """
     from diffcore import runs
-    from diffcore.tree import leaves
 
     with work() as progress:
-        made, target = runs.sample_run(
-            run, n=n, seed=seed, cond=cond, overrides=overrides, out=out, device=device, progress=progress
-        )
-    shapes = " and ".join(str(tuple(leaf.shape[1:])) for leaf in leaves(made.x))
-    count = len(leaves(made.x)[0])
-    _say(f"{count} samples of shape {shapes}, {made.calls} network calls, {made.seconds:.3g} s: {target}")
+        made = runs.sample_run(run, n=n, seed=seed, cond=cond, overrides=overrides, out=out, device=device, progress=progress)
+    said = f"{made.n} samples of shape {made.shapes}, {made.calls} network calls, {made.seconds:.3g} s: {made.path}"
+    _say(f"{said} ({made.note})" if made.note else said)
 
 
 @command("evaluate")
@@ -199,7 +200,8 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _cost(row: Mapping[str, Any]) -> list[str]:
-    cells = [row["label"], row["steps"], row["calls"], f"{row['nfe']:g}", f"{row['seconds']:.3g}", row["n"]]
+    label = row["label"] + (f", ran {row['ran']}" if row.get("ran") else "")
+    cells = [label, row["steps"], row["calls"], f"{row['nfe']:g}", f"{row['seconds']:.3g}", row["n"]]
     return [str(c) for c in ([row["run"], *cells] if "run" in row else cells)]
 
 
