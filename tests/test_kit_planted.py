@@ -14,6 +14,7 @@ from torch import nn
 
 import diffcore as dc
 from diffcore import scaffold
+from diffcore.testing import Gaussian
 from diffcore.testing.base import RULES
 from diffcore.testing.suite import cases
 
@@ -1349,6 +1350,14 @@ class LendsItsTable(Square):
 
 
 @dc.component
+class ClaimsGaussian(Square):
+    """Uniform on the unit square, said to be N(1/2, 1/36) = another law."""
+
+    def oracle(self):
+        return Gaussian(0.5, 1 / 6, shape=(2,))
+
+
+@dc.component
 class MeanDistance(dc.Metric):
     """d = |mean(samples) - mean(reference)|."""
 
@@ -1431,6 +1440,7 @@ REST = [
     (StatefulData, "addressed_by_number", "other samples"),
     (BeyondRange, "as_declared", "outside its declared range"),
     (DoubleData, "as_declared", "float64"),
+    (ClaimsGaussian, "oracle", "not those of the law that `oracle\\(\\)` declares"),
     (WrongWayRound, "direction", "higher is better"),
     (RandomMetric, "repeatable", "global generator"),
 ]
@@ -1634,7 +1644,18 @@ def test_every_check_of_the_kit_has_failed_once():
     assert not never, [f"{r.kind}: {r.name}" for r in never]
 
 
+@dc.component
+class Kinked(dc.AffineProcess):
+    """alpha = 1 - sigma, sigma = (t + (u |u| + 1/4) / 2) / (5/4), u = t - 1/2: one derivative, a kink in it at T / 2."""
+
+    def coeffs(self, t):
+        u = t - 0.5
+        sigma, rate = (t + (u * u.abs() + 0.25) / 2) / 1.25, (1 + u.abs()) / 1.25
+        return dc.Coeffs(t, 1 - sigma, sigma, -rate, rate)
+
+
 SOUND = [
+    Kinked,
     Multistep,
     Ancestral,
     Slope,
