@@ -106,6 +106,13 @@ class Data(Base):
         """Raw samples as text, one line each, for reports; None where they are not text."""
         return None
 
+    def oracle(self) -> Any:
+        """The law of the samples in closed form: a `diffcore.testing.Oracle`, with at least `log_prob`; None where there is none.
+
+        What metrics compare with is this law and nothing else: fields of equal names may be of another.
+        """
+        return None
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes of the condition 'label', for pictures; empty where there are none."""

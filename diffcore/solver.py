@@ -190,6 +190,7 @@ class Solver(Base):
     """A solver: hyper-parameters only. All state of a run is in x and the carry, all coefficients are in the plan.
 
     `order`: the proved global order on smooth problems (None where there is none, as for stochastic solvers of weak order).
+    `weak_order`: the order of the mean and the variance of the samples of a stochastic solver; 1 where none is declared.
     `additive_noise`: z enters the step linearly with weight `row.noise`, so a step is a Gaussian kernel.
     `both_ways`: a step may also go from t to s > t, so that an explicit grid may rise (encoding data as noise).
     """
@@ -198,6 +199,7 @@ class Solver(Base):
     requires: ClassVar[frozenset[str]] = frozenset()
     needs: ClassVar[frozenset[str]] = frozenset()
     order: ClassVar[int | None] = None
+    weak_order: ClassVar[float | None] = None
     additive_noise: ClassVar[bool] = False
     both_ways: ClassVar[bool] = False
 
