@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import random
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -18,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tools.mutate.children import Selection, finished, overlay, run_tests
+from tools.mutate.children import OUT_OF_TIME, Selection, finished, overlay, run_tests
 from tools.mutate.edits import Edit, compiles, edits
 from tools.mutate.recorder import Recorder, Test, load, save, scope
 
@@ -27,8 +28,8 @@ NUMERICS = (
     "affine fine fields fitting flow_map guidance laboratory loss measuring metric noise process sampling solver tree trainer"
 )
 HEAVY = ("torch", "numpy", "scipy.stats", "pytest", "attrs", "cattrs")
-NOTICED = {1: "caught", 2: "caught", 3: "caught", 70: "caught", 0: "survived", 5: "untested"}
-BUDGET = 40.0  # seconds of recorded tests that one edit gets
+NOTICED = {0: "survived", OUT_OF_TIME: "survived", 5: "untested"}  # any other exit code: caught
+BUDGET = 20.0  # seconds of tests that one edit gets
 
 
 def package(path: Path) -> Path:
@@ -41,7 +42,8 @@ def package(path: Path) -> Path:
 def sources(root: Path, paths: list[str]) -> list[Path]:
     """The files to edit: those named (or below a folder named), else the numerics of the core and all plugins."""
     if not paths:
-        return [root / "diffcore" / f"{n}.py" for n in NUMERICS.split()] + sorted(root.glob("plugins/*/diffcore_*/**/*.py"))
+        numerics = [root / "diffcore" / f"{name}.py" for name in NUMERICS.split()]
+        return [f for f in numerics if f.exists()] + sorted(root.glob("plugins/*/diffcore_*/**/*.py"))
     found = [f for p in paths for f in ([root / p] if (root / p).is_file() else sorted((root / p).rglob("*.py")))]
     if not found:
         sys.exit(f"mutate: no Python file at {', '.join(paths)}; give files or folders, from {root}")
@@ -128,13 +130,22 @@ def chosen_tests(edit: Edit, tests: list[Test], item: str | None = None) -> list
     return taken
 
 
-def trial(root: Path, edit: Edit, tests: list[Test]) -> int:
-    """Run the tests on the edited package, in this process: pytest's exit code."""
+def nearest(root: Path, edit: Edit) -> list[str]:
+    """The test files of a distribution, those that name the edited module, and name it more often, first: without a record."""
+    name = Path(edit.path).stem
+    own = [f for f in test_files(root) if scope(f.relative_to(root)) == scope(edit.path)]
+    if scope(edit.path) == "core":
+        own = [f for f in own if f.name.startswith(("test_core", "test_book"))]
+    naming = {f: len(re.findall(rf"\b{name}\b", f.read_text(encoding="utf-8"))) for f in own}
+    return [str(f.relative_to(root)) for f in sorted(own, key=lambda f: (-naming[f], f.name == "test_conformance.py", f))]
+
+
+def trial(root: Path, edit: Edit, files: list[str], ids: list[str], seconds: float) -> int:
+    """Run tests on the edited package, in this process: pytest's exit code."""
     file = root / edit.path
     with tempfile.TemporaryDirectory() as folder:
         before = overlay(Path(folder), package(file), file, edit.apply(file.read_bytes()))
-        names = list(dict.fromkeys(t.id.partition("::")[0] for t in tests))
-        return run_tests(root, names, [Selection([t.id for t in tests])], before)
+        return run_tests(root, files, [Selection(ids, seconds)], before)
 
 
 def judged() -> dict[tuple[str, str, str], str]:
@@ -143,7 +154,16 @@ def judged() -> dict[tuple[str, str, str], str]:
         return {(row[0], row[1], row[2]): row[3] for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if row}
 
 
-def outcomes(root: Path, chosen: list[Edit], tests: list[Test], jobs: int, item: str | None) -> Iterator[dict[str, Any]]:
+def work_of(root: Path, edit: Edit, tests: list[Test] | None, item: str | None) -> partial[int] | None:
+    """What tries an edit; None where no test runs it. Without a record: the files of its distribution."""
+    if tests is None:
+        return partial(trial, root, edit, nearest(root, edit), [], 3 * BUDGET)
+    ids = [t.id for t in chosen_tests(edit, tests, item)]
+    files = list(dict.fromkeys(id.partition("::")[0] for id in ids))
+    return partial(trial, root, edit, files, ids, 3 * BUDGET) if ids else None
+
+
+def outcomes(root: Path, chosen: list[Edit], tests: list[Test] | None, jobs: int, item: str | None) -> Iterator[dict[str, Any]]:
     """What became of each edit, as they end."""
     equivalent, work = judged(), list[Any]()
     for edit in chosen:
@@ -155,11 +175,11 @@ def outcomes(root: Path, chosen: list[Edit], tests: list[Test], jobs: int, item:
             "by": "",
             "reason": equivalent.get((edit.path, before, after), ""),
         }
-        selected = [] if result["reason"] else chosen_tests(edit, tests, item)
-        if selected:
-            work.append((result, partial(trial, root, edit, selected), 30 + 5 * sum(t.seconds for t in selected)))
-        else:
+        job = None if result["reason"] else work_of(root, edit, tests, item)
+        if job is None:
             yield {**result, "outcome": "equivalent" if result["reason"] else "untested"}
+        else:
+            work.append((result, job, 6 * BUDGET + 60))
     with tempfile.TemporaryDirectory() as scratch:
         for result, code, text in finished(work, Path(scratch), jobs):
             by = [line for line in text.splitlines() if line.startswith(("FAILED", "ERROR", "E  "))]
@@ -201,6 +221,7 @@ def arguments(given: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="which edits")
     parser.add_argument("--kind", action="append", help="only edits of this kind, may be repeated")
     parser.add_argument("--item", help="only files that claim this number of docs/monograph.md, and only tests marked with it")
+    parser.add_argument("--unrecorded", action="store_true", help="do not record which tests run which lines: try whole files")
     parser.add_argument("--again", type=Path, help="the edits of an earlier --out that were not caught")
     parser.add_argument("--out", type=Path, default=ROOT / ".mutate" / "last.json", help="the results, as JSON")
     parser.add_argument("--jobs", type=int, default=2, help="how many at once")
@@ -213,7 +234,7 @@ def main(given: list[str], root: Path = ROOT) -> int:
     os.environ["OMP_NUM_THREADS"] = "1"
     for name in HEAVY:
         importlib.import_module(name)
-    tests = recorded(root, options.jobs)
+    tests = None if options.unrecorded else recorded(root, options.jobs)
     files = [f for f in sources(root, options.paths) if options.item is None or claiming(f, options.item)]
     chosen = drawn(files, root, options.n, options.seed, lambda e: not options.kind or e.kind in options.kind)
     if options.again:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+OUT_OF_TIME = 71
 PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", "--tb=line"]
 
 
@@ -35,14 +36,27 @@ def overlay(folder: Path, package: Path, edited: Path | None = None, source: byt
 
 
 class Selection:
-    """A pytest plugin that keeps the tests of a list, in its order."""
+    """A pytest plugin: the tests of a list in its order (all where it is empty), for so many seconds of CPU time."""
 
-    def __init__(self, ids: list[str]) -> None:
-        self.place = {id: i for i, id in enumerate(ids)}
+    def __init__(self, ids: list[str], seconds: float) -> None:
+        self.place, self.end = {id: i for i, id in enumerate(ids)}, time.process_time() + seconds
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Select and order."""
-        items[:] = sorted((i for i in items if i.nodeid in self.place), key=lambda i: self.place[i.nodeid])
+        """Select and order; where all are wanted, each function once before its other variants."""
+        if self.place:
+            items[:] = sorted((i for i in items if i.nodeid in self.place), key=lambda i: self.place[i.nodeid])
+            return
+        turns: dict[str, int] = {}
+        order: dict[str, int] = {}
+        for item in items:
+            function = item.nodeid.partition("[")[0]
+            order[item.nodeid] = turns[function] = turns.get(function, -1) + 1
+        items.sort(key=lambda i: order[i.nodeid])
+
+    def pytest_runtest_logfinish(self) -> None:
+        """Stop in time."""
+        if time.process_time() > self.end:
+            pytest.exit("out of time", returncode=OUT_OF_TIME)
 
 
 def run_tests(root: Path, files: Iterable[str], plugins: list[Any], before: Path | None = None) -> int:
@@ -51,7 +65,7 @@ def run_tests(root: Path, files: Iterable[str], plugins: list[Any], before: Path
         sys.path.insert(0, str(before))
         os.environ["PYTHONPATH"] = os.pathsep.join([str(before), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     os.chdir(root)
-    return int(pytest.main([*PYTEST, *files], plugins=plugins))
+    return int(pytest.main([*PYTEST, f"--rootdir={root}", *files], plugins=plugins))
 
 
 def fork(work: Callable[[], int], log: Path, seconds: float) -> int:

@@ -9,7 +9,9 @@ import diffcore as dc
 
 
 @pytest.mark.parametrize("name", ["flow", "cosine"])
-@pytest.mark.parametrize("weighting", [P2(), P2(gamma=0.0), Monotone(), Monotone(of=P2(gamma=0.0)), Monotone(mean=-1.2)], ids=repr)
+@pytest.mark.parametrize(
+    "weighting", [P2(), P2(gamma=0.0), Monotone(), Monotone(of=P2(gamma=0.0)), Monotone(mean=-1.2)], ids=repr
+)
 def test_the_weight_at_pure_noise_is_its_limit(weighting, name, registry):
     """At t = T lam is -inf (or far below the table): in eps the weight is that of a level just within it, in v it falls to 0."""
     process = registry.make("process", name)
