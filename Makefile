@@ -6,7 +6,7 @@ PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 EDITABLE := $(foreach p,$(PLUGINS),-e $(dir $(p)))
 WORKERS ?= 2
 
-.PHONY: demo test setup lint types check docs bench clean
+.PHONY: demo test setup lint types check docs bench mutate clean
 
 demo: setup
 	$(BIN)/diffcore run examples/mnist.yaml --out runs/mnist
@@ -45,5 +45,8 @@ docs: setup
 bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/overhead.py
 
+mutate: setup
+	$(BIN)/python -m tools.mutate $(MUTATE)
+
 clean:
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis .mutate
