@@ -14,7 +14,7 @@ from typing import Any, Literal, cast, get_args, get_origin
 
 import attrs
 
-from diffcore.component import Base
+from diffcore.component import Base, check
 from diffcore.errors import PluginError, SpecError, UnknownComponentError, did_you_mean
 from diffcore.registry import Entry, Registry
 from diffcore.specs.faults import Faults
@@ -218,10 +218,10 @@ class Structurer:
     def _field(self, cls: type, name: str, wanted: Any, node: Node, path: str) -> Any:
         attribute = init_fields(cls)[name]
         value = self.value(wanted, self._completed(node, default_of(attribute)), path)
-        if value is BAD or attribute.validator is None or attribute.converter is not None:
+        if value is BAD or attribute.converter is not None:
             return value
         try:
-            attribute.validator(object.__new__(cls), attribute, value)
+            (attribute.validator or check)(object.__new__(cls), attribute, value)
         except (ValueError, TypeError) as error:
             return self.fault(node, path, _said(error).removeprefix(f"'{attribute.name}' of {cls.__name__} "))
         except AttributeError:  # it looks at other fields: it is asked again when the object is made

@@ -28,7 +28,9 @@ class LogitCFG(dc.Guidance):
     needs: ClassVar[frozenset[str]] = frozenset({"cond"})
     neutral: ClassVar[Mapping[str, float]] = {"weight": 1.0}
 
-    weight: float = dc.field(default=2.0, ge=0, doc="w: 0 unconditional, 1 conditional, above 1 stronger than conditional")
+    weight: float = dc.field(
+        default=2.0, ge=0, le=1000, doc="w: 0 unconditional, 1 conditional, above 1 stronger than conditional"
+    )
 
     def guide(self, denoiser: Any, x: Tensor, t: Any, **cond: Any) -> Categorical:
         """The guided posterior."""

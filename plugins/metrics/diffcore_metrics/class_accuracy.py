@@ -33,7 +33,7 @@ class ClassAccuracy(dc.Metric):
     needs_classes: ClassVar[bool] = True
 
     features: Trained = dc.field(default="mnist", doc="the images that the judge knows")
-    blocks: int = dc.field(default=4, ge=2, doc="blocks of samples, for the spread")
+    blocks: int = dc.field(default=4, ge=2, le=10_000, doc="blocks of samples, for the spread")
 
     def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
         """`class-accuracy` in [0, 1]."""

@@ -44,9 +44,11 @@ class Fisher(dc.Metric):
     items: ClassVar[tuple[str, ...]] = ("1.03",)
     of_samples: ClassVar[bool] = False
 
-    lams: tuple[float, ...] = dc.field(default=(2.0, 0.0, -2.0), doc="noise levels log(alpha / sigma), little noise first")
-    n: int = dc.field(default=512, ge=BLOCKS, doc="real samples, each noised to every level")
-    batch: int = dc.field(default=512, ge=1, doc="samples at once")
+    lams: tuple[float, ...] = dc.field(
+        default=(2.0, 0.0, -2.0), ge=-50, le=50, doc="noise levels log(alpha / sigma), little noise first"
+    )
+    n: int = dc.field(default=512, ge=BLOCKS, le=10_000_000, doc="real samples, each noised to every level")
+    batch: int = dc.field(default=512, ge=1, le=10_000_000, doc="samples at once")
     seed: int = dc.field(default=0, ge=0, doc="seed of the noise")
 
     def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:

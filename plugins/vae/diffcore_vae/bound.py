@@ -30,8 +30,8 @@ class VAEBound(dc.Metric):
     items: ClassVar[tuple[str, ...]] = ("2.01", "2.05")
     of_samples: ClassVar[bool] = False
 
-    k: int = dc.field(default=64, ge=2, doc="samples of the latents per x")
-    n: int = dc.field(default=500, ge=2, doc="data looked at, at most")
+    k: int = dc.field(default=64, ge=2, le=1_000_000, doc="samples of the latents per x")
+    n: int = dc.field(default=500, ge=2, le=10_000_000, doc="data looked at, at most")
     seed: int = dc.field(default=0, ge=0, doc="seed of the latents")
 
     @torch.no_grad()
