@@ -160,4 +160,4 @@ def _checked(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attrib
     def validator(of: attrs.Attribute[Any]) -> Any:
         return check if of.validator in (None, check) else attrs.validators.and_(check, of.validator)
 
-    return [f if f.inherited else f.evolve(validator=validator(f)) for f in fields]
+    return [f.evolve(validator=validator(f)) for f in fields]

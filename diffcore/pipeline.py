@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -13,11 +14,11 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from diffcore import checkpoint, distributed, measuring, resuming, weights
+from diffcore import checkpoint, distributed, measuring, resuming, sizes, weights
 from diffcore.data import Loader, Source
-from diffcore.errors import CheckpointError, IncompatibleError, SpecError
+from diffcore.errors import CheckpointError, DataError, IncompatibleError, SpecError
 from diffcore.fields import Denoiser, Field
-from diffcore.fitting import problems
+from diffcore.fitting import Findings, place_of, problems
 from diffcore.interrupt import Interrupt
 from diffcore.noise import Draw, mix
 from diffcore.process import Process
@@ -73,8 +74,8 @@ def assemble(
     places), `DataError` where the data is not there.
     """
     registry = registry or Registry.load()
-    from diffcore.specs import load_spec
-    from diffcore.specs.placing import placed
+    from diffcore.specs import SpecErrors, load_spec
+    from diffcore.specs.placing import DataFaultError, MisfitError, placed
 
     if isinstance(spec, Spec):
         if overrides:
@@ -82,8 +83,16 @@ def assemble(
         return Pipeline(spec, registry, device)
     try:
         return Pipeline(load_spec(spec, registry, overrides), registry, device)
+    except SpecErrors as found:
+        if found.standing is None:
+            raise
+        standing, broken = found.standing
+        more = Pipeline.misfits(standing, registry, device, broken=broken)
+        raise SpecErrors([*found.faults, *placed(more, spec, overrides)]) from None
     except UnfitError as found:
-        raise placed(found.problems, spec, overrides) from None
+        raise MisfitError(placed(found.problems, spec, overrides)) from None
+    except UnopenedError as found:
+        raise DataFaultError(placed(found.problems, spec, overrides)) from None
 
 
 class UnfitError(IncompatibleError):
@@ -92,6 +101,14 @@ class UnfitError(IncompatibleError):
     def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(f"{path}: {message}" for path, message in problems))
+
+
+class UnopenedError(DataError):
+    """Data that cannot be opened, in a spec without other faults, with its path in the spec."""
+
+    def __init__(self, path: str, message: str) -> None:
+        self.problems = ((path, message),)
+        super().__init__(message)
 
 
 def device_of(name: str | torch.device | None) -> torch.device:
@@ -115,14 +132,11 @@ class Pipeline:
         self, spec: Spec, registry: Registry, device: str | torch.device | None = None, *, known: Mapping[str, Any] | None = None
     ) -> None:
         """known: `shape` and `classes` of data that need not be there; without them it must be."""
-        self.spec, self.registry = spec, registry
-        self.device = device_of(device)
-        self.source: Source = spec.data.reopen(**known) if known else spec.data.open()
-        with self._seeded(0x9C0):
-            self.process: Any = spec.process.build()
-        if isinstance(self.process, nn.Module):
-            self.process.to(self.device)
-        self.net = self._checked_network()
+        found = self._put_together(spec, registry, device, known)
+        if found and all(path.partition(".")[0] == "data" for path, _ in found):
+            raise UnopenedError(*found[0])
+        if found:
+            raise UnfitError(found)
         self.denoiser = Denoiser(
             self.net, spec.prediction, process=cast(Process, self.process), sigma_data=spec.sigma_data, precondition=True
         )
@@ -145,35 +159,78 @@ class Pipeline:
             torch.manual_seed(mix(self.spec.seed, part) & 0x7FFFFFFF)
             yield
 
-    def _network(self) -> nn.Module:
-        with self._seeded(0x1217):
-            shape, classes = self.source.shape, self.source.classes
-            outputs = self.process.output_shape(shape, self.spec.prediction)
-            other = {} if outputs == shape else {"outputs": outputs}
-            return self.spec.network.build(shape, classes, **other).to(self.device)
+    @classmethod
+    def misfits(
+        cls, spec: Spec, registry: Registry, device: str | torch.device | None = None, *, broken: frozenset[str] = frozenset()
+    ) -> list[tuple[str, str]]:
+        """(path, message) of everything in a spec that cannot be opened, built or used together.
 
-    def _checked_network(self) -> nn.Module:
-        """The network of a spec whose parts fit together. Raises `UnfitError` with everything that does not fit."""
+        broken: its sections that are None, because they have faults of their own.
+        """
+        return cls.__new__(cls)._put_together(spec, registry, device, broken=broken)
+
+    def _put_together(
+        self,
+        spec: Spec,
+        registry: Registry,
+        device: str | torch.device | None,
+        known: Mapping[str, Any] | None = None,
+        broken: frozenset[str] = frozenset(),
+    ) -> list[tuple[str, str]]:
+        """Open the data, build process and network; (path, message) of all that does not work or fit."""
+        self.spec, self.registry, self.device = spec, registry, device_of(device)
+        found = Findings()
+        if "data" not in broken:
+            with found.at(lambda error: place_of(spec.data, error)):
+                self.source: Source = spec.data.reopen(**known) if known else spec.data.open()
+        if "process" not in broken:
+            with found.at("process"), self._seeded(0x9C0):
+                self.process: Any = spec.process.build()
+                if isinstance(self.process, nn.Module):
+                    self.process.to(self.device)
+        broken |= {section for section, part in (("data", "source"), ("process", "process")) if not hasattr(self, part)}
+        classes = self.source.classes if "data" not in broken else None
+        provides = cast(Process, self.process).provides if "process" not in broken else None
+        found.problems += problems(spec, registry, provides, classes, broken)
+        for path, needs, check in self._checks(loaded=known is not None):
+            if not broken & needs:
+                with found.at(path):
+                    check()
+        return found.problems
+
+    def _checks(self, *, loaded: bool) -> Iterator[tuple[str, set[str], Callable[[], Any]]]:
+        """(path, the sections it is about, what raises where they do not fit)."""
         spec = self.spec
-        made: list[nn.Module] = []
-        found = list(problems(spec, self.registry, self.process.provides, self.source.classes))
-        checks: list[tuple[str, Callable[[], Any]]] = [
-            ("prediction", lambda: self.process.check_prediction(spec.prediction, spec.sigma_data)),
-            ("network", lambda: made.append(self._network())),
-            ("sampling.cond", lambda: self.conditions(1, spec.sampling.cond)),
-        ]
-        for path, check in checks:
-            try:
-                check()
-            except (IncompatibleError, SpecError) as error:
-                found.append((path, str(error)))
-        if spec.sampling.mode == "graph" and self.device.type != "cuda":
-            found.append(("sampling.mode", "'graph' needs a CUDA device, and this run is on another; choose compile or eager"))
-        if spec.evaluation.calls and not spec.evaluation.solvers:
-            found.append(("evaluation.calls", "budgets are for evaluation.solvers, and none is named; name some or leave it out"))
-        if found:
-            raise UnfitError(found)
-        return made[0]
+        yield "prediction", {"process", "prediction"}, lambda: self.process.check_prediction(spec.prediction, spec.sigma_data)
+        yield "network", {"data", "process", "network", "prediction", "trainer"}, partial(self._network, loaded)
+        yield "sampling.cond", {"data", "sampling"}, lambda: self.conditions(1, spec.sampling.cond)
+        yield "sampling.mode", {"sampling"}, self._check_mode
+        yield "evaluation.calls", {"evaluation"}, self._check_budgets
+        for path in sizes.COUNTS if not loaded else ():
+            yield path, {"data", path.partition(".")[0]}, partial(self._check_size, path)
+
+    def _network(self, loaded: bool) -> None:
+        spec, shape, classes = self.spec, self.source.shape, self.source.classes
+        outputs = self.process.output_shape(shape, spec.prediction)
+        other = {} if outputs == shape else {"outputs": outputs}
+
+        def build() -> nn.Module:
+            with self._seeded(0x1217):
+                return spec.network.build(shape, classes, **other)
+
+        copies = 1 if loaded or not spec.trainer.steps else sizes.LEARNT
+        self.net = sizes.built(build, sizes.memory(self.device) // copies, "the network").to(self.device)
+
+    def _check_size(self, path: str) -> None:
+        sizes.check(path, self.spec, self.source.shape, self.device)
+
+    def _check_mode(self) -> None:
+        if self.spec.sampling.mode == "graph" and self.device.type != "cuda":
+            raise SpecError("'graph' needs a CUDA device, and this run is on another; choose compile or eager")
+
+    def _check_budgets(self) -> None:
+        if self.spec.evaluation.calls and not self.spec.evaluation.solvers:
+            raise SpecError("budgets are for evaluation.solvers, and none is named; name some or leave it out")
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -298,6 +355,7 @@ class Pipeline:
         cond: condition name -> class, or one class per sample; conditions not named are cycled over their classes.
         """
         n = self.spec.sampling.n if n is None else n
+        sizes.require(n, self.source.shape, torch.device("cpu"))
         batch, started = batch or self.spec.sampling.batch, time.perf_counter()
         chosen = self.conditions(n, self.spec.sampling.cond if cond is None else cond)
         rows = distributed.share(n)

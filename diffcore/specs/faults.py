@@ -71,7 +71,12 @@ class Fault:
 
 
 class SpecErrors(SpecError):  # noqa: N818  several of them
-    """All faults of a spec, in the order of the files they are in."""
+    """All faults of a spec, in the order of the files they are in.
+
+    `standing`: what stands of it all the same, and the names of the sections that do not; None where it could not be read.
+    """
+
+    standing: tuple[Any, frozenset[str]] | None = None
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(sorted(faults, key=lambda f: (f.file or "", f.line or 0, f.column or 0)))

@@ -12,9 +12,10 @@ import attrs
 from diffcore.component import Base
 from diffcore.errors import UnknownComponentError
 from diffcore.registry import Registry
-from diffcore.specs.faults import Faults
+from diffcore.specs.faults import Faults, SpecErrors
+from diffcore.specs.fieldtypes import default_of, init_fields
 from diffcore.specs.loading import SpecSource, load_tree
-from diffcore.specs.structuring import Structurer
+from diffcore.specs.structuring import BAD, Structurer
 from diffcore.specs.tree import Node
 
 if TYPE_CHECKING:
@@ -59,10 +60,25 @@ def load_spec(source: SpecSource, registry: Registry, overrides: Sequence[str] =
     from diffcore.specs.spec import Spec
 
     structurer = Structurer(registry, faults)
-    made = structurer.finish(structurer.record(Spec, tree, ""))
+    values = structurer.fields(Spec, tree, "")
+    try:
+        made = structurer.finish(structurer.made(Spec, values, tree, ""))
+    except SpecErrors as error:
+        error.standing = _standing(Spec, values)
+        raise
     for note in faults.notes:
         _LOG.warning(note)
     return made
+
+
+def _standing(spec: type[Spec], values: Mapping[str, Any]) -> tuple[Spec, frozenset[str]]:
+    """What stands of a spec with faults, and the names of the sections that do not: they are None in it."""
+    whole = {name: values.get(name, default_of(attribute)) for name, attribute in init_fields(spec).items()}
+    broken = frozenset(name for name, value in whole.items() if value is BAD or value is attrs.NOTHING)
+    made = object.__new__(spec)
+    for name, value in whole.items():
+        object.__setattr__(made, name, None if name in broken else value)
+    return made, broken
 
 
 def refuse_unknown(source: SpecSource, registry: Registry, overrides: Sequence[str] = ()) -> None:

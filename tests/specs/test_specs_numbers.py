@@ -89,7 +89,7 @@ solver: {type: edm-heun, grid: {type: karras}}
         ("solver.grid.sigma_max", ".inf", "must be a finite number; got inf"),
         ("network.width", "1000000000", "must be <= 65536; got 1000000000"),
         ("network.depth", "100000", "must be <= 1000; got 100000"),
-        ("sampling.n", "10000000000", "must be <= 1000000000; got 10000000000"),
+        ("sampling.n", "10000000000", "must be <= 100000000; got 10000000000"),
         ("sampling.cond", "{label: -1}", "must be >= 0; got -1"),
         ("evaluation.calls", "[5, 99999999999999999999]", "must be <= 1000000; got 99999999999999999999"),
         ("sigma_data", "1e-300", "must be >= 1e-06; got 1e-300"),
