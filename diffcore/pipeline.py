@@ -113,15 +113,23 @@ class UnopenedError(DataError):
 
 def device_of(name: str | torch.device | None) -> torch.device:
     """The device of this name (default: CUDA where there is one). Raises `SpecError` where this machine has none such."""
-    cuda = torch.cuda.is_available()
     try:
-        device = torch.device(name or ("cuda" if cuda else "cpu"))
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:
         raise SpecError(f"no device '{name}'; choose cpu, or cuda (cuda:1, ...) where there is a GPU") from None
-    if device.type not in ("cpu", "cuda", "mps", "xpu"):
+    counts: dict[str, Callable[[], int]] = {
+        "cpu": lambda: 1,
+        "cuda": torch.cuda.device_count,
+        "mps": lambda: int(torch.backends.mps.is_available()),
+        "xpu": torch.xpu.device_count,
+    }
+    if device.type not in counts:
         raise SpecError(f"device '{name}' cannot compute; choose cpu, or cuda where there is a GPU")
-    if device.type == "cuda" and not (cuda and (device.index or 0) < torch.cuda.device_count()):
-        raise SpecError(f"device '{name}' is not there: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices")
+    there = counts[device.type]()
+    if (device.index or 0) >= there:
+        raise SpecError(
+            f"device '{name}' is not there: torch {torch.__version__} sees {there} {device.type} device{'s' * (there != 1)}"
+        )
     return device
 
 

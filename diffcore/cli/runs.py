@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from diffcore.cli.group import RESUME, command, json_option, set_option
+from diffcore.cli.group import MOST_SAMPLES, RESUME, Count, command, json_option, run_argument, set_option, spec_argument
 from diffcore.cli.output import number, print_json, print_table
 from diffcore.cli.progress import Progress
 from diffcore.interrupt import Interrupt
@@ -44,6 +44,11 @@ def _say(line: str) -> None:
         click.echo(line)
 
 
+def _say_json(told: Mapping[str, Any]) -> None:
+    if _is_first():
+        print_json(told)
+
+
 def _read_before_torch(spec: str, overrides: Sequence[str]) -> Registry:
     """The installed components, where the spec has no fault that is found without importing torch."""
     from diffcore.specs import refuse_unknown
@@ -62,11 +67,12 @@ def _remember(name: str, spec: str, overrides: Sequence[str], out: str | None, d
 
 
 @command("run")
-@click.argument("spec")
+@spec_argument
 @set_option
 @out_option
 @device_option
-def run(spec: str, overrides: tuple[str, ...], out: str | None, device: str | None) -> None:
+@json_option
+def run(spec: str, overrides: tuple[str, ...], out: str | None, device: str | None, as_json: bool) -> None:
     """Train, sample, measure and report. A run that was stopped is resumed by the same command."""
     registry = _read_before_torch(spec, overrides)
     from diffcore import runs
@@ -74,17 +80,20 @@ def run(spec: str, overrides: tuple[str, ...], out: str | None, device: str | No
     _remember("run", spec, overrides, out, device)
     with work() as progress:
         folder = runs.run(spec, out, overrides=overrides, device=device, progress=progress, registry=registry)
-    if _is_first():
+    if as_json:
+        _say_json({"run": folder, "report": folder / "report.html", "rows": runs.read_rows(folder)})
+    elif _is_first():
         print_rows(runs.read_rows(folder))
         click.echo(f"\nreport: {folder / 'report.html'}\nmore samples: diffcore sample {shlex.quote(str(folder))}")
 
 
 @command("train")
-@click.argument("spec")
+@spec_argument
 @set_option
 @out_option
 @device_option
-def train(spec: str, overrides: tuple[str, ...], out: str | None, device: str | None) -> None:
+@json_option
+def train(spec: str, overrides: tuple[str, ...], out: str | None, device: str | None, as_json: bool) -> None:
     """Train only. A run that was stopped is resumed by the same command."""
     registry = _read_before_torch(spec, overrides)
     from diffcore import runs
@@ -92,7 +101,9 @@ def train(spec: str, overrides: tuple[str, ...], out: str | None, device: str | 
     _remember("train", spec, overrides, out, device)
     with work() as progress:
         folder = runs.train(spec, out, overrides=overrides, device=device, progress=progress, registry=registry)
-    _say(f"trained: {folder}\nsamples: diffcore sample {shlex.quote(str(folder))}")
+    if as_json:
+        return _say_json({"run": folder, "weights": folder / "weights.safetensors"})
+    return _say(f"trained: {folder}\nsamples: diffcore sample {shlex.quote(str(folder))}")
 
 
 def _classes(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, int] | None:
@@ -106,13 +117,14 @@ def _classes(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, .
 
 
 @command("sample")
-@click.argument("run")
-@click.option("-n", "n", type=click.IntRange(min=1), help="Number of samples (default: the spec's).")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Sample i depends on seed and i.")
+@run_argument
+@click.option("-n", "n", type=Count(1, MOST_SAMPLES), help="Number of samples (default: the spec's).")
+@click.option("--seed", type=Count(0), default=0, show_default=True, help="Sample i depends on seed and i.")
 @click.option("--cond", multiple=True, metavar="NAME=CLASS", callback=_classes, help="Condition (default: all classes in turn).")
 @set_option
 @click.option("--out", metavar="FILE", help="A .safetensors, .npz, .png or .txt file (default: in RUN/samples).")
 @device_option
+@json_option
 def sample(
     run: str,
     n: int | None,
@@ -121,6 +133,7 @@ def sample(
     overrides: tuple[str, ...],
     out: str | None,
     device: str | None,
+    as_json: bool,
 ) -> None:
     """Sample from RUN, a run directory or a weights file. Nothing else has to be remembered."""
     from diffcore import runs
@@ -132,11 +145,13 @@ def sample(
         )
     shapes = " and ".join(str(tuple(leaf.shape[1:])) for leaf in leaves(made.x))
     count = len(leaves(made.x)[0])
-    _say(f"{count} samples of shape {shapes}, {made.calls} network calls, {made.seconds:.3g} s: {target}")
+    if as_json:
+        return _say_json({"file": target, "n": count, "calls": made.calls, "nfe": made.nfe, "seconds": made.seconds})
+    return _say(f"{count} samples of shape {shapes}, {made.calls} network calls, {made.seconds:.3g} s: {target}")
 
 
 @command("evaluate")
-@click.argument("run")
+@run_argument
 @set_option
 @device_option
 @json_option
@@ -151,7 +166,7 @@ def evaluate(run: str, overrides: tuple[str, ...], device: str | None, as_json: 
 
 
 @command("fit")
-@click.argument("run")
+@run_argument
 @set_option
 @device_option
 @json_option

@@ -26,7 +26,7 @@ FORMAT = 1
 
 _LOG = logging.getLogger("diffcore")
 
-_SECTIONS = {
+SECTION_KINDS = {
     "diffcore": "",
     "name": "",
     "seed": "",
@@ -106,7 +106,7 @@ def _check_format(tree: Node, may_lack: bool, faults: Faults) -> None:
 
 def _named(tree: Node) -> list[tuple[str, Node]]:
     """The components of the top level, with their kinds."""
-    found = [(kind, tree.children[name]) for name, kind in _SECTIONS.items() if kind and name in tree.children]
+    found = [(kind, tree.children[name]) for name, kind in SECTION_KINDS.items() if kind and name in tree.children]
     return [(kind[:-1], item) for kind, node in found for item in (node.children.values() if kind[-1] == "*" else [node])]
 
 
@@ -120,7 +120,7 @@ def _is_known(registry: Registry, kind: str, node: Node) -> bool:
 @cache
 def _outline() -> type:
     """`Spec` with bases that nothing derives from: enough to find wrong sections and unknown components without importing any."""
-    return attrs.make_class("Spec", {name: _stand_in(kind[:-1], kind[-1:]) for name, kind in _SECTIONS.items()}, kw_only=True)
+    return attrs.make_class("Spec", {name: _stand_in(kind[:-1], kind[-1:]) for name, kind in SECTION_KINDS.items()}, kw_only=True)
 
 
 def _stand_in(kind: str, how: str) -> Any:
