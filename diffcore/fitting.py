@@ -61,6 +61,10 @@ def problems(
     yield from _of_network(spec, registry, broken)
     if classes is not None and not classes:
         yield from _without_classes(spec, registry)
+    if classes and not broken & {"loss", "guidance"}:
+        yield from _untrained(spec, registry)
+    if "guidance" not in broken:
+        yield from _twice(spec, registry)
 
 
 def _of_network(spec: Spec, registry: Registry, broken: frozenset[str]) -> Iterator[Problem]:
@@ -88,13 +92,37 @@ def _without_classes(spec: Spec, registry: Registry) -> Iterator[Problem]:
             yield f"guidance.{i}", f"{_name(registry, guidance)} guides towards a condition, {data} has none; {hint}"
 
 
+def _untrained(spec: Spec, registry: Registry) -> Iterator[Problem]:
+    """Guidance that compares with the field without a condition, where the loss trains none."""
+    if spec.loss.drops:
+        return
+    loss = _name(registry, spec.loss)
+    can = any(field.name == "drop" for field in attrs.fields(type(spec.loss)))
+    why = f"{loss} has drop: 0; set loss.drop: 0.1" if can else f"{loss} never drops it; take a loss with a field 'drop'"
+    for i, guidance in enumerate(spec.guidance):
+        if "null" in guidance.needs:
+            yield (
+                f"guidance.{i}",
+                f"{_name(registry, guidance)} needs a network also trained without its condition; {why}",
+            )
+
+
+def _twice(spec: Spec, registry: Registry) -> Iterator[Problem]:
+    """Guidance towards the condition, of one kind and not limited in time, that guides what it has guided already."""
+    towards = [registry.id_of(type(g)) if "null" in g.needs and not hasattr(g, "guidance") else "" for g in spec.guidance]
+    for i, id in enumerate(towards):
+        if id and id in towards[:i]:
+            yield f"guidance.{i}", f"guidance '{id}' is there twice, and would guide what is guided already; leave one out"
+
+
 def _consumers(spec: Spec) -> Iterator[tuple[str, Base]]:
     """Everything that may require capabilities, by path."""
     compared = spec.evaluation.solvers if spec.evaluation else ()
     solvers: dict[str, Solver | None] = {"solver": spec.solver, **{f"evaluation.solvers.{i}": s for i, s in enumerate(compared)}}
     grids = {f"{path}.grid": solver.grid for path, solver in solvers.items() if solver is not None}
     guidance = {f"guidance.{i}": part for i, part in enumerate(spec.guidance or ())}
-    consumers = {**solvers, **grids, "loss": spec.loss, "flow_map": spec.flow_map, **guidance}
+    metrics = {f"metrics.{i}": part for i, part in enumerate(spec.metrics or ())}
+    consumers = {**solvers, **grids, "loss": spec.loss, "flow_map": spec.flow_map, **guidance, **metrics}
     yield from ((path, part) for path, part in consumers.items() if part is not None)
 
 

@@ -14,7 +14,8 @@ class Guidance(Base):
     """Override `guide` to change what is known of x_0, `solver` to change the steps. Identities by default.
 
     `needs` declares {"grad"} where it differentiates through the network: gradients are then on within `guide`, whatever
-    they are outside; and {"cond"} where it is nothing without a condition. `requires` names the capabilities of the process.
+    they are outside; {"cond"} where it is nothing without a condition; and {"null"} where it compares with the network
+    without its condition, which the loss must then have trained (`Loss.drops`). `requires` names the capabilities of the process.
     """
 
     kind: ClassVar[str] = "guidance"

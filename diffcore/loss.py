@@ -30,6 +30,11 @@ class Loss(Base):
     second_time: ClassVar[bool] = False
     predictions: ClassVar[tuple[str, ...]] = ()
 
+    @property
+    def drops(self) -> bool:
+        """Whether the network also learns the field without its conditions: a field `drop` above 0, where there is one."""
+        return getattr(self, "drop", 0.0) > 0
+
     def __call__(self, model: Denoiser, x0: State, draw: Draw, **cond: Any) -> Tensor | Mapping[str, Tensor]:
         """Per-sample losses [B] at data x0, with all randomness from `draw`; a mapping player -> [B] where several learn."""
         raise NotImplementedError

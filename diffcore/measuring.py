@@ -83,6 +83,20 @@ def _evaluation(pipeline: Pipeline, made: Samples, real: Any, cond: Mapping[str,
     )
 
 
+def foreseen(pipeline: Pipeline) -> Evaluation:
+    """The evaluation that metrics will see, before there are samples (`Metric.check` says what it holds)."""
+    plan, registry = pipeline.spec.evaluation, pipeline.registry
+    real, cond = reference(pipeline, 2 * plan.n)
+    return Evaluation(
+        samples=tree_map(lambda leaf: leaf.new_empty((plan.n, *leaf.shape[1:]), device="meta"), real),
+        reference=real,
+        cond=pipeline.conditions(plan.n, {}),
+        reference_cond=cond,
+        reference_name=registry.id_of(type(pipeline.spec.data)),
+        data=pipeline.spec.data,
+    )
+
+
 def shown(pipeline: Pipeline, x: State) -> State:
     """States as metrics and pictures compare them: decoded, and in [-1, 1] where the data has a range."""
     declared, raw = pipeline.spec.data.value_range, pipeline.spec.data.decode(x)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diffcore.component import Base
 from diffcore.data import Data
+from diffcore.errors import DataError
 from diffcore.fields import Field
 
 
@@ -46,12 +47,30 @@ class Evaluation:
 
 
 class Metric(Base):
-    """A metric. `needs_classes`: only meaningful for class-conditional samples. `of_samples`: whether it judges samples, and
-    not the field on real data."""
+    """A metric. `requires`: capabilities of the process. `needs_classes`: only meaningful for class-conditional samples.
+    `of_samples`: whether it judges samples, and not the field on real data. `of_data`: it is about the data itself, so that
+    a codec between data and network is refused. `least_real`: fewest real samples it can work with."""
 
     kind: ClassVar[str] = "metric"
+    requires: ClassVar[frozenset[str]] = frozenset()
     needs_classes: ClassVar[bool] = False
     of_samples: ClassVar[bool] = True
+    of_data: ClassVar[bool] = False
+    least_real: ClassVar[int] = 1
+
+    def check(self, ev: Evaluation) -> None:
+        """Refuse what this metric cannot measure, before anything is trained or sampled.
+
+        A pipeline asks when it is assembled: `ev.samples` has its shape and no values (on the device "meta") and `ev.field`
+        is None, all else is as it will be. An override adds to this one, and its `measure` begins with `self.check(ev)`.
+        Raises `DataError` for a codec or too few real samples, where the class says so.
+        """
+        if self.of_data and ev.data is not None and type(ev.data).encode is not Data.encode:
+            raise DataError(
+                f"{type(self).__name__} is about the data itself; {type(ev.data).__name__} is seen by the network through a codec"
+            )
+        if len(ev.reference) < self.least_real:
+            raise DataError(f"{type(self).__name__} needs at least {self.least_real} real samples; there are {len(ev.reference)}")
 
     def measure(self, ev: Evaluation) -> Mapping[str, Measured]:
         """Named results. Raises `DataError` where the samples do not fit the metric (shape, range, count)."""

@@ -14,7 +14,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from diffcore import checkpoint, distributed, measuring, resuming, sizes, weights
+from diffcore import checkpoint, distributed, foresight, measuring, resuming, sizes, weights
 from diffcore.data import Loader, Source
 from diffcore.errors import CheckpointError, DataError, IncompatibleError, SpecError
 from diffcore.fields import Denoiser, Field
@@ -141,10 +141,11 @@ class Pipeline:
     ) -> None:
         """known: `shape` and `classes` of data that need not be there; without them it must be."""
         found = self._put_together(spec, registry, device, known)
-        if found and all(path.partition(".")[0] == "data" for path, _ in found):
+        if len(found) == 1 and not hasattr(self, "source"):
             raise UnopenedError(*found[0])
         if found:
             raise UnfitError(found)
+        self.notes: tuple[str, ...] = tuple(foresight.notes(self)) if known is None else ()
         self.denoiser = Denoiser(
             self.net, spec.prediction, process=cast(Process, self.process), sigma_data=spec.sigma_data, precondition=True
         )
@@ -204,6 +205,9 @@ class Pipeline:
             if not broken & needs:
                 with found.at(path):
                     check()
+        if known is None:
+            oversized = {"evaluation" for path, _ in found.problems if path.startswith("evaluation.")}
+            found.problems += foresight.problems(self, broken | oversized)
         return found.problems
 
     def _checks(self, *, loaded: bool) -> Iterator[tuple[str, set[str], Callable[[], Any]]]:

@@ -16,7 +16,7 @@ from typing import Any, cast
 import importlib_metadata
 import torch
 
-from diffcore import checkpoint, distributed
+from diffcore import checkpoint, distributed, waiting
 from diffcore.errors import CheckpointError, SpecError
 from diffcore.pipeline import Pipeline
 from diffcore.trainer import Report
@@ -68,6 +68,7 @@ def lock(pipeline: Pipeline) -> dict[str, Any]:
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if pipeline.device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
+        "waiting": waiting.told(),
         "processes": distributed.world()[1],
         "seed": pipeline.spec.seed,
         "evaluation_seed": pipeline.spec.evaluation.seed,

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import keystr, tree_leaves_with_path
 
-from diffcore import checkpoint, distributed, weights
+from diffcore import checkpoint, distributed, waiting, weights
 from diffcore.data import Range
 from diffcore.errors import CheckpointError, SpecError
 from diffcore.fitting import label
@@ -84,6 +85,8 @@ def _trained(
     first = distributed.world()[0] == 0
     pipeline.check_resumable(folder)
     if first:
+        _say(pipeline)
+    if first:
         _write_record(pipeline, folder)
     distributed.barrier()
     log = MetricsLog(folder / "metrics.jsonl") if first else None
@@ -92,6 +95,14 @@ def _trained(
         pipeline.save(folder)
     distributed.barrier()
     return pipeline, folder
+
+
+def _say(pipeline: Pipeline) -> None:
+    """The notes on a spec, and the threads that train it."""
+    for note in pipeline.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if pipeline.device.type == "cpu":
+        print(f"threads: {torch.get_num_threads()}, waiting: {waiting.told()}", file=sys.stderr)
 
 
 def sample_run(

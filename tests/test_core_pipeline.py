@@ -426,7 +426,7 @@ def test_modules_of_the_data_are_saved_and_not_trained(registry, tmp_path):
 
 def test_a_trained_run_samples_without_its_data(tmp_path, registry, monkeypatch):
     """Shape and classes are saved with the weights; what compares with data says how to get it."""
-    spec = with_(metrics=[{"type": "sliced-wasserstein"}], evaluation={"n": 4})
+    spec = with_(metrics=[{"type": "sliced-wasserstein"}], evaluation={"n": 8})
     pipeline = dc.assemble(spec, registry=registry)
     pipeline.save(tmp_path)
     want = pipeline.sample(4, 0).x

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 import diffcore
+from diffcore import waiting
 from diffcore.cli.group import LazyGroup, verbose_option
 
 COMMANDS = {
@@ -35,3 +36,4 @@ def main() -> None:
 
     Exit code: 0 done, 1 a run failed, 2 a mistake in what was asked.
     """
+    waiting.settle()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,8 +13,11 @@ from diffcore.cli.catalogue import kind_of
 from diffcore.cli.completing import complete_kinds
 from diffcore.cli.group import command, json_option, set_option, spec_argument
 from diffcore.cli.output import number, print_json, print_table
-from diffcore.errors import DiffcoreError
+from diffcore.errors import DiffcoreError, SpecError
 from diffcore.registry import Registry
+
+if TYPE_CHECKING:
+    from diffcore.pipeline import Pipeline
 
 
 @command("check")
@@ -24,18 +28,30 @@ def check(spec: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Name every fault of SPEC at once, with file, line and column; then whether its parts fit together."""
     registry = Registry.load()
     if not as_json:
-        assemble_checked(registry, spec, overrides)
+        for note in _notes(assemble_checked(registry, spec, overrides)):
+            click.echo(f"note: {note}", err=True)
         click.echo(f"{spec} is sound")
         return
     try:
-        assemble_checked(registry, spec, overrides)
+        pipeline = assemble_checked(registry, spec, overrides)
     except DiffcoreError as error:
-        print_json({"ok": False, "faults": _faults(spec, error)})
+        print_json({"ok": False, "faults": _faults(spec, error), "notes": []})
         click.get_current_context().exit(error.exit_code)
-    print_json({"ok": True, "faults": []})
+    print_json({"ok": True, "faults": [], "notes": _notes(pipeline)})
 
 
-def assemble_checked(registry: Registry, spec: str, overrides: tuple[str, ...]) -> Any:
+def _notes(pipeline: Pipeline) -> list[str]:
+    """What is worth saying of a sound spec, and whether its run has a place here."""
+    from diffcore.record import place
+
+    try:
+        place(None, Path("runs") / pipeline.spec.name, folder=True)
+    except SpecError as error:
+        return [*pipeline.notes, f"name: {str(error).removeprefix('--out ')}, or give run and train another --out"]
+    return list(pipeline.notes)
+
+
+def assemble_checked(registry: Registry, spec: str, overrides: tuple[str, ...]) -> Pipeline:
     """The assembled pipeline; what can be found without torch is found before it is imported."""
     from diffcore.specs import refuse_unknown
 
@@ -63,6 +79,8 @@ def explain(spec: str, overrides: tuple[str, ...], origin: bool, targets: bool, 
     """What SPEC assembles to: its parts, its final time grid, and its cost in network calls."""
     registry = Registry.load()
     pipeline = assemble_checked(registry, spec, overrides)
+    for note in pipeline.notes:
+        click.echo(f"note: {note}", err=True)
     from diffcore.explaining import explain as explain_pipeline
     from diffcore.laboratory import targets_table
 

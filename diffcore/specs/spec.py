@@ -37,7 +37,7 @@ class Sampling:
 class EvaluationPlan:
     """What `evaluate` measures: every metric, on the main solver and on every solver of the table at every call budget."""
 
-    n: int = field(default=500, ge=1, le=100_000_000, doc="samples per row of the table")
+    n: int = field(default=500, ge=1, le=1_000_000, doc="samples per row of the table")
     batch: int = field(default=250, ge=1, le=10_000_000, doc="samples computed at once")
     solvers: tuple[Solver, ...] = field(default=(), doc="solvers to compare")
     calls: tuple[int, ...] = field(default=(), ge=1, le=1_000_000, doc="budgets: calls of the guided network per sample")

@@ -130,7 +130,7 @@ SOUND = {
         ("trainer.batch=10000000", "trainer.batch", 10**7 * 2 * 4 * sizes.AT_ONCE),
         ("sampling.batch=9000000", "sampling.batch", 9 * 10**6 * 2 * 4 * sizes.AT_ONCE),
         ("sampling.n=90000000", "sampling.n", 9 * 10**7 * 2 * 4 * sizes.HELD),
-        ("evaluation.n=90000000", "evaluation.n", 9 * 10**7 * 2 * 4 * sizes.HELD),
+        ("evaluation.n=1000000", "evaluation.n", 10**6 * 2 * 4 * sizes.HELD),
     ],
 )
 def test_samples_that_no_memory_holds_are_refused_by_their_number(override, path, needs, monkeypatch):

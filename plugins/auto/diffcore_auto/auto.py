@@ -30,8 +30,8 @@ class Auto(dc.Solver):
 
     measured on this model and its guidance from the same noise, Psi a fine solution (`reference.solve`). The states are halved.
     On the first half: successive halving over all candidates (standard grids, and equal shares of the measured local error),
-    then the grids of the best solvers are optimised (see grid `endpoint`). The errors that are reported are those of the
-    second half. With `grid` only that grid is tried.
+    then the grids of the best solvers are optimised (see grid `endpoint`). The rows of the documentation stay in to the last
+    comparison. The errors that are reported are those of the second half. With `grid` only that grid is tried.
 
     The solver and its times are kept, not the search: a fitted `auto` is the chosen solver on an `explicit` grid.
     Raises `SpecError` where no candidate runs, or for a `grid` that itself needs a fit.
@@ -90,17 +90,20 @@ class Auto(dc.Solver):
         return 0.0 if self.grid is None else float(self.grid.nodes(process, self.budget, process.T)[-1])
 
     def _optimised(self, trial: Trial, placed: Sequence[Placed]) -> list[Placed]:
-        """The best of every one of the best solvers, then their grids optimised on half of the states, all judged on all."""
+        """The best of every one of the best solvers and the documented rows, then the grids of the best optimised on half of the
+        states, all judged on the rest."""
         best = _by_solver(placed)[: TUNED[self.effort]]
+        known = [p.candidate for p in placed if p.candidate.documented and not p.cause and p not in best]
         if not self.optimize or self.budget < 2:
-            return best
+            return race(trial, [*(p.candidate for p in best), *known], self.measure, len(best) + len(known))
         made, part = list[Candidate](), trial.rows(0, trial.size // 2)
         for p in best:
             c = p.candidate
             nodes = tuned(part, c.solver, c.nodes, ROUNDS, self.budget, self.measure == "median")
             made.append(attrs.evolve(c, grid=f"optimised from {c.grid}", nodes=nodes))
         rest = trial.rows(trial.size // 2, trial.size)
-        return race(rest, [*(p.candidate for p in best), *made], self.measure, 2 * len(best))
+        entrants = [*(p.candidate for p in best), *known, *made]
+        return race(rest, entrants, self.measure, len(entrants))
 
     def fitted(self, found: Mapping[str, Tensor]) -> dc.Solver:
         """The chosen solver on its times, as an explicit grid."""

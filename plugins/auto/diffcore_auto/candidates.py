@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import product
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch import Tensor
 
 import diffcore as dc
 from diffcore_auto.density import measured, proposals, shared
-from diffcore_auto.installed import label
+from diffcore_auto.documented import ROWS
+from diffcore_auto.installed import label, made
 from diffcore_auto.levels import times_at
 from diffcore_auto.standard import standard_grids
 from diffcore_auto.trial import calls_of
@@ -36,12 +38,13 @@ QUICK_GRIDS, QUICK_SHARES = 4, ("x0, order 2", "eps, order 2")
 
 @attrs.frozen
 class Candidate:
-    """A solver as a spec and as a component, the name of its grid, and its nodes."""
+    """A solver as a spec and as a component, the name of its grid, and its nodes. `documented`: it stays in to the end."""
 
     spec: Mapping[str, Any]
     solver: dc.Solver
     grid: str
     nodes: Tensor
+    documented: bool = False
 
     @property
     def steps(self) -> int:
@@ -116,12 +119,26 @@ def within(field: dc.Field, solver: dc.Solver, grid: dc.Grid, calls: int) -> Ten
     return best
 
 
+def documented(field: dc.Field, calls: int) -> Iterator[Candidate]:
+    """The rows of the documentation that are installed, fit this field and have a grid of so few steps."""
+    registry = dc.Registry.load()
+    for _, row in ROWS:
+        spec = {name: value for name, value in row.items() if name != "grid"}
+        solver, rule = made("solver", spec, registry), made("grid", row["grid"], registry)
+        if solver is None or rule is None or not solver.requires | rule.requires <= field.provides:
+            continue
+        with suppress(dc.DiffcoreError):  # no room for a grid of so few steps
+            if (nodes := within(field, solver, rule, calls)) is not None and torch.isfinite(nodes).all():
+                yield Candidate(spec, solver, f"{label(row['grid'])}, documented", nodes, True)
+
+
 def candidates(
     field: dc.Field, x: dc.State, calls: int, quick: bool, grid: dc.Grid | None, skipped: list[str]
 ) -> list[Candidate]:
-    """Every solver on every grid with as many steps as the budget allows; what has no grid or plan is noted in `skipped`."""
+    """Every solver on every grid with as many steps as the budget allows, and the documented rows where no grid is given; what
+    has no grid or plan is noted in `skipped`."""
     chosen = [("the grid of the spec", grid)] if grid is not None else list(grids(field, x, quick))
-    found: list[Candidate] = []
+    found = [] if grid is not None else list(documented(field, calls))
     for spec, solver in solvers(field, quick, skipped):
         for name, rule in chosen:
             try:

@@ -15,7 +15,7 @@ FIRST, KEEP = 8, 4
 """States of the first round, and the share of the candidates that goes on to twice as many."""
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Placed:
     """A candidate and its error on the most states it was tried on; infinite where it failed, with the cause."""
 
@@ -28,7 +28,8 @@ class Placed:
 def race(trial: Trial, entrants: Sequence[Candidate], measure: Measure, finalists: int) -> list[Placed]:
     """All candidates, best first: those that came to the last round (all states), then those of the round before, ...
 
-    Round r tries the best 1 / KEEP of round r - 1 on twice as many states, and at least `finalists` of them.
+    Round r tries the best 1 / KEEP of round r - 1 on twice as many states, at least `finalists` of them, and all that are
+    documented: a few states must not throw out what is known to be good.
     """
     running, out, states = list(entrants), list[Placed](), min(FIRST, trial.size)
     while True:
@@ -36,10 +37,11 @@ def race(trial: Trial, entrants: Sequence[Candidate], measure: Measure, finalist
         if states == trial.size:
             return placed + out
         good = [p for p in placed if p.error < torch.inf]
-        kept = good[: max(finalists, -(-len(good) // KEEP))]
-        out = placed[len(kept) :] + out
+        best = good[: max(finalists, -(-len(good) // KEEP))]
+        kept = best + [p for p in good[len(best) :] if p.candidate.documented]
+        out = [p for p in placed if p not in kept] + out
         running = [p.candidate for p in kept]
-        states = trial.size if len(running) <= finalists else min(2 * states, trial.size)
+        states = trial.size if len(best) <= finalists else min(2 * states, trial.size)
 
 
 def _try(trial: Trial, candidate: Candidate, measure: Measure) -> Placed:

@@ -1,13 +1,18 @@
 """The solver `auto`: its budget, its choice, what it tells, and what a pipeline keeps of it."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from diffcore_auto.auto import Auto
 from diffcore_auto.candidates import Candidate, solvers, within
+from diffcore_auto.documented import ROWS
 from diffcore_auto.fitted_grid import unpacked
 from diffcore_auto.race import race
 from diffcore_auto.reference import solve
 from diffcore_auto.trial import Trial
+from ruamel.yaml import YAML
 
 import diffcore as dc
 from diffcore.testing.oracles import Gaussian, Mixture
@@ -159,6 +164,36 @@ def test_the_race_finds_the_best_of_many(registry):
     assert placed[0].candidate.steps == 21
     assert placed[0].states == 64
     assert len(placed) == 20
+
+
+def test_documented_rows_stay_in_to_the_last_round(registry):
+    """On the first states the documented candidate is the worst, and would be thrown out first."""
+    process = registry.make("process", "vp")
+    field, x = RING.field(process), starts(process, RING, 64)
+    ddim, grid = registry.make("solver", "ddim"), registry.make("grid", "uniform-lam")
+    entrants = [Candidate({"type": "ddim"}, ddim, str(n), grid.nodes(process, n, 1.0), n == 2) for n in range(2, 22)]
+    placed = race(Trial(field, x, solve(field, x, 0.0).x), entrants, "median", 2)
+    documented = next(p for p in placed if p.candidate.documented)
+    assert documented.states == 64
+    assert len(placed) == 20
+    assert [p.error for p in placed if p.states == 64] == sorted(p.error for p in placed if p.states == 64)
+
+
+@pytest.mark.parametrize("optimize", [False, True])
+def test_the_choice_is_no_worse_than_a_documented_row(registry, optimize):
+    process = registry.make("process", "flow")
+    auto = Auto(nfe=6, effort=1, calibration=32, optimize=optimize)
+    table = unpacked(auto.fit(RING.field(process), starts(process, RING, 32))["told"])["table"]
+    errors = {label: used for label, used, _, _ in table}
+    documented = [error for label, error in errors.items() if label.endswith("documented")]
+    assert len(documented) == len(ROWS)
+    assert table[0][1] <= min(documented)
+
+
+def test_the_page_and_the_search_know_the_same_rows():
+    page = (Path(__file__).parents[3] / "docs" / "how-to-choose-a-solver.md").read_text()
+    rows = dict(re.findall(r"^\| ([^|]+) \| `(\{type.*\})`", page, re.M))
+    assert {calls: YAML(typ="safe").load(row) for calls, row in rows.items()} == dict(ROWS)
 
 
 def test_a_grid_of_the_spec_is_the_only_one(registry):

@@ -32,6 +32,9 @@ class ELBO(dc.Metric):
     items: ClassVar[tuple[str, ...]] = ("2.14",)
     example: ClassVar[Mapping[str, Any]] = {"steps": 50}
     of_samples: ClassVar[bool] = False
+    requires: ClassVar[frozenset[str]] = frozenset({"affine"})
+    of_data: ClassVar[bool] = True
+    least_real: ClassVar[int] = 4
 
     variance: Variance = dc.field(default="small", doc="variance of the reverse steps")
     levels: int | None = dc.field(
@@ -41,12 +44,17 @@ class ELBO(dc.Metric):
     n: int = dc.field(default=128, ge=4, le=10_000_000, doc="samples of the data, at most")
     seed: int = dc.field(default=0, ge=0, doc="seed of the noise")
 
+    def check(self, ev: dc.Evaluation) -> None:
+        """Also refuses data that is not one tensor."""
+        if not isinstance(ev.reference, Tensor):
+            raise dc.DataError("ELBO needs samples of data that are one tensor each")
+        super().check(ev)
+
     def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
         """The bound and its three parts."""
-        if ev.field is None or not isinstance(ev.reference, Tensor) or len(ev.reference) < 4:
-            raise dc.DataError("ELBO needs the field that was sampled, and at least 4 samples of data that are one tensor")
-        if ev.data is not None and type(ev.data).encode is not dc.Data.encode:
-            raise dc.DataError(f"ELBO is about the data itself; {type(ev.data).__name__} is seen by the network through a codec")
+        self.check(ev)
+        if ev.field is None:
+            raise dc.DataError("ELBO measures a field, and the evaluation has none; evaluate a pipeline, or give `field`")
         cond = {name: value[: self.n] for name, value in ev.reference_cond.items() if name in ev.field.cond}
         parts = self.parts(ev.field.bound(cond), ev.reference[: self.n].to(_device(ev.field)))
         named = {"elbo": torch.stack([*parts.values()]).sum(0), **{f"elbo-{name}": part for name, part in parts.items()}}

@@ -32,6 +32,8 @@ class LikelihoodBound(dc.Metric):
 
     source: ClassVar[str] = "Sohl-Dickstein et al. 2015, arXiv 1503.03585; Austin et al. 2021, arXiv 2107.03006"
     name: ClassVar[str] = "bits"
+    requires: ClassVar[frozenset[str]] = frozenset({"tokens"})
+    least_real: ClassVar[int] = 2
 
     steps: int = dc.field(
         default=512, ge=1, le=100_000, doc="ancestral steps of the bounded sampler (at most the levels of the chain)"

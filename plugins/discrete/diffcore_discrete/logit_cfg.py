@@ -25,12 +25,16 @@ class LogitCFG(dc.Guidance):
 
     source: ClassVar[str] = "Schiff et al. 2025, arXiv 2412.10193; Ho and Salimans 2022, arXiv 2207.12598"
     requires: ClassVar[frozenset[str]] = frozenset({"tokens"})
-    needs: ClassVar[frozenset[str]] = frozenset({"cond"})
     neutral: ClassVar[Mapping[str, float]] = {"weight": 1.0}
 
     weight: float = dc.field(
         default=2.0, ge=0, le=1000, doc="w: 0 unconditional, 1 conditional, above 1 stronger than conditional"
     )
+
+    @property
+    def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """A condition, and, unless w = 1, a network that was also trained without it."""
+        return frozenset({"cond"} if self.weight == 1 else {"cond", "null"})
 
     def guide(self, denoiser: Any, x: Tensor, t: Any, **cond: Any) -> Categorical:
         """The guided posterior."""

@@ -32,11 +32,18 @@ class MoleculeShares(dc.Metric):
         default=1000, ge=1, le=10_000_000, doc="how many valid molecules unique@k looks at; all where there are fewer"
     )
 
+    def check(self, ev: dc.Evaluation) -> None:
+        """Also refuses data that is no text, and asks for RDKit."""
+        super().check(ev)
+        if ev.data is None or ev.data.texts(ev.reference[:1]) is None:
+            raise dc.DataError("molecules are judged as text: the metric 'molecules' needs data of SMILES, such as 'molecules'")
+        rdkit()
+
     def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
         """`validity`, `unique@k` and `novelty` in [0, 1]."""
-        texts = None if ev.data is None else ev.data.texts(ev.samples)
-        if ev.data is None or texts is None:
-            raise dc.DataError("molecules are judged as text: the metric 'molecules' needs data of SMILES, such as 'molecules'")
+        self.check(ev)
+        assert ev.data is not None
+        texts = ev.data.texts(ev.samples) or []
         valid = [smiles for text in texts if (smiles := canonical(text)) is not None]
         found = {"validity": _share(len(valid), len(texts), "RDKit")}
         if valid:

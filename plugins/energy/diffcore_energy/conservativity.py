@@ -34,6 +34,10 @@ class Conservativity(dc.Metric):
 
     source: ClassVar[str] = "Salimans and Ho 2021; Chao et al. 2023, arXiv 2209.12753 (asymmetry of the Jacobian)"
 
+    requires: ClassVar[frozenset[str]] = frozenset({"affine"})
+    of_data: ClassVar[bool] = True
+    least_real: ClassVar[int] = BLOCKS
+
     n: int = dc.field(default=128, ge=4, le=10_000_000, doc="real samples, each noised to one time")
     probes: int = dc.field(default=1, ge=1, le=10_000, doc="probes per sample")
     batch: int = dc.field(default=128, ge=1, le=10_000_000, doc="samples at once")
@@ -41,9 +45,8 @@ class Conservativity(dc.Metric):
 
     def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
         """`asymmetry` over the first n real samples."""
+        self.check(ev)
         field, x = affine_field(ev, "conservativity"), ev.reference[: self.n]
-        if len(x) < BLOCKS:
-            raise dc.DataError(f"{len(x)} real samples leave no blocks for a spread; give at least {BLOCKS}")
         process = field.process
         times = torch.linspace(max(process.min_time, process.T / 100), process.T, len(x), dtype=torch.float64)
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(self.seed))  # every block has all noise levels
@@ -66,11 +69,9 @@ class Conservativity(dc.Metric):
 
 
 def affine_field(ev: dc.Evaluation, who: str) -> dc.Field:
-    """The field of an evaluation, if it is that of the data itself under an affine process; for a metric called `who`."""
+    """The field of an evaluation, if its process is affine; for a metric called `who`."""
     if ev.field is None:
         raise dc.DataError(f"{who} measures a field, and the evaluation has none; evaluate a pipeline, or give `field`")
-    if ev.data is not None and type(ev.data).encode is not dc.Data.encode:
-        raise dc.DataError(f"{who} is about the data itself; {type(ev.data).__name__} is seen by the network through a codec")
     if "affine" not in ev.field.process.provides:
         raise dc.IncompatibleError(f"{who} needs 'affine'; process {type(ev.field.process).__name__} does not provide it")
     return ev.field

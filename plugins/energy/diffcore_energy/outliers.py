@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -41,6 +41,9 @@ class Outliers(dc.Metric):
         "Hendrycks and Gimpel 2017, arXiv 1610.02136 (the measure); Du et al. 2023, arXiv 2302.11552 (energies)"
     )
     items: ClassVar[tuple[str, ...]] = ("1.05",)
+    requires: ClassVar[frozenset[str]] = frozenset({"affine"})
+    of_data: ClassVar[bool] = True
+    least_real: ClassVar[int] = BLOCKS
 
     other: dc.Data | None = dc.field(default=None, doc="data that real samples are to be told from")
     level: float = dc.field(default=0.3, gt=0, le=1e6, doc="sigma / alpha at which densities are compared")
@@ -48,11 +51,18 @@ class Outliers(dc.Metric):
     batch: int = dc.field(default=128, ge=1, le=10_000_000, doc="samples at once")
     seed: int = dc.field(default=0, ge=0, doc="seed of noise and mixing")
 
+    def check(self, ev: dc.Evaluation) -> None:
+        """Also refuses fewer samples than blocks, and an `other` of another shape."""
+        super().check(ev)
+        if len(ev.samples) < BLOCKS:
+            raise dc.DataError(f"{len(ev.samples)} samples leave no blocks for a spread; evaluate at least {BLOCKS}")
+        if self.other is not None:
+            _open(self.other, tuple(ev.reference.shape[1:]))
+
     def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
         """The areas."""
+        self.check(ev)
         field, count = affine_field(ev, "outliers"), min(self.n, len(ev.reference), len(ev.samples))
-        if count < BLOCKS:
-            raise dc.DataError(f"{count} samples leave no blocks for a spread; evaluate at least {BLOCKS}")
         real = ev.reference[:count].float()
         others = {"inverted": -real, "independent": self._independent(real), "samples": ev.samples[:count].float()}
         if self.other is not None:
@@ -81,13 +91,18 @@ class Outliers(dc.Metric):
         return torch.cat(parts)
 
 
-def _first(data: dc.Data, count: int, shape: tuple[int, ...]) -> Tensor:
-    """Samples of a data set, in the range of the network, evenly over it."""
+def _open(data: dc.Data, shape: tuple[int, ...]) -> Any:
     source = data.open()
     if tuple(source.shape) != shape:
         raise dc.DataError(
             f"'other' of outliers has samples of shape {tuple(source.shape)}, the data has {shape}; give one shape"
         )
+    return source
+
+
+def _first(data: dc.Data, count: int, shape: tuple[int, ...]) -> Tensor:
+    """Samples of a data set, in the range of the network, evenly over it."""
+    source = _open(data, shape)
     last = count if source.size is None else source.size
     return data.encode(source.batch(torch.linspace(0, last - 1, count).long())[0]).float()
 

@@ -25,6 +25,7 @@ class Straightness(dc.Metric):
     source: ClassVar[str] = "Liu et al. 2022, arXiv 2209.03003, section 2.2; Lai et al. 2025, arXiv 2510.21890, chapter 5"
     items: ClassVar[tuple[str, ...]] = ("5.15", "5.19")
     of_samples: ClassVar[bool] = False
+    requires: ClassVar[frozenset[str]] = frozenset({"velocity", "flat"})
 
     count: int = dc.field(default=512, ge=2, le=10_000_000, doc="paths, at most as many as there are evaluated samples")
     steps: int = dc.field(default=16, ge=1, le=100_000, doc="pairs of Runge-Kutta steps along a path, four evaluations each step")

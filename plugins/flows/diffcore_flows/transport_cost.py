@@ -25,6 +25,7 @@ class TransportCost(dc.Metric):
 
     source: ClassVar[str] = "Liu et al. 2022, arXiv 2209.03003, theorem 3.5; Lai et al. 2025, arXiv 2510.21890, chapter 5"
     items: ClassVar[tuple[str, ...]] = ("5.18", "5.20")
+    requires: ClassVar[frozenset[str]] = frozenset({"velocity", "flat"})
 
     power: float = dc.field(default=2.0, ge=1, le=10, doc="p: the cost is the p-th power of the distance")
     count: int = dc.field(default=512, ge=2, le=10_000_000, doc="paths, at most as many as there are evaluated samples")

@@ -30,7 +30,6 @@ class CFG(dc.Guidance):
 
     source: ClassVar[str] = "Ho and Salimans 2022, arXiv 2207.12598; rescale: Lin et al. 2023, arXiv 2305.08891, equation 16"
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
-    needs: ClassVar[frozenset[str]] = frozenset({"cond"})
     neutral: ClassVar[Mapping[str, float]] = {"weight": 1.0}
     variants: ClassVar[tuple[Mapping[str, float], ...]] = ({"rescale": 0.7},)
 
@@ -38,6 +37,11 @@ class CFG(dc.Guidance):
         default=2.0, ge=-1000, le=1000, doc="w: 0 unconditional, 1 conditional, above 1 stronger than conditional"
     )
     rescale: float = dc.field(default=0.0, ge=0, le=1, doc="phi: how far to restore the conditional standard deviation")
+
+    @property
+    def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """A condition, and, unless w = 1, a network that was also trained without it."""
+        return frozenset({"cond"} if self.weight == 1 else {"cond", "null"})
 
     def guide(self, denoiser: Any, x: dc.State, t: Any, **cond: Any) -> dc.Posterior:
         """The guided posterior: one branch where one suffices, else both in one call."""

@@ -101,7 +101,7 @@ def test_the_needs_of_the_guidance_inside_are_passed_on():
         needs = frozenset({"grad"})
 
     assert Interval(guidance=Gradient()).needs == {"grad"}
-    assert INSIDE.needs == {"cond"}
+    assert INSIDE.needs == {"cond", "null"}
 
 
 def test_what_cannot_be_limited_is_refused():

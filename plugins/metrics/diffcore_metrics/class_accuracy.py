@@ -9,15 +9,21 @@ from typing import ClassVar
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_metrics.features import judge
+from diffcore_metrics.features import check_images, judge
 from diffcore_metrics.weights import CARDS, Trained
+
+
+def check_labels(x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+    """The labels of samples, (B,). Raises `DataError` unless there is one of 0 to 9 for each."""
+    label = cond.get("label")
+    if label is None or len(label) != len(x) or bool((label >= 10).any()):
+        raise dc.DataError("ClassAccuracy needs one 'label' of 0 to 9 for every sample")
+    return label
 
 
 def agreement(x: Tensor, cond: Mapping[str, Tensor], kind: Trained) -> Tensor:
     """Whether the judge reads the label in each sample: (B,) of 0 and 1, float64. Raises `DataError` without labels 0 to 9."""
-    label = cond.get("label")
-    if label is None or len(label) != len(x) or bool((label >= 10).any()):
-        raise dc.DataError("ClassAccuracy needs one 'label' of 0 to 9 for every sample")
+    label = check_labels(x, cond)
     return (judge(x.cpu(), kind) == label.cpu()).double()
 
 
@@ -35,11 +41,18 @@ class ClassAccuracy(dc.Metric):
     features: Trained = dc.field(default="mnist", doc="the images that the judge knows")
     blocks: int = dc.field(default=4, ge=2, le=10_000, doc="blocks of samples, for the spread")
 
+    def check(self, ev: dc.Evaluation) -> None:
+        """Also refuses samples without labels that the judge knows, images it never saw, and fewer samples than blocks."""
+        super().check(ev)
+        check_labels(ev.samples, ev.cond)
+        check_images(ev.samples, self.features)
+        if len(ev.samples) < self.blocks:
+            raise dc.DataError(f"ClassAccuracy with {self.blocks} blocks needs as many samples; there are {len(ev.samples)}")
+
     def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
         """`class-accuracy` in [0, 1]."""
+        self.check(ev)
         hits = agreement(ev.samples, ev.cond, self.features)
-        if len(hits) < self.blocks:
-            raise dc.DataError(f"ClassAccuracy with {self.blocks} blocks needs as many samples; there are {len(hits)}")
         card = CARDS[self.features, "judge"]
         return {
             "class-accuracy": dc.Measured(

@@ -61,12 +61,16 @@ class FDivergence(AgainstDensity):
 
     cells: int = dc.field(default=12, ge=2, le=1000, doc="cells of the grid on each axis")
 
+    def check(self, ev: dc.Evaluation) -> None:
+        """Also refuses data of more than two dimensions."""
+        super().check(ev)
+        if (d := ev.samples[0].numel()) > 2:
+            raise dc.DataError(f"f-divergence is for one or two dimensions; the data has {d}. Take kl or knn-kl")
+
     def against(self, ev: dc.Evaluation) -> tuple[Callable[[Tensor], Mapping[str, float]], str]:
         """The divergences of samples from the masses of one grid."""
         oracle = oracle_of(ev, "f-divergence")
         log_p, (low, high) = density_of(oracle, "f-divergence"), box_of(oracle)
-        if len(low) > 2:
-            raise dc.DataError(f"f-divergence is for one or two dimensions; the data has {len(low)}. Take kl or knn-kl")
         p = masses(log_p, low, high, self.cells)
 
         def numbers(x: Tensor) -> dict[str, float]:

@@ -20,10 +20,15 @@ IMAGE = (1, 28, 28)
 BATCH = 500
 
 
-def images(x: Tensor, kind: Trained) -> Tensor:
-    """Samples as the nets take them: (B, 1, 28, 28) in [-1, 1]. Raises `DataError` for another shape."""
+def check_images(x: Tensor, kind: Trained) -> None:
+    """Raises `DataError` for samples that the nets do not take."""
     if tuple(x.shape[1:]) != IMAGE:
         raise dc.DataError(f"the net for '{kind}' takes images of shape {IMAGE}; the samples have shape {tuple(x.shape[1:])}")
+
+
+def images(x: Tensor, kind: Trained) -> Tensor:
+    """Samples as the nets take them: (B, 1, 28, 28) in [-1, 1]. Raises `DataError` for another shape."""
+    check_images(x, kind)
     return x.float().clamp(-1, 1)
 
 

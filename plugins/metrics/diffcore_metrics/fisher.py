@@ -43,6 +43,8 @@ class Fisher(dc.Metric):
     source: ClassVar[str] = "Hyvarinen 2005, JMLR 6; Lai et al. 2025, arXiv 2510.21890, section 1.1 and chapter 3"
     items: ClassVar[tuple[str, ...]] = ("1.03",)
     of_samples: ClassVar[bool] = False
+    requires: ClassVar[frozenset[str]] = frozenset({"affine"})
+    least_real: ClassVar[int] = BLOCKS
 
     lams: tuple[float, ...] = dc.field(
         default=(2.0, 0.0, -2.0), ge=-50, le=50, doc="noise levels log(alpha / sigma), little noise first"
@@ -51,15 +53,19 @@ class Fisher(dc.Metric):
     batch: int = dc.field(default=512, ge=1, le=10_000_000, doc="samples at once")
     seed: int = dc.field(default=0, ge=0, doc="seed of the noise")
 
+    def check(self, ev: dc.Evaluation) -> None:
+        """Also refuses data whose score is not known."""
+        super().check(ev)
+        oracle_of(ev, "fisher")
+
     def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
         """One number for each noise level."""
+        self.check(ev)
         if ev.field is None:
             raise dc.DataError("fisher measures a field, and the evaluation has none; evaluate a pipeline, or give `field`")
         if "affine" not in ev.field.process.provides:
             raise dc.IncompatibleError(f"fisher needs 'affine'; process {type(ev.field.process).__name__} does not provide it")
         oracle = oracle_of(ev, "fisher")
-        if len(ev.reference) < BLOCKS:
-            raise dc.DataError(f"{len(ev.reference)} real samples leave no blocks for a spread; give at least {BLOCKS}")
         return {f"fisher(lam={lam:g})": self._at(ev, oracle, k, lam) for k, lam in enumerate(self.lams)}
 
     def _at(self, ev: dc.Evaluation, oracle: Oracle, k: int, lam: float) -> dc.Measured:

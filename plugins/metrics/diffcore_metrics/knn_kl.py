@@ -37,6 +37,9 @@ def knn_entropy(x: Tensor, k: int) -> float:
     return float(counts[0] - counts[1]) + volume + d * float(log_radii(squared_radii(x, k)).mean())
 
 
+REPEATED = "the distribution has no density and no divergence; set a larger 'k'"
+
+
 def reaches(x: Tensor, y: Tensor, k: int) -> Tensor:
     """Squared distance (n,) of each of x (n, d) to its k-th nearest neighbour in y (m, d)."""
     origin = y.double().mean(0)
@@ -47,7 +50,7 @@ def reaches(x: Tensor, y: Tensor, k: int) -> Tensor:
 def log_radii(squared: Tensor) -> Tensor:
     """log r from r^2. Raises `DataError` where it is zero: there is no density where points repeat."""
     if bool((squared <= 0).any()):
-        raise dc.DataError("points repeat, so their distribution has no density and no divergence; set a larger 'k'")
+        raise dc.DataError(f"points repeat, so {REPEATED}")
     return squared.log() / 2
 
 
@@ -68,6 +71,14 @@ class KNNKL(TwoSamples):
     def least(self) -> int:
         """A block must hold a k-th neighbour for each of its samples."""
         return self.k + 1
+
+    def check(self, ev: dc.Evaluation) -> None:
+        """Also refuses real data in which a point is there more than k times."""
+        super().check(ev)
+        if self.features == "pixels":
+            most = int(ev.reference.flatten(1).unique(dim=0, return_counts=True)[1].max())
+            if most > self.k:
+                raise dc.DataError(f"a real point is there {most} times, so {REPEATED}")
 
     def compare(self, fake: Tensor, real: Tensor) -> dict[str, float]:
         """Both directions."""

@@ -84,13 +84,22 @@ class AgainstDensity(dc.Metric):
         """What gives the named numbers of samples (n, *shape), float64, and what it compares them with."""
         raise NotImplementedError
 
+    def check(self, ev: dc.Evaluation) -> None:
+        """Also refuses data without a known density, and fewer samples, or real ones, than the blocks need."""
+        super().check(ev)
+        density_of(oracle_of(ev, type(self).__name__), type(self).__name__)
+        if min(len(ev.samples), len(ev.reference)) // self.blocks < self.least:
+            need = self.blocks * self.least
+            raise dc.DataError(
+                f"{type(self).__name__} with {self.blocks} blocks needs {need} samples and as many real ones; there are "
+                f"{len(ev.samples)} and {len(ev.reference)}; raise evaluation.n or take more data"
+            )
+
     def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
         """Value, floor and spread of every number."""
+        self.check(ev)
         numbers, name = self.against(ev)
         n = min(len(ev.samples), len(ev.reference))
-        if n // self.blocks < self.least:
-            need = self.blocks * self.least
-            raise dc.DataError(f"{type(self).__name__} with {self.blocks} blocks needs {need} samples and as many real ones")
         fake, real = ev.samples[:n].cpu().double(), ev.reference[-n:].cpu().double()
         values, floors = numbers(fake), numbers(real)
         parts = [numbers(part) for part in fake.split(n // self.blocks)[: self.blocks]]

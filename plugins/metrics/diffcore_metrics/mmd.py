@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
+from diffcore_metrics.features import extract
 from diffcore_metrics.neighbours import squared_distances
 from diffcore_metrics.two_sample_statistic import Kernel, unbiased
 from diffcore_metrics.two_samples import TwoSamples
@@ -62,6 +63,12 @@ class MMD(TwoSamples):
     def better_of(self, name: str) -> Literal["lower", "higher"]:
         """A small p-value says that the distributions differ."""
         return "higher" if name == "MMD-p" else "lower"
+
+    def check(self, ev: dc.Evaluation) -> None:
+        """Also refuses real data whose values have no median distance."""
+        super().check(ev)
+        if self.bandwidth is None and self.features == "pixels":
+            median_distance(extract(ev.reference, "pixels"))
 
     def compare(self, fake: Tensor, real: Tensor) -> dict[str, float]:
         """MMD2 and MMD-p with the kernel of `real`."""

@@ -9,7 +9,12 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_metrics.features import PREFIX, Features, extract
+from diffcore_metrics.features import PREFIX, Features, check_images, extract
+
+
+def _count(ev: dc.Evaluation) -> int:
+    """How many samples are compared: as many as can be held out of the reference beside them."""
+    return min(len(ev.samples), len(ev.reference) // 2)
 
 
 @dc.component
@@ -42,14 +47,21 @@ class TwoSamples(dc.Metric):
         """Named numbers from features (n, d) and (m, d), float64."""
         raise NotImplementedError
 
-    def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
-        """Value, floor and spread of every number of `compare`."""
-        n = min(len(ev.samples), len(ev.reference) // 2)
-        if n // self.blocks < self.least:
+    def check(self, ev: dc.Evaluation) -> None:
+        """Also refuses fewer samples, or real ones, than the blocks need, and images that the net of the features never saw."""
+        super().check(ev)
+        if _count(ev) // self.blocks < self.least:
             raise dc.DataError(
                 f"{type(self).__name__} with {self.blocks} blocks needs {self.blocks * self.least} samples and twice as many "
-                f"real ones; there are {len(ev.samples)} and {len(ev.reference)}"
+                f"real ones; there are {len(ev.samples)} and {len(ev.reference)}; raise evaluation.n or take more data"
             )
+        if self.features != "pixels":
+            check_images(ev.samples, self.features)
+
+    def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
+        """Value, floor and spread of every number of `compare`."""
+        self.check(ev)
+        n = _count(ev)
         fake, reference = (extract(x.cpu(), self.features) for x in (ev.samples[:n], ev.reference))
         real, held_out = reference[:-n], reference[-n:]
         values, floors = self.compare(fake, real), self.compare(held_out, real)

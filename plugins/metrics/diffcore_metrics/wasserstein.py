@@ -65,6 +65,12 @@ class Wasserstein(TwoSamples):
 
     order: Literal[1, 2] = dc.field(default=2, doc="p: the cost is the p-th power of the distance")
 
+    def check(self, ev: dc.Evaluation) -> None:
+        """Also asks for POT where it is needed."""
+        super().check(ev)
+        if self.features != "pixels" or ev.samples[0].numel() > 1:
+            pot()
+
     def compare(self, fake: Tensor, real: Tensor) -> dict[str, float]:
         """W1 or W2."""
         return {f"W{self.order}": wasserstein(fake, real, self.order)}

@@ -14,11 +14,9 @@ BLOCKS = 4
 
 
 def field_of(ev: dc.Evaluation, who: str) -> dc.Field:
-    """The sampled field. Raises `DataError` where there is none, or where it lives on codes of the data."""
+    """The sampled field. Raises `DataError` where there is none."""
     if ev.field is None:
         raise dc.DataError(f"{who} measures a field, and the evaluation has none; evaluate a pipeline, or give `field`")
-    if ev.data is not None and type(ev.data).encode is not dc.Data.encode:
-        raise dc.DataError(f"{who} is about the data itself; {type(ev.data).__name__} is seen by the network through a codec")
     return ev.field
 
 
@@ -26,8 +24,6 @@ def rows(ev: dc.Evaluation, field: dc.Field, n: int) -> tuple[Tensor, dc.Field]:
     """The first n real samples as the network sees them, float64, on its device, and the field under their conditions."""
     device = device_of(field)
     x = ev.reference[:n].to(device, torch.float64)
-    if len(x) < BLOCKS:
-        raise dc.DataError(f"{len(x)} real samples leave no blocks for a spread; give at least {BLOCKS}")
     cond = {key: value[:n].to(device) for key, value in ev.reference_cond.items() if key in field.cond}
     return x, field.bound(cond)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import diffcore as dc
 from diffcore_score_sde.angle import affine, first_time, rate, times
-from diffcore_score_sde.evidence import field_of, mean_of, rows
+from diffcore_score_sde.evidence import BLOCKS, field_of, mean_of, rows
 from diffcore_score_sde.likelihood import Divergence, divergence, probes_like
 
 NOISE, PROBES = 1, 2
@@ -54,6 +54,9 @@ class FokkerPlanckResidual(dc.Metric):
 
     source: ClassVar[str] = "Lai et al. 2023, arXiv 2210.04296, equation 8 (score FPE)"
     items: ClassVar[tuple[str, ...]] = ("4.05",)
+    requires: ClassVar[frozenset[str]] = frozenset({"affine"})
+    of_data: ClassVar[bool] = True
+    least_real: ClassVar[int] = BLOCKS
 
     n: int = dc.field(default=128, ge=4, le=10_000_000, doc="real samples, each noised to one time")
     divergence: Divergence = dc.field(default="rademacher", doc="exact trace, or the law of the Hutchinson probes")
@@ -63,6 +66,7 @@ class FokkerPlanckResidual(dc.Metric):
 
     def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
         """`fp residual` over the first n real samples."""
+        self.check(ev)
         x, field = rows(ev, field_of(ev, "fokker-planck-residual"), self.n)
         process = affine(field.process, "fokker-planck-residual")
         where = torch.linspace(0, 1, len(x), dtype=torch.float64)

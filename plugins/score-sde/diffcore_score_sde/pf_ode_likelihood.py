@@ -10,7 +10,7 @@ from torch import Tensor
 
 import diffcore as dc
 from diffcore_score_sde.dequantise import dequantised, offset
-from diffcore_score_sde.evidence import field_of, mean_of, rows
+from diffcore_score_sde.evidence import BLOCKS, field_of, mean_of, rows
 from diffcore_score_sde.likelihood import Divergence, log_likelihood, probes_like
 
 DEQUANTISE, PROBES = 1, 2
@@ -33,6 +33,9 @@ class PFODELikelihood(dc.Metric):
 
     source: ClassVar[str] = "Song et al. 2021, arXiv 2011.13456, equation 39; Grathwohl et al. 2019, arXiv 1810.01367"
     items: ClassVar[tuple[str, ...]] = ("4.10", "R13")
+    requires: ClassVar[frozenset[str]] = frozenset({"affine"})
+    of_data: ClassVar[bool] = True
+    least_real: ClassVar[int] = BLOCKS
 
     n: int = dc.field(default=128, ge=4, le=10_000_000, doc="real samples")
     levels: int | None = dc.field(
@@ -46,11 +49,16 @@ class PFODELikelihood(dc.Metric):
     batch: int = dc.field(default=128, ge=1, le=10_000_000, doc="samples at once")
     seed: int = dc.field(default=0, ge=0, doc="seed of dequantisation and probes")
 
-    def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
-        """`log p` and `bits/dim` over the first n real samples."""
-        field = field_of(ev, "pf-ode-likelihood")
+    def check(self, ev: dc.Evaluation) -> None:
+        """Also refuses levels of data that has none."""
+        super().check(ev)
         if self.levels is not None and ev.data is not None and ev.data.value_range is None:
             raise dc.DataError(f"{type(ev.data).__name__} has no range, so no levels; leave `levels` out of pf-ode-likelihood")
+
+    def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
+        """`log p` and `bits/dim` over the first n real samples."""
+        self.check(ev)
+        field = field_of(ev, "pf-ode-likelihood")
         x, field = rows(ev, field, self.n)
         ids = torch.arange(len(x)).split(self.batch)
         found = torch.cat([self._log_p(field.bound({k: v[i] for k, v in field.cond.items()}), x[i], i) for i in ids])

@@ -8,7 +8,7 @@ import torch
 
 import diffcore as dc
 from diffcore_score_sde.coding import decode, encode
-from diffcore_score_sde.evidence import field_of, mean_of, rows
+from diffcore_score_sde.evidence import BLOCKS, field_of, mean_of, rows
 
 
 @dc.component
@@ -23,6 +23,9 @@ class RoundTrip(dc.Metric):
 
     source: ClassVar[str] = "Song et al. 2021, arXiv 2011.13456, appendix D.4"
     items: ClassVar[tuple[str, ...]] = ("4.09",)
+    requires: ClassVar[frozenset[str]] = frozenset({"affine"})
+    of_data: ClassVar[bool] = True
+    least_real: ClassVar[int] = BLOCKS
 
     n: int = dc.field(default=128, ge=4, le=10_000_000, doc="real samples")
     steps: int = dc.field(default=40, ge=1, le=100_000, doc="steps each way, four evaluations each")
@@ -31,6 +34,7 @@ class RoundTrip(dc.Metric):
 
     def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
         """`round trip` and `code size` over the first n real samples."""
+        self.check(ev)
         x, field = rows(ev, field_of(ev, "round-trip"), self.n)
         code = encode(field, x, steps=self.steps, tolerance=self.tolerance, cut=self.cut)
         back = decode(field, code, steps=self.steps, tolerance=self.tolerance, cut=self.cut)

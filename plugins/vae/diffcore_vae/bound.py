@@ -29,6 +29,8 @@ class VAEBound(dc.Metric):
     source: ClassVar[str] = "Burda, Grosse and Salakhutdinov 2016, arXiv 1509.00519, equation 8"
     items: ClassVar[tuple[str, ...]] = ("2.01", "2.05")
     of_samples: ClassVar[bool] = False
+    requires: ClassVar[frozenset[str]] = frozenset({"latents"})
+    least_real: ClassVar[int] = 2
 
     k: int = dc.field(default=64, ge=2, le=1_000_000, doc="samples of the latents per x")
     n: int = dc.field(default=500, ge=2, le=10_000_000, doc="data looked at, at most")
