@@ -6,9 +6,11 @@ base class of its kind; `component` and `field` make the class.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from inspect import get_annotations, isfunction
+from types import NoneType
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import attrs
@@ -101,24 +103,58 @@ _BOUNDS = {
     "lt": (lambda v, b: v < b, "<"),
     "le": (lambda v, b: v <= b, "<="),
 }
+LIMITS: dict[type, tuple[float, float]] = {int: (-(2**63), 2**63 - 1), float: (-1e30, 1e30)}
+"""What bounds an integer (64 bits) and a number (well within float32) on a side where their field does not."""
+LEAST = 1e-30
+"""The least number of a field that must be above 0: what is smaller may be 0 in float32."""
 
 
-def _check(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if value is None:
-        return
+def check(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """The validator of every field: its choices, and finite numbers within its bounds, also inside tuples and maps."""
     where = f"'{attribute.name}' of {type(instance).__name__}"
     choices = attribute.metadata.get("choices")
-    if choices and value not in choices:
+    if choices and value is not None and value not in choices:
         raise SpecError(f"{where} must be one of {', '.join(map(str, choices))}; got {value!r}")
+    for number in _numbers(value):
+        for name, bound in limits(attribute, type(number)):
+            holds, sign = _BOUNDS[name]
+            if not holds(number, bound):
+                finite = isinstance(number, int) or math.isfinite(number)
+                raise SpecError(f"{where} must be {f'{sign} {bound}' if finite else 'a finite number'}; got {_shown(number)}")
+    _refuse_no_numbers(attribute, value, where)
+
+
+def _refuse_no_numbers(attribute: attrs.Attribute[Any], value: Any, where: str) -> None:
+    """A field with bounds holds numbers (or text, where it may), also where it is made from Python."""
+    bound = next(((sign, attribute.metadata[name]) for name, (_, sign) in _BOUNDS.items() if name in attribute.metadata), None)
     for item in value if isinstance(value, tuple) else (value,):
-        if isinstance(item, str):
-            continue
-        for name, (holds, sign) in _BOUNDS.items():
-            bound = attribute.metadata.get(name)
-            if bound is not None and not isinstance(item, (int, float)):
-                raise SpecError(f"{where} must be a number {sign} {bound}; got a {type(item).__name__}")
-            if bound is not None and not holds(item, bound):
-                raise SpecError(f"{where} must be {sign} {bound}; got {item!r}")
+        if bound and not isinstance(item, (int, float, str, tuple, list, Mapping, NoneType)):
+            raise SpecError(f"{where} must be a number {bound[0]} {bound[1]}; got a {type(item).__name__}")
+
+
+def limits(attribute: attrs.Attribute[Any], of: type) -> list[tuple[str, float]]:
+    """The bounds (`gt`, `ge`, `lt`, `le`) of the integers or the floats in a field: those it declares, then those of its type.
+
+    A field takes infinity where a bound says so: `le=math.inf`.
+    """
+    declared = {name: attribute.metadata[name] for name in _BOUNDS if name in attribute.metadata}
+    low, high = LIMITS.get(of, LIMITS[float])
+    above_zero = of is not int and declared.get("gt") == 0
+    lower = [("ge", LEAST if above_zero else low)] if above_zero or not {"gt", "ge"} & declared.keys() else []
+    upper = [] if {"lt", "le"} & declared.keys() else [("le", high)]
+    return [*declared.items(), *lower, *upper]
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    if isinstance(value, (tuple, list, Mapping)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _numbers(item)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield value
+
+
+def _shown(number: float) -> str:
+    return repr(number) if isinstance(number, float) or number.bit_length() < 200 else f"an integer of {number.bit_length()} bits"
 
 
 def field(
@@ -135,12 +171,12 @@ def field(
 ) -> Any:
     """A field of a component: its default (mandatory when left out), documentation, unit and bounds.
 
-    The bounds hold for each entry of a tuple, are checked when the component is made (`SpecError`), and appear in
-    `diffcore show` and in the JSON Schema.
+    The bounds hold for each number in a tuple or map, are checked when the component is made (`SpecError`), and appear in
+    `diffcore show` and in the JSON Schema. Where there is none, integers have 64 bits and numbers are finite, at most 1e30.
     """
     metadata = {"doc": doc, "unit": unit, "gt": gt, "ge": ge, "lt": lt, "le": le, "choices": choices}
     kwargs: dict[str, Any] = {"factory": factory} if factory is not None else {"default": default}
-    return attrs.field(metadata={k: v for k, v in metadata.items() if v not in (None, "")}, validator=_check, **kwargs)
+    return attrs.field(metadata={k: v for k, v in metadata.items() if v not in (None, "")}, validator=check, **kwargs)
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
@@ -155,4 +191,14 @@ def component(cls: type[T]) -> type[T]:
         raise SpecError(f"field '{hidden[0]}' of {cls.__name__} hides the method of that name of its base class; rename it")
     if issubclass(cls, Base):
         check_declarations(cls)
-    return attrs.frozen(cls, kw_only=True, getstate_setstate=False if issubclass(cls, Base) else None)
+    state = False if issubclass(cls, Base) else None
+    return attrs.frozen(cls, kw_only=True, getstate_setstate=state, field_transformer=_checked)
+
+
+def _checked(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+    """The fields, with the check of `field` also where they are plain defaults or have a validator of their own."""
+
+    def validator(of: attrs.Attribute[Any]) -> Any:
+        return check if of.validator in (None, check) else attrs.validators.and_(check, of.validator)
+
+    return [f.evolve(validator=validator(f)) for f in fields]

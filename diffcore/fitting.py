@@ -2,51 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
 
 from diffcore.component import Base
-from diffcore.errors import DiffcoreError, listed
+from diffcore.errors import DiffcoreError, RunError, listed
 from diffcore.hookspecs import PLURALS
 from diffcore.registry import Registry
+from diffcore.solver import Solver
 from diffcore.specs.spec import Spec
 
 Problem = tuple[str, str]
 
 
+class Findings:
+    """Faults that are met while a spec is put together, each with the path of the part it is about."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    @contextmanager
+    def at(self, path: str | Callable[[DiffcoreError], str]) -> Generator[None]:
+        """Note what the user can mend of what is raised within, and go on."""
+        try:
+            yield
+        except RunError:
+            raise
+        except DiffcoreError as error:
+            self.problems.append((path if isinstance(path, str) else path(error), str(error)))
+
+
+def place_of(data: Base, error: DiffcoreError) -> str:
+    """Which field of the data an error is about: the one whose text it names, such as a path; else the data as a whole."""
+    texts = {field.name: getattr(data, field.name) for field in attrs.fields(type(data))}
+    named = (name for name, text in texts.items() if isinstance(text, str) and text and text in str(error))
+    return ".".join(["data", *list(named)[:1]])
+
+
 def problems(
-    spec: Spec, registry: Registry, provides: frozenset[str], classes: Mapping[str, int], arrays: Collection[str] = ()
+    spec: Spec,
+    registry: Registry,
+    provides: frozenset[str] | None,
+    classes: Mapping[str, int] | None,
+    broken: frozenset[str] = frozenset(),
+    arrays: Collection[str] = (),
 ) -> Iterator[Problem]:
     """(path, message) for every part of the spec that lacks what it needs from process, network, prediction or data.
 
-    arrays: the conditions of the data that are no classes.
+    broken: sections that are None because they have faults of their own; `provides` and `classes` are None where the process and
+    the data have. What depends on these is not asked. arrays: the conditions of the data that are no classes.
     """
-    provides = provides | (frozenset({"flow_map"}) if spec.flow_map is not None else frozenset())
-    for path, part in _consumers(spec):
-        if missing := getattr(part, "requires", frozenset[str]()) - provides:
-            yield path, _lacks(spec, registry, part, missing, provides)
-    for part in (spec.loss, spec.flow_map):
+    if provides is not None:
+        provides = provides | (frozenset({"flow_map"}) if spec.flow_map or "flow_map" in broken else frozenset())
+        for path, part in _consumers(spec):
+            if missing := getattr(part, "requires", frozenset[str]()) - provides:
+                yield path, _lacks(spec, registry, part, missing, provides)
+    yield from _of_network(spec, registry, broken)
+    if classes is not None and not classes:
+        yield from _without_classes(spec, registry, arrays)
+    if classes and not broken & {"loss", "guidance"}:
+        yield from _untrained(spec, registry)
+    if "guidance" not in broken:
+        yield from _twice(spec, registry)
+
+
+def _of_network(spec: Spec, registry: Registry, broken: frozenset[str]) -> Iterator[Problem]:
+    """What loss and flow map need of the network and its prediction."""
+    for section, part in (("loss", spec.loss), ("flow_map", spec.flow_map)):
         if part is None:
             continue
         name = _name(registry, part)
-        if part.predictions and spec.prediction not in part.predictions:
+        if part.predictions and spec.prediction not in part.predictions and "prediction" not in broken:
             yield "prediction", f"{name} needs prediction {' or '.join(part.predictions)}, not '{spec.prediction}'"
-        if (part is not spec.loss or spec.loss.second_time) and not spec.network.takes_second_time:
+        both = section == "flow_map" or spec.loss.second_time
+        if both and "network" not in broken and not spec.network.takes_second_time:
             yield "network", f"{name} needs a network with a second time; set network.second_time: true"
-    yield from _without_classes(spec, registry, arrays) if not classes else _untrained(spec, registry)
-    yield from _twice(spec, registry)
 
 
 def _without_classes(spec: Spec, registry: Registry, arrays: Collection[str]) -> Iterator[Problem]:
     data = _name(registry, spec.data)
     conditional = any(field.name == "conditional" for field in attrs.fields(type(spec.data)))
     hint = "set data.conditional: true, or leave it out" if conditional else "leave it out, or take data with classes"
-    for i, metric in enumerate(spec.metrics):
+    for i, metric in enumerate(spec.metrics or ()):
         if metric.needs_classes:
             yield f"metrics.{i}", f"{_name(registry, metric)} needs class labels, {data} has none; {hint}"
-    for i, guidance in enumerate(spec.guidance):
+    for i, guidance in enumerate(spec.guidance or ()):
         if "cond" in guidance.needs and not arrays:
             yield f"guidance.{i}", f"{_name(registry, guidance)} guides towards a condition, {data} has none; {hint}"
 
@@ -76,18 +119,13 @@ def _twice(spec: Spec, registry: Registry) -> Iterator[Problem]:
 
 def _consumers(spec: Spec) -> Iterator[tuple[str, Base]]:
     """Everything that may require capabilities, by path."""
-    solvers = {"solver": spec.solver, **{f"evaluation.solvers.{i}": s for i, s in enumerate(spec.evaluation.solvers)}}
-    for path, solver in solvers.items():
-        yield path, solver
-        if solver.grid is not None:
-            yield f"{path}.grid", solver.grid
-    yield "loss", spec.loss
-    if spec.flow_map is not None:
-        yield "flow_map", spec.flow_map
-    for i, guidance in enumerate(spec.guidance):
-        yield f"guidance.{i}", guidance
-    for i, metric in enumerate(spec.metrics):
-        yield f"metrics.{i}", metric
+    compared = spec.evaluation.solvers if spec.evaluation else ()
+    solvers: dict[str, Solver | None] = {"solver": spec.solver, **{f"evaluation.solvers.{i}": s for i, s in enumerate(compared)}}
+    grids = {f"{path}.grid": solver.grid for path, solver in solvers.items() if solver is not None}
+    guidance = {f"guidance.{i}": part for i, part in enumerate(spec.guidance or ())}
+    metrics = {f"metrics.{i}": part for i, part in enumerate(spec.metrics or ())}
+    consumers = {**solvers, **grids, "loss": spec.loss, "flow_map": spec.flow_map, **guidance, **metrics}
+    yield from ((path, part) for path, part in consumers.items() if part is not None)
 
 
 def _lacks(spec: Spec, registry: Registry, part: Base, missing: frozenset[str], provides: frozenset[str]) -> str:

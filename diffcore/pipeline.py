@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -17,13 +17,13 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from diffcore import conditions, distributed, exports, foresight, measuring, notebook, resuming, trained, weights
+from diffcore import conditions, distributed, exports, foresight, measuring, notebook, resuming, sizes, trained, weights
 from diffcore.arguments import shown, whole
 from diffcore.calling import in_precision
 from diffcore.data import Data, Loader, Source
-from diffcore.errors import IncompatibleError, SpecError, UnknownComponentError
+from diffcore.errors import DataError, IncompatibleError, SpecError, UnknownComponentError
 from diffcore.fields import Denoiser, Field, Reading
-from diffcore.fitting import problems
+from diffcore.fitting import Findings, place_of, problems
 from diffcore.interrupt import Interrupt
 from diffcore.kept import Kept
 from diffcore.metadata import Known, Trained
@@ -113,8 +113,8 @@ def assemble(
     if not isinstance(overrides, (list, tuple)) or not all(isinstance(text, str) for text in overrides):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise SpecError(f"overrides is a list of 'key.path=value', such as ['solver.steps=20']; got {shown(overrides)}")
     registry = registry or Registry.load()
-    from diffcore.specs import load_spec
-    from diffcore.specs.placing import placed
+    from diffcore.specs import SpecErrors, load_spec
+    from diffcore.specs.placing import DataFaultError, MisfitError, placed
 
     if isinstance(spec, Spec):
         if overrides:
@@ -122,8 +122,16 @@ def assemble(
         return Pipeline(spec, registry, device)
     try:
         return Pipeline(load_spec(spec, registry, overrides), registry, device)
+    except SpecErrors as found:
+        if found.standing is None:
+            raise
+        standing, broken = found.standing
+        more = Pipeline.misfits(standing, registry, device, broken=broken)
+        raise SpecErrors([*found.faults, *placed(more, spec, overrides)]) from None
     except UnfitError as found:
-        raise placed(found.problems, spec, overrides) from None
+        raise MisfitError(placed(found.problems, spec, overrides)) from None
+    except UnopenedError as found:
+        raise DataFaultError(placed(found.problems, spec, overrides)) from None
 
 
 class UnfitError(IncompatibleError):
@@ -134,17 +142,33 @@ class UnfitError(IncompatibleError):
         super().__init__("\n".join(f"{path}: {message}" for path, message in problems))
 
 
+class UnopenedError(DataError):
+    """Data that cannot be opened, in a spec without other faults, with its path in the spec."""
+
+    def __init__(self, path: str, message: str) -> None:
+        self.problems = ((path, message),)
+        super().__init__(message)
+
+
 def device_of(name: str | torch.device | None) -> torch.device:
     """The device of this name (default: CUDA where there is one). Raises `SpecError` where this machine has none such."""
-    cuda = torch.cuda.is_available()
     try:
-        device = torch.device(("cuda" if cuda else "cpu") if name is None else name)
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name is None else name)
     except (RuntimeError, TypeError, ValueError):
         raise SpecError(f"no device {shown(name)}; choose cpu, or cuda (cuda:1, ...) where there is a GPU") from None
-    if device.type not in ("cpu", "cuda", "mps", "xpu"):
+    counts: dict[str, Callable[[], int]] = {
+        "cpu": lambda: 1,
+        "cuda": torch.cuda.device_count,
+        "mps": lambda: int(torch.backends.mps.is_available()),
+        "xpu": torch.xpu.device_count,
+    }
+    if device.type not in counts:
         raise SpecError(f"device '{name}' cannot compute; choose cpu, or cuda where there is a GPU")
-    if device.type == "cuda" and not (cuda and (device.index or 0) < torch.cuda.device_count()):
-        raise SpecError(f"device '{name}' is not there: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices")
+    there = counts[device.type]()
+    if (device.index or 0) >= there:
+        raise SpecError(
+            f"device '{name}' is not there: torch {torch.__version__} sees {there} {device.type} device{'s' * (there != 1)}"
+        )
     return device
 
 
@@ -161,16 +185,12 @@ class Pipeline:
         known: Known | None = None,
     ) -> None:
         """source, known: the data, opened, and what a run knows of it; else the data of the spec is opened, and must be there."""
-        self.spec, self.registry = spec, registry
-        self.device = device_of(device)
-        self.source: Source = opened(spec.data.open() if source is None else source, f"data {type(spec.data).__name__}")
-        self.known = known or known_of(spec.data, self.source)
+        found = self._put_together(spec, registry, device, source, known)
+        if len(found) == 1 and not hasattr(self, "source"):
+            raise UnopenedError(*found[0])
+        if found:
+            raise UnfitError(found)
         self.step, self.missing = 0, dict[str, str]()
-        with self._seeded(0x9C0):
-            self.process: Any = spec.process.build()
-        if isinstance(self.process, nn.Module):
-            self.process.to(self.device)
-        self.net = self._checked_network(foresee=known is None)
         self.notes: tuple[str, ...] = tuple(foresight.notes(self)) if known is None else ()
         self.net.reading = Reading(spec.prediction, spec.sigma_data, precondition=True)  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
         self.denoiser = Denoiser(self.net, process=cast(Process, self.process))
@@ -197,42 +217,84 @@ class Pipeline:
             torch.manual_seed(mix(self.spec.seed, part) & 0x7FFFFFFF)
             yield
 
-    def _network(self) -> nn.Module:
-        with self._seeded(0x1217):
-            shape, classes = self.source.shape, self.source.classes
-            outputs = self.process.output_shape(shape, self.spec.prediction)
-            other = {} if outputs == shape else {"outputs": outputs}
-            return self.spec.network.build(shape, classes, **other).to(self.device)
+    @classmethod
+    def misfits(
+        cls, spec: Spec, registry: Registry, device: str | torch.device | None = None, *, broken: frozenset[str] = frozenset()
+    ) -> list[tuple[str, str]]:
+        """(path, message) of everything in a spec that cannot be opened, built or used together.
 
-    def _checked_network(self, foresee: bool) -> nn.Module:
-        """The network of a spec whose parts fit together. Raises `UnfitError` with everything that does not fit.
-
-        foresee: also everything that could not be trained or measured later.
+        broken: its sections that are None, because they have faults of their own.
         """
+        return cls.__new__(cls)._put_together(spec, registry, device, broken=broken)
+
+    def _put_together(
+        self,
+        spec: Spec,
+        registry: Registry,
+        device: str | torch.device | None,
+        source: Source | None = None,
+        known: Known | None = None,
+        broken: frozenset[str] = frozenset(),
+    ) -> list[tuple[str, str]]:
+        """Open the data, build process and network; (path, message) of all that does not work or fit."""
+        self.spec, self.registry, self.device = spec, registry, device_of(device)
+        found = Findings()
+        if "data" not in broken:
+            with found.at(lambda error: place_of(spec.data, error)):
+                self.source: Source = opened(spec.data.open() if source is None else source, f"data {type(spec.data).__name__}")
+                self.known = known or known_of(spec.data, self.source)
+        if "process" not in broken:
+            with found.at("process"), self._seeded(0x9C0):
+                self.process: Any = spec.process.build()
+                if isinstance(self.process, nn.Module):
+                    self.process.to(self.device)
+        broken |= {section for section, part in (("data", "source"), ("process", "process")) if not hasattr(self, part)}
+        classes = self.source.classes if "data" not in broken else None
+        provides = cast(Process, self.process).provides if "process" not in broken else None
+        asked = classes == {} and "guidance" not in broken and any("cond" in guidance.needs for guidance in spec.guidance)
+        found.problems += problems(spec, registry, provides, classes, broken, self.arrays if asked else ())
+        for path, needs, check in self._checks(loaded=known is not None):
+            if not broken & needs:
+                with found.at(path):
+                    check()
+        if known is None:
+            oversized = {"evaluation" for path, _ in found.problems if path.startswith("evaluation.")}
+            found.problems += foresight.problems(self, broken | oversized)
+        return found.problems
+
+    def _checks(self, *, loaded: bool) -> Iterator[tuple[str, set[str], Callable[[], Any]]]:
+        """(path, the sections it is about, what raises where they do not fit)."""
         spec = self.spec
-        made: list[nn.Module] = []
-        asked = not self.source.classes and any("cond" in guidance.needs for guidance in spec.guidance)
-        given = self.arrays if asked else {}
-        found = list(problems(spec, self.registry, self.process.provides, self.source.classes, given))
-        checks: list[tuple[str, Callable[[], Any]]] = [
-            ("prediction", lambda: self.process.check_prediction(spec.prediction, spec.sigma_data)),
-            ("network", lambda: made.append(self._network())),
-            ("sampling.cond", lambda: self.classes(1, numbered(self.known, spec.sampling.cond))),
-        ]
-        for path, check in checks:
-            try:
-                check()
-            except (IncompatibleError, SpecError) as error:
-                found.append((path, str(error)))
-        if spec.sampling.mode == "graph" and self.device.type != "cuda":
-            found.append(("sampling.mode", "'graph' needs a CUDA device, and this run is on another; choose compile or eager"))
-        if spec.evaluation.calls and not spec.evaluation.solvers:
-            found.append(("evaluation.calls", "budgets are for evaluation.solvers, and none is named; name some or leave it out"))
-        if foresee:
-            found.extend(foresight.problems(self))
-        if found:
-            raise UnfitError(found)
-        return made[0]
+        yield "prediction", {"process", "prediction"}, lambda: self.process.check_prediction(spec.prediction, spec.sigma_data)
+        yield "network", {"data", "process", "network", "prediction", "trainer"}, partial(self._network, loaded)
+        yield "sampling.cond", {"data", "sampling"}, lambda: self.classes(1, numbered(self.known, spec.sampling.cond))
+        yield "sampling.mode", {"sampling"}, self._check_mode
+        yield "evaluation.calls", {"evaluation"}, self._check_budgets
+        for path in sizes.COUNTS if not loaded else ():
+            yield path, {"data", path.partition(".")[0]}, partial(self._check_size, path)
+
+    def _network(self, loaded: bool) -> None:
+        spec, shape, classes = self.spec, self.source.shape, self.source.classes
+        outputs = self.process.output_shape(shape, spec.prediction)
+        other = {} if outputs == shape else {"outputs": outputs}
+
+        def build() -> nn.Module:
+            with self._seeded(0x1217):
+                return spec.network.build(shape, classes, **other)
+
+        copies = 1 if loaded or not spec.trainer.steps else sizes.LEARNT
+        self.net = sizes.built(build, sizes.memory(self.device) // copies, "the network").to(self.device)
+
+    def _check_size(self, path: str) -> None:
+        sizes.check(path, self.spec, self.source.shape, self.device)
+
+    def _check_mode(self) -> None:
+        if self.spec.sampling.mode == "graph" and self.device.type != "cuda":
+            raise SpecError("'graph' needs a CUDA device, and this run is on another; choose compile or eager")
+
+    def _check_budgets(self) -> None:
+        if self.spec.evaluation.calls and not self.spec.evaluation.solvers:
+            raise SpecError("budgets are for evaluation.solvers, and none is named; name some or leave it out")
 
     @property
     def solver(self) -> Solver:
@@ -414,6 +476,7 @@ class Pipeline:
         Raises `SpecError` for arguments of the wrong kind.
         """
         n = self.spec.sampling.n if n is None else n
+        sizes.require(n, self.source.shape, torch.device("cpu"))
         made = self.batches(n, seed, cond, solver=solver, batch=batch, guided=guided, progress=progress)
         done = first = next(made)
         x, filled = tree_map(lambda leaf: leaf.new_empty(n, *leaf.shape[1:]), first.x), 0

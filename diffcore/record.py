@@ -180,7 +180,7 @@ def read_json(path: Path, wanted: Any, mend: str) -> Any:
 
 def read_text(path: Path, mend: str = _REPEAT, errors: str = "strict") -> str:
     """A text file of a run. Raises `CheckpointError`, saying how to mend it, where it cannot be read or is elsewhere."""
-    if path.exists() and inside(path.parent, path.name) is None:
+    if path.exists() and not _within(path):
         raise CheckpointError(f"{path} is no file of this run, but a link out of it or no file at all; {mend}")
     try:
         return path.read_text(encoding="utf-8", errors=errors)
@@ -188,6 +188,15 @@ def read_text(path: Path, mend: str = _REPEAT, errors: str = "strict") -> str:
         raise CheckpointError(f"{path} does not exist; {mend}") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); {mend}") from None
+
+
+def _within(path: Path) -> bool:
+    """Whether a file of a run is one, and not a link that leads out of the run."""
+    try:
+        real = path.resolve()
+        return real.is_relative_to(path.parent.resolve()) and real.is_file()
+    except (OSError, ValueError, RuntimeError):  # a loop of links
+        return False
 
 
 def place(out: str | Path | None, default: Path, *, folder: bool) -> Path:

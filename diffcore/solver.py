@@ -203,7 +203,7 @@ class Solver(Base):
     additive_noise: ClassVar[bool] = False
     both_ways: ClassVar[bool] = False
 
-    steps: int = field(default=20, ge=1, doc="number of steps")
+    steps: int = field(default=20, ge=1, le=100_000, doc="number of steps")
     grid: Grid | None = field(default=None, doc="time grid; the process's own where none is named")
 
     def plan(self, process: Process, grid: Tensor) -> Plan:

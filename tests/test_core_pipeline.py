@@ -200,7 +200,17 @@ def test_files_that_are_not_weights_are_told_apart(tmp_path, registry):
         dc.Pipeline.load(tmp_path / "samples.safetensors", registry=registry)
 
 
-@pytest.mark.parametrize(("name", "message"), [("foo", "no device 'foo'"), ("meta", "cannot compute"), ("cuda:99", "not there")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("foo", "no device 'foo'"),
+        ("meta", "cannot compute"),
+        ("cuda:99", "not there"),
+        ("cpu:7", "sees 1 cpu device$"),
+        ("xpu:64", "not there"),
+        ("mps:3", "not there"),
+    ],
+)
 def test_devices_that_are_not_there_are_refused(name, message, registry):
     with pytest.raises(dc.SpecError, match=message):
         dc.assemble(with_(), registry=registry, device=name)

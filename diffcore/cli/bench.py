@@ -2,42 +2,52 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import attrs
 import click
-from ruamel.yaml import YAML, YAMLError
 
-from diffcore.cli.group import command, json_option, set_option
+from diffcore.cli.completing import complete_solvers
+from diffcore.cli.group import MOST_SAMPLES, Count, command, json_option, run_argument, set_option
 from diffcore.cli.output import number, print_json, print_table
 from diffcore.cli.runs import device_option, work
 from diffcore.errors import SpecError
 from diffcore.registry import Registry
+from diffcore.specs import structure
+from diffcore.specs.faults import Faults, Source
+from diffcore.specs.reader import read
+from diffcore.specs.tree import Node, shorten
+
+MOST_CALLS = 1_000_000
 
 
-def _solvers(ctx: click.Context, parameter: click.Parameter, text: str | None) -> list[Any]:
-    """Ids or specs of solvers, separated by commas; `id@grid` is a solver on a grid."""
-    try:
-        found: Any = YAML(typ="safe").load(f"[{text or ''}]")
-    except YAMLError:
-        raise click.BadParameter(f"'{text}' is no list of ids or of {{type: ..., field: ...}}") from None
-    return [_on_grid(item) if isinstance(item, str) else item for item in found]
+def _solvers(ctx: click.Context, parameter: click.Parameter, text: str | None) -> list[Node]:
+    """Ids or specs of solvers, separated by commas; `id@grid` is a solver on a grid. Read as a spec is."""
+    faults = Faults()
+    listed = read(Source(f"{parameter.opts[0]} {shorten(text or '')}", f"[{text or ''}]", inline=True), faults)
+    faults.check()
+    return [_on_grid(node) for node in listed.children.values()]
 
 
-def _on_grid(item: str) -> Any:
-    id, _, grid = item.partition("@")
-    return {"type": id, "grid": {"type": grid}} if grid else id
+def _on_grid(node: Node) -> Node:
+    if not isinstance(node.value, str):
+        return node
+    id, at, grid = node.value.partition("@")
+    named = {"type": attrs.evolve(node, value=id)}
+    return Node.group({**named, "grid": Node.group({"type": attrs.evolve(node, value=grid)})} if at else named, node.mark)
 
 
 def _budgets(ctx: click.Context, parameter: click.Parameter, text: str) -> list[int]:
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() and int(word) > 0 for word in words):
-        raise click.BadParameter(f"'{text}' is no list of network calls (example: 5,10,20)")
+    if not all(re.fullmatch("[0-9]{1,7}", word) and 0 < int(word) <= MOST_CALLS for word in words):
+        raise click.BadParameter(f"'{shorten(text)}' is no list of network calls, of 1 to {MOST_CALLS} (example: 5,10,20)")
     return sorted({int(word) for word in words})
 
 
-n_option = click.option("-n", "n", type=click.IntRange(min=2), default=64, show_default=True, help="Number of samples.")
-seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of their noise.")
+n_option = click.option("-n", "n", type=Count(2, MOST_SAMPLES), default=64, show_default=True, help="Number of samples.")
+seed_option = click.option("--seed", type=Count(0), default=0, show_default=True, help="Seed of their noise.")
 folder_option = click.option("--out", metavar="FOLDER", help="Where table and pictures go (default: in the run).")
 
 
@@ -59,8 +69,14 @@ def _model(registry: Registry, path: str, overrides: tuple[str, ...], device: st
 
 
 @command("bench")
-@click.argument("run")
-@click.option("--solvers", callback=_solvers, metavar="A,B@GRID,...", help="Solvers (default: all that fit and draw no noise).")
+@run_argument
+@click.option(
+    "--solvers",
+    callback=_solvers,
+    shell_complete=complete_solvers,
+    metavar="A,B@GRID,...",
+    help="Solvers (default: all that fit and draw no noise).",
+)
 @click.option("--nfe", callback=_budgets, default="5,10,20", show_default=True, help="Budgets: network calls per sample.")
 @n_option
 @seed_option
@@ -70,7 +86,7 @@ def _model(registry: Registry, path: str, overrides: tuple[str, ...], device: st
 @json_option
 def bench(
     run: str,
-    solvers: list[Any],
+    solvers: list[Node],
     nfe: list[int],
     n: int,
     seed: int,
@@ -84,8 +100,7 @@ def bench(
     RUN is a run directory, a weights file, or the spec of a run. A solver is an id, id@grid, or {type: ddim, grid: {...}}.
     """
     registry = Registry.load()
-    for item in solvers:
-        registry.find("solver", str(item["type"] if isinstance(item, dict) else item))
+    chosen = [structure(registry, "solver", node) for node in solvers]
     from diffcore import benching
     from diffcore.canvas import require_packages
     from diffcore.record import place
@@ -94,7 +109,6 @@ def bench(
     with work() as progress:
         pipeline, folder = _model(registry, run, overrides, device)
         target = place(out, folder / "bench", folder=True)
-        chosen = [registry.make("solver", item) for item in solvers]
         table = benching.bench(pipeline, chosen, nfe, n=n, seed=seed, progress=None if as_json else progress)
         picture = benching.write_bench(table, target)
     if as_json:
@@ -124,8 +138,15 @@ def _print(table: dict[str, Any], picture: Path) -> None:
 
 
 @command("trajectory")
-@click.argument("run")
-@click.option("--solver", "solver", callback=_solvers, metavar="ID", help="A solver (default: that of the run).")
+@run_argument
+@click.option(
+    "--solver",
+    "solver",
+    callback=_solvers,
+    shell_complete=complete_solvers,
+    metavar="ID",
+    help="A solver (default: that of the run).",
+)
 @n_option
 @seed_option
 @set_option
@@ -134,7 +155,7 @@ def _print(table: dict[str, Any], picture: Path) -> None:
 @json_option
 def trajectory(
     run: str,
-    solver: list[Any],
+    solver: list[Node],
     n: int,
     seed: int,
     overrides: tuple[str, ...],
@@ -146,6 +167,7 @@ def trajectory(
     if len(solver) > 1:
         raise click.BadParameter("one solver at a time has a trajectory", param_hint="--solver")
     registry = Registry.load()
+    given = [structure(registry, "solver", node) for node in solver]
     from diffcore import benching
     from diffcore.canvas import require_packages
     from diffcore.record import place
@@ -154,7 +176,7 @@ def trajectory(
     with work():
         pipeline, folder = _model(registry, run, overrides, device)
         target = benching.way_place(out, folder) if out is not None else place(None, folder / "trajectory", folder=True)
-        chosen = registry.make("solver", solver[0]) if solver else pipeline.spec.solver
+        chosen = given[0] if given else pipeline.spec.solver
         rows, frames = benching.steps_of(pipeline, chosen, n=n, seed=seed)
         files = benching.write_steps(rows, frames, target)
     if as_json:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from diffcore.cli.completing import complete_kinds
 from diffcore.cli.group import command, is_verbose, json_option, unknown
 from diffcore.cli.output import print_json, print_table
 from diffcore.discovery import Entry, Plugin, misnamed
@@ -103,7 +104,7 @@ def warn_of_broken(plugins: tuple[Plugin, ...]) -> None:
 
 
 @command("list")
-@click.argument("kind", required=False)
+@click.argument("kind", required=False, shell_complete=complete_kinds)
 @click.option("--alias", "aliases", is_flag=True, help="Their names in other tools, and how a spec names the same thing.")
 @click.option("--available", is_flag=True, help="Those of diffcore's own that are not installed, and what brings them.")
 @json_option

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import click
 
+from diffcore.cli.completing import complete_targets
 from diffcore.cli.group import command, json_option
 from diffcore.cli.output import print_json
 from diffcore.errors import PluginError, UnknownComponentError, did_you_mean
@@ -15,7 +16,7 @@ from diffcore.registry import Registry
 
 
 @command("conform")
-@click.argument("target")
+@click.argument("target", shell_complete=complete_targets)
 @json_option
 def conform(target: str, as_json: bool) -> None:
     """Check TARGET, a component ID, DISTRIBUTION/ID, or a whole DISTRIBUTION or plugin, against the mathematics of its kind.

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
+import shlex
 import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import click
 
+from diffcore.cli.completing import complete_overrides, complete_runs, complete_specs
 from diffcore.errors import DataWarning, DiffcoreError, did_you_mean
 
 VERBOSE = "diffcore.verbose"
@@ -64,12 +67,28 @@ class LazyGroup(click.Group):
         except OSError as error:
             where = f"{error.filename}: " if error.filename is not None else ""
             _stop(ctx, f"Error: {where}{error.strerror or error}", 1)
+        except Exception as error:
+            if not _out_of_memory(error):
+                raise
+            _stop(ctx, f"Error: not enough memory; lower batch, n, or the size of the network ({_first_line(error)})", 1)
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """The message for a word that means nothing here: the nearest one, then all."""
     words = list(known)
     return f"no {what} '{name}'{did_you_mean(name, words) or ';'} there are: {', '.join(words)}"
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether Python, the CPU's or the GPU's allocator had no memory. By name: torch may not be imported."""
+    said = "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    return (
+        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or (isinstance(error, RuntimeError) and said)
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _stop(ctx: click.Context, message: str, code: int) -> NoReturn:
@@ -105,10 +124,40 @@ def _remember_verbose(ctx: click.Context, _: click.Parameter, value: bool) -> bo
 verbose_option = click.option(
     "-v", "--verbose", is_flag=True, expose_value=False, callback=_remember_verbose, help="Show tracebacks of errors."
 )
+MOST_SAMPLES = 100_000_000
+
+
+class Count(click.IntRange):
+    """An integer of a range, in the digits 0 to 9 (Python would read those of every script)."""
+
+    def __init__(self, least: int, most: int = 2**63 - 1) -> None:
+        super().__init__(least, most)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The integer."""
+        if isinstance(value, str) and not re.fullmatch("[+-]?[0-9]{1,30}", value):
+            self.fail(f"{value[:50]!r} is not a valid integer.", param, ctx)
+        return super().convert(cast(int, value), param, ctx)
+
+
+def _no_spec(ctx: click.Context, parameter: click.Parameter, path: str) -> str:
+    if path.endswith((".yaml", ".yml")) and ctx.info_name in ("sample", "evaluate", "fit"):
+        wanted = f"'diffcore {ctx.info_name}' takes a run directory or a weights file"
+        raise click.BadParameter(f"'{path}' is a spec; {wanted}, which this makes: diffcore run {shlex.quote(path)}")
+    return path
+
+
+run_argument = click.argument("run", callback=_no_spec, shell_complete=complete_runs)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 set_option = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value of the spec: --set solver.steps=20."
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    shell_complete=complete_overrides,
+    help="Override one value of the spec: --set solver.steps=20.",
 )
+spec_argument = click.argument("spec", shell_complete=complete_specs)
 
 
 def is_verbose() -> bool:

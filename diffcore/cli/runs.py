@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from diffcore.cli.group import RESUME, command, json_option, set_option
+from diffcore.cli.group import MOST_SAMPLES, RESUME, Count, command, json_option, run_argument, set_option, spec_argument
 from diffcore.cli.output import number, print_json, print_table
 from diffcore.cli.progress import Progress
 from diffcore.escaping import block
@@ -45,6 +45,11 @@ def _say(line: str) -> None:
         click.echo(block(line))
 
 
+def _say_json(told: Mapping[str, Any]) -> None:
+    if _is_first():
+        print_json(told)
+
+
 def _read_before_torch(spec: str, overrides: Sequence[str]) -> Registry:
     """The installed components, where the spec has no fault that is found without importing torch."""
     from diffcore.specs import refuse_unknown
@@ -63,11 +68,12 @@ def _remember(name: str, spec: str, overrides: Sequence[str], out: str | None, d
 
 
 @command("run")
-@click.argument("spec")
+@spec_argument
 @set_option
 @out_option
 @device_option
-def run(spec: str, overrides: tuple[str, ...], out: str | None, device: str | None) -> None:
+@json_option
+def run(spec: str, overrides: tuple[str, ...], out: str | None, device: str | None, as_json: bool) -> None:
     """Train, sample, measure and report. A run that was stopped is resumed by the same command."""
     registry = _read_before_torch(spec, overrides)
     from diffcore import runs
@@ -75,17 +81,20 @@ def run(spec: str, overrides: tuple[str, ...], out: str | None, device: str | No
     _remember("run", spec, overrides, out, device)
     with work() as progress:
         folder = runs.run(spec, out, overrides=overrides, device=device, progress=progress, registry=registry)
-    if _is_first():
+    if as_json:
+        _say_json({"run": folder, "report": folder / "report.html", "rows": runs.read_rows(folder)})
+    elif _is_first():
         print_rows(runs.read_rows(folder))
         click.echo(f"\nreport: {folder / 'report.html'}\nmore samples: diffcore sample {shlex.quote(str(folder))}")
 
 
 @command("train")
-@click.argument("spec")
+@spec_argument
 @set_option
 @out_option
 @device_option
-def train(spec: str, overrides: tuple[str, ...], out: str | None, device: str | None) -> None:
+@json_option
+def train(spec: str, overrides: tuple[str, ...], out: str | None, device: str | None, as_json: bool) -> None:
     """Train only. A run that was stopped is resumed by the same command."""
     registry = _read_before_torch(spec, overrides)
     from diffcore import runs
@@ -93,7 +102,9 @@ def train(spec: str, overrides: tuple[str, ...], out: str | None, device: str | 
     _remember("train", spec, overrides, out, device)
     with work() as progress:
         folder = runs.train(spec, out, overrides=overrides, device=device, progress=progress, registry=registry)
-    _say(f"trained: {folder}\nsamples: diffcore sample {shlex.quote(str(folder))}")
+    if as_json:
+        return _say_json({"run": folder, "weights": folder / "weights.safetensors"})
+    return _say(f"trained: {folder}\nsamples: diffcore sample {shlex.quote(str(folder))}")
 
 
 def _classes(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str] | None:
@@ -107,9 +118,9 @@ def _classes(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, .
 
 
 @command("sample")
-@click.argument("run")
-@click.option("-n", "n", type=click.IntRange(min=1), help="Number of samples (default: the spec's).")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Sample i depends on seed and i.")
+@run_argument
+@click.option("-n", "n", type=Count(1, MOST_SAMPLES), help="Number of samples (default: the spec's).")
+@click.option("--seed", type=Count(0), default=0, show_default=True, help="Sample i depends on seed and i.")
 @click.option("--cond", multiple=True, metavar="NAME=CLASS", callback=_classes, help="Class, by number or name (default: all).")
 @set_option
 @click.option(
@@ -118,6 +129,7 @@ def _classes(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, .
     help="A .safetensors, .npz, .png, .gif, .txt or .csv file, or a folder with a file for each (default: in RUN/samples).",
 )
 @device_option
+@json_option
 def sample(
     run: str,
     n: int | None,
@@ -126,6 +138,7 @@ def sample(
     overrides: tuple[str, ...],
     out: str | None,
     device: str | None,
+    as_json: bool,
 ) -> None:
     """Sample from RUN: a run directory, a weights file or a checkpoint. Nothing else has to be remembered.
 
@@ -135,12 +148,15 @@ def sample(
 
     with work() as progress:
         made = runs.sample_run(run, n=n, seed=seed, cond=cond, overrides=overrides, out=out, device=device, progress=progress)
+    if as_json:
+        told = {"file": made.path, "n": made.n, "calls": made.calls, "nfe": made.nfe, "seconds": made.seconds, "note": made.note}
+        return _say_json(told)
     said = f"{made.n} samples of shape {made.shapes}, {made.calls} network calls, {made.seconds:.3g} s: {made.path}"
-    _say(f"{said} ({made.note})" if made.note else said)
+    return _say(f"{said} ({made.note})" if made.note else said)
 
 
 @command("evaluate")
-@click.argument("run")
+@run_argument
 @set_option
 @device_option
 @json_option
@@ -155,7 +171,7 @@ def evaluate(run: str, overrides: tuple[str, ...], device: str | None, as_json: 
 
 
 @command("fit")
-@click.argument("run")
+@run_argument
 @set_option
 @device_option
 @json_option

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from diffcore.cli.catalogue import PLURALS, entry_json, find
+from diffcore.cli.completing import complete_ids
 from diffcore.cli.fields import bounds_words, describe_fields
 from diffcore.cli.fits import Declared, fits
 from diffcore.cli.group import command, json_option
@@ -19,7 +20,7 @@ from diffcore.scaffold import usage
 
 
 @command("show")
-@click.argument("id")
+@click.argument("id", shell_complete=complete_ids)
 @click.option("--kind", metavar="KIND", help="Which one, where several kinds have this id.")
 @json_option
 def show(id: str, kind: str | None, as_json: bool) -> None:

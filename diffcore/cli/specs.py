@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from diffcore.cli.catalogue import kind_of
-from diffcore.cli.group import command, json_option, set_option
+from diffcore.cli.completing import complete_kinds
+from diffcore.cli.group import command, json_option, set_option, spec_argument
 from diffcore.cli.output import number, print_json, print_table
 from diffcore.errors import DiffcoreError, SpecError
 from diffcore.registry import Registry
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @command("check")
-@click.argument("spec")
+@spec_argument
 @set_option
 @json_option
 def check(spec: str, overrides: tuple[str, ...], as_json: bool) -> None:
@@ -69,7 +70,7 @@ def _faults(spec: str, error: DiffcoreError) -> list[dict[str, Any]]:
 
 
 @command("explain")
-@click.argument("spec")
+@spec_argument
 @set_option
 @click.option("--targets", is_flag=True, help="Also how every prediction is read from every other, and where that is singular.")
 @click.option("--origin", is_flag=True, help="Also every value, and where it was written.")
@@ -137,7 +138,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 @command("schema")
-@click.option("--kind", metavar="KIND", help="Only the components of one kind.")
+@click.option("--kind", metavar="KIND", shell_complete=complete_kinds, help="Only the components of one kind.")
 def schema(kind: str | None) -> None:
     """The JSON Schema (draft-07) of a spec with all installed components: diffcore schema > spec.schema.json."""
     from diffcore.specs import schema as schema_of

@@ -46,7 +46,8 @@ class Fault:
 
     @classmethod
     def at(cls, mark: Mark | None, path: str, message: str) -> Fault:
-        """A fault at a place."""
+        """A fault at a place. What cannot be printed in path and message is escaped, so that a fault is one line of text."""
+        path, message = one_line(path), one_line(message)
         if mark is None or mark.source.inline:
             return cls(path, message, mark.source.name if mark else None)
         lines = mark.source.text.split("\n", mark.line)
@@ -55,7 +56,7 @@ class Fault:
         return cls(path, message, mark.source.name, mark.line, mark.column, excerpt)
 
     def __str__(self) -> str:
-        where = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
+        where = ":".join(one_line(str(part)) for part in (self.file, self.line, self.column) if part is not None)
         return ": ".join(part for part in (where, self.path, self.message) if part)
 
     def pretty(self) -> str:
@@ -70,8 +71,18 @@ class Fault:
         return {"file": self.file, "line": self.line, "column": self.column, "path": self.path, "message": self.message}
 
 
+def one_line(text: str) -> str:
+    """The text with everything that is not printable (ends of lines, control and direction characters) written as an escape."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 class SpecErrors(SpecError):  # noqa: N818  several of them
-    """All faults of a spec, in the order of the files they are in."""
+    """All faults of a spec, in the order of the files they are in.
+
+    `standing`: what stands of it all the same, and the names of the sections that do not; None where it could not be read.
+    """
+
+    standing: tuple[Any, frozenset[str]] | None = None
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(sorted(faults, key=lambda f: (f.file or "", f.line or 0, f.column or 0)))

@@ -100,6 +100,6 @@ def fits(registry: Registry, wanted: Any, node: Node) -> bool:
     if get_origin(wanted) is tuple:
         return isinstance(value, list)
     if kind_of(wanted):
-        ids = {name for entry in registry.list(wanted.kind) for name in (entry.id, entry.full_id)}
+        ids = [name for entry in registry.list(wanted.kind) for name in (entry.id, entry.full_id)]
         return isinstance(value, wanted) or (isinstance(value, dict) and node.child("type") in ids)
     return isinstance(value, dict) or (is_record(wanted) and isinstance(value, wanted))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +17,7 @@ from diffcore.specs.reader import MAX_CHARS, read
 from diffcore.specs.tree import MAX_DEPTH, MAX_SIZE, Node, join, merge, shorten, tree_of
 
 MAX_FILES = 64
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 SpecSource = str | Path | Mapping[str, Any]
 
@@ -27,7 +30,7 @@ def load_tree(source: SpecSource, overrides: Sequence[str], faults: Faults, name
     elif isinstance(source, str) and "\n" in source:
         node = files.extend(read(Source(name, source), faults), ".", ())
     else:
-        node = files.load(str(source), (), None)
+        node = files.load(os.path.expanduser(source), (), None)
     written = node
     for text in sorted(overrides, key=_types_first):
         node = _override(node, text, faults)
@@ -84,7 +87,9 @@ class _Files:
             return node
         below = Node({}, node.mark)
         for base in self._bases(entries["extends"]):
-            below = merge(below, self.load(os.path.normpath(os.path.join(folder, base.value)), chain, base.mark))
+            name = os.path.expanduser(base.value)
+            name = name if _ADDRESS.match(name) else os.path.normpath(os.path.join(folder, name))
+            below = merge(below, self.load(name, chain, base.mark))
         own = {name: child for name, child in entries.items() if name != "extends"}
         return merge(below, Node.group(own, node.mark))
 
@@ -100,6 +105,9 @@ class _Files:
 
 def _text(name: str, mark: Mark | None, faults: Faults) -> str:
     try:
+        mode = os.stat(name).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # to open a pipe is to wait for who writes it
+            raise OSError(0, "it is a pipe or a device; write the spec to a file")
         with open(name, "rb") as file:
             raw = file.read(4 * MAX_CHARS + 1)
     except (OSError, ValueError) as error:
@@ -114,6 +122,8 @@ def _text(name: str, mark: Mark | None, faults: Faults) -> str:
 
 def _why(name: str, error: OSError | ValueError) -> str:
     folder, base = os.path.split(name)
+    if _ADDRESS.match(name):
+        return "is an address; download it, and name the file"
     if isinstance(error, FileNotFoundError):
         return f"does not exist{did_you_mean(base, os.listdir(folder or '.') if os.path.isdir(folder or '.') else ())}"
     if isinstance(error, IsADirectoryError):
@@ -182,7 +192,7 @@ class _Setting:
 
     def _put_in_list(self, node: Node, key: str, rest: list[str]) -> Node:
         entries = list(cast(list[Node], node.value))
-        if not key.isdecimal() or int(key) >= len(entries):
+        if not re.fullmatch("[0-9]{1,9}", key) or int(key) >= len(entries):
             have = f"it has the entries 0 to {len(entries) - 1}" if entries else "it is empty"
             self.faults.add(self.mark, self.path, f"the list has no entry '{shorten(key)}': {have}")
             return node

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diffcore.errors import IncompatibleError
+from diffcore.errors import DataError, IncompatibleError
 from diffcore.specs.faults import Fault, Faults, Mark, SpecErrors
 from diffcore.specs.loading import SpecSource, load_tree
 from diffcore.specs.tree import Node
@@ -14,10 +14,14 @@ class MisfitError(SpecErrors, IncompatibleError):
     """Everything in a spec that does not fit together."""
 
 
-def placed(problems: Sequence[tuple[str, str]], source: SpecSource, overrides: Sequence[str]) -> MisfitError:
+class DataFaultError(SpecErrors, DataError):
+    """The data of a spec without other faults cannot be opened."""
+
+
+def placed(problems: Sequence[tuple[str, str]], source: SpecSource, overrides: Sequence[str]) -> list[Fault]:
     """The problems (path, message) as faults at their places in the source."""
     root = load_tree(source, overrides, Faults())
-    return MisfitError([Fault.at(_mark(root, path), path, message) for path, message in problems])
+    return [Fault.at(_mark(root, path), path, message) for path, message in problems]
 
 
 def _mark(root: Node, path: str) -> Mark | None:

@@ -12,9 +12,10 @@ import attrs
 from diffcore.component import Base
 from diffcore.errors import UnknownComponentError
 from diffcore.registry import Registry
-from diffcore.specs.faults import Faults
+from diffcore.specs.faults import Faults, SpecErrors
+from diffcore.specs.fieldtypes import default_of, init_fields
 from diffcore.specs.loading import SpecSource, load_tree
-from diffcore.specs.structuring import Structurer
+from diffcore.specs.structuring import BAD, Structurer
 from diffcore.specs.tree import Node
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ FORMAT = 1
 
 _LOG = logging.getLogger("diffcore")
 
-_SECTIONS = {
+SECTION_KINDS = {
     "diffcore": "",
     "name": "",
     "seed": "",
@@ -59,10 +60,25 @@ def load_spec(source: SpecSource, registry: Registry, overrides: Sequence[str] =
     from diffcore.specs.spec import Spec
 
     structurer = Structurer(registry, faults)
-    made = structurer.finish(structurer.record(Spec, tree, ""))
+    values = structurer.fields(Spec, tree, "")
+    try:
+        made = structurer.finish(structurer.made(Spec, values, tree, ""))
+    except SpecErrors as error:
+        error.standing = _standing(Spec, values)
+        raise
     for note in faults.notes:
         _LOG.warning(note)
     return made
+
+
+def _standing(spec: type[Spec], values: Mapping[str, Any]) -> tuple[Spec, frozenset[str]]:
+    """What stands of a spec with faults, and the names of the sections that do not: they are None in it."""
+    whole = {name: values.get(name, default_of(attribute)) for name, attribute in init_fields(spec).items()}
+    broken = frozenset(name for name, value in whole.items() if value is BAD or value is attrs.NOTHING)
+    made = object.__new__(spec)
+    for name, value in whole.items():
+        object.__setattr__(made, name, None if name in broken else value)
+    return made, broken
 
 
 def refuse_unknown(source: SpecSource, registry: Registry, overrides: Sequence[str] = ()) -> None:
@@ -90,7 +106,7 @@ def _check_format(tree: Node, may_lack: bool, faults: Faults) -> None:
 
 def _named(tree: Node) -> list[tuple[str, Node]]:
     """The components of the top level, with their kinds."""
-    found = [(kind, tree.children[name]) for name, kind in _SECTIONS.items() if kind and name in tree.children]
+    found = [(kind, tree.children[name]) for name, kind in SECTION_KINDS.items() if kind and name in tree.children]
     return [(kind[:-1], item) for kind, node in found for item in (node.children.values() if kind[-1] == "*" else [node])]
 
 
@@ -104,7 +120,7 @@ def _is_known(registry: Registry, kind: str, node: Node) -> bool:
 @cache
 def _outline() -> type:
     """`Spec` with bases that nothing derives from: enough to find wrong sections and unknown components without importing any."""
-    return attrs.make_class("Spec", {name: _stand_in(kind[:-1], kind[-1:]) for name, kind in _SECTIONS.items()}, kw_only=True)
+    return attrs.make_class("Spec", {name: _stand_in(kind[:-1], kind[-1:]) for name, kind in SECTION_KINDS.items()}, kw_only=True)
 
 
 def _stand_in(kind: str, how: str) -> Any:

@@ -25,10 +25,13 @@ FORMAT = 1
 class Sampling:
     """What `sample` makes when nothing else is asked."""
 
-    n: int = field(default=64, ge=1, doc="number of samples")
-    batch: int = field(default=64, ge=1, doc="samples computed at once; the samples do not depend on it")
+    n: int = field(default=64, ge=1, le=100_000_000, doc="number of samples")
+    batch: int = field(default=64, ge=1, le=10_000_000, doc="samples computed at once; the samples do not depend on it")
     cond: dict[str, int | str] = field(
-        factory=dict, doc="condition name -> class (number or name); conditions not named are cycled over all classes"
+        factory=dict,
+        ge=0,
+        le=1_000_000_000,
+        doc="condition name -> class (number or name); conditions not named are cycled over all classes",
     )
     mode: Literal["eager", "compile", "graph"] = field(default="eager", doc="how the loop runs; 'graph' needs CUDA")
     dtype: Literal["float32", "float64", "bfloat16"] = field(
@@ -41,10 +44,10 @@ class Sampling:
 class EvaluationPlan:
     """What `evaluate` measures: every metric, on the main solver and on every solver of the table at every call budget."""
 
-    n: int = field(default=500, ge=1, doc="samples per row of the table")
-    batch: int = field(default=250, ge=1, doc="samples computed at once")
+    n: int = field(default=500, ge=1, le=1_000_000, doc="samples per row of the table")
+    batch: int = field(default=250, ge=1, le=10_000_000, doc="samples computed at once")
     solvers: tuple[Solver, ...] = field(default=(), doc="solvers to compare")
-    calls: tuple[int, ...] = field(default=(), ge=1, doc="budgets: calls of the guided network per sample")
+    calls: tuple[int, ...] = field(default=(), ge=1, le=1_000_000, doc="budgets: calls of the guided network per sample")
     seed: int = field(default=1, ge=0, doc="seed of the evaluated samples, apart from that of shown ones")
 
 
@@ -60,7 +63,7 @@ class Spec:
     process: Process = field(doc="how data becomes noise")
     network: Network = field(doc="the network to train")
     prediction: str = field(default="velocity", doc="what the network learns to predict: x0, eps, v, score, velocity, edm, ...")
-    sigma_data: float = field(default=0.5, gt=0, doc="standard deviation of the data in the network's range")
+    sigma_data: float = field(default=0.5, ge=1e-06, le=1e6, doc="standard deviation of the data in the network's range")
     loss: Loss = field(doc="the objective")
     trainer: Trainer = field(factory=Trainer, doc="the training program")
     flow_map: FlowMap | None = field(default=None, doc="how the network is read as a flow map, if it is one")

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast, get_args, get_origin
 
 import attrs
 
-from diffcore.component import Base
+from diffcore.component import Base, check
 from diffcore.errors import PluginError, SpecError, UnknownComponentError, did_you_mean
 from diffcore.registry import Entry, Registry
 from diffcore.specs.faults import Faults
@@ -192,17 +192,24 @@ class Structurer:
             return node.value
         if not isinstance(node.value, dict):
             return self.mismatch(cls, node, path)
+        return self.made(cls, self.fields(cls, node, path, entry), node, path, entry)
+
+    def fields(self, cls: type, node: Node, path: str, entry: Entry | None = None) -> dict[str, Any]:
+        """The fields that a map gives to an attrs class; `BAD` where one has a fault, is missing or is misspelt."""
         try:
             types = field_types(cls)
         except PluginError as error:
-            return self.fault(node, path, str(error))
+            return {"": self.fault(node, path, str(error))}
         given = {name: child for name, child in node.children.items() if not (entry and name == "type")}
-        what = f"{entry.kind} '{entry.id}'" if entry else f"'{path}'" if path else "a spec"
-        complete = self._check_names(cls, types, given, node, path, what)
+        absent = self._check_names(cls, types, given, node, path, entry)
         values = {n: self._field(cls, n, types[n], child, join(path, n)) for n, child in given.items() if n in types}
-        return self._make(cls, values, node, path, entry) if complete and not _any_bad(values.values()) else BAD
+        return {**values, **dict.fromkeys(absent, BAD)}
 
-    def _check_names(self, cls: type, types: dict[str, Any], given: dict[str, Node], node: Node, path: str, what: str) -> bool:
+    def _check_names(
+        self, cls: type, types: dict[str, Any], given: dict[str, Node], node: Node, path: str, entry: Entry | None
+    ) -> set[str]:
+        """The fields that are missing, or meant by an unknown name."""
+        what = f"{entry.kind} '{entry.id}'" if entry else f"'{path}'" if path else "a spec"
         meant = set[str]()
         for name, child in given.items():
             if name not in types:
@@ -214,15 +221,15 @@ class Structurer:
         for name in missing:
             doc = init_fields(cls)[name].metadata.get("doc", "")
             self.fault(node, join(path, name), f"missing{f' ({doc})' if doc else ''}; expected {expected(types[name])}")
-        return not (missing or meant)
+        return meant.union(missing)
 
     def _field(self, cls: type, name: str, wanted: Any, node: Node, path: str) -> Any:
         attribute = init_fields(cls)[name]
         value = self.value(wanted, self._completed(node, default_of(attribute)), path)
-        if value is BAD or attribute.validator is None or attribute.converter is not None:
+        if value is BAD or attribute.converter is not None:
             return value
         try:
-            attribute.validator(object.__new__(cls), attribute, value)
+            (attribute.validator or check)(object.__new__(cls), attribute, value)
         except (ValueError, TypeError) as error:
             return self.fault(node, path, _said(error).removeprefix(f"'{attribute.name}' of {cls.__name__} "))
         except AttributeError:  # it looks at other fields: it is asked again when the object is made
@@ -238,7 +245,10 @@ class Structurer:
         except (UnknownComponentError, PluginError):
             return node
 
-    def _make(self, cls: type, values: dict[str, Any], node: Node, path: str, entry: Entry | None) -> Any:
+    def made(self, cls: type, values: dict[str, Any], node: Node, path: str, entry: Entry | None = None) -> Any:
+        """An instance of an attrs class from such fields."""
+        if _any_bad(values.values()):
+            return BAD
         try:
             return cls(**values)
         except (ValueError, TypeError) as error:  # a SpecError, or what the validators and converters of attrs raise

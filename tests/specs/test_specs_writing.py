@@ -20,32 +20,32 @@ NO_SHRINK = [phase for phase in Phase if phase is not Phase.shrink]  # it takes 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(
     ["on", "1e-3", "~", "null", "Null", "TRUE", "false", "y", "NaN", "2024-01-01", "12:30", "<<", "=", "- a", "a: b", "#x", "${env:HOME}", "$${", "", " ", "\n", "\u2028", "\x85", "\ufeff"]
 )  # fmt: skip
-FLOATS = st.floats(allow_nan=False)
+FLOATS = st.floats(-1e30, 1e30)
+POSITIVE = st.floats(1e-30, 1e30)
+INTEGERS = st.integers(-(2**63), 2**63 - 1)
 
 
 def instances(toys):
-    window = st.builds(toys.Window, lo=FLOATS, hi=FLOATS.filter(lambda x: x > 0))
-    grid = st.builds(toys.Karras, rho=FLOATS.filter(lambda x: x > 0)) | st.builds(
-        toys.Custom, times=st.lists(FLOATS.map(abs), max_size=4).map(tuple)
-    )
+    window = st.builds(toys.Window, lo=FLOATS, hi=POSITIVE)
+    grid = st.builds(toys.Karras, rho=POSITIVE) | st.builds(toys.Custom, times=st.lists(FLOATS.map(abs), max_size=4).map(tuple))
     return st.builds(
         toys.Everything,
-        count=st.integers(min_value=1),
+        count=st.integers(1, 2**63 - 1),
         flag=st.booleans(),
         rate=FLOATS,
         name=TEXTS,
         maybe=st.none() | FLOATS.map(abs),
         mode=st.sampled_from(["fast", "slow", 2]),
         order=st.integers(1, 3),
-        seeds=st.lists(st.integers(), max_size=4).map(tuple),
+        seeds=st.lists(INTEGERS, max_size=4).map(tuple),
         pair=st.tuples(FLOATS, TEXTS),
-        table=st.dictionaries(TEXTS, st.integers(), max_size=3),
+        table=st.dictionaries(TEXTS, INTEGERS, max_size=3),
         window=st.none() | window,
         windows=st.lists(window, max_size=2).map(tuple),
         default_window=window,
         grid=grid,
         grids=st.lists(grid, max_size=2).map(tuple),
-        label=st.integers() | TEXTS,
+        label=INTEGERS | TEXTS,
         deep=st.dictionaries(TEXTS, st.lists(st.lists(FLOATS, max_size=2).map(tuple), max_size=2).map(tuple), max_size=2),
     )
 

@@ -23,7 +23,11 @@ class AngleGrid(dc.Grid):
 
     end: End = dc.field(default="zero", doc=END)
     scale: float = dc.field(
-        default=1.0, gt=0, doc="sigma / alpha at the angle of 45 degrees: about the standard deviation of the data", unit="data"
+        default=1.0,
+        gt=0,
+        le=1e6,
+        doc="sigma / alpha at the angle of 45 degrees: about the standard deviation of the data",
+        unit="data",
     )
 
     def place(self, phi: Tensor) -> Tensor:

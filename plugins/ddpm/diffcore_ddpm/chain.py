@@ -46,7 +46,7 @@ class Chain(dc.AffineProcess):
         {"zero_terminal_snr": True},
     )
 
-    steps: int = dc.field(default=1000, ge=2, doc="length N of the chain")
+    steps: int = dc.field(default=1000, ge=2, le=100_000, doc="length N of the chain")
     schedule: Literal["linear", "scaled-linear", "cosine", "sigmoid", "sigmoid-beta", "sqrt"] = dc.field(
         default="linear", doc="rule of beta"
     )

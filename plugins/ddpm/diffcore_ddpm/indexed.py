@@ -43,7 +43,7 @@ class Indexed(dc.Network):
     example: ClassVar[Mapping[str, Any]] = {"network": {"type": "mlp"}}
 
     network: dc.Network = dc.field(doc="the network that takes integers")
-    steps: int = dc.field(default=1000, ge=1, doc="length N of the chain")
+    steps: int = dc.field(default=1000, ge=1, le=100_000, doc="length N of the chain")
 
     @property
     def takes_second_time(self) -> bool:

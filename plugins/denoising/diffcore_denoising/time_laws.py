@@ -65,8 +65,8 @@ class LogNormal(QuantileLaw):
     source: ClassVar[str] = "Karras et al. 2022, arXiv 2206.00364, table 1"
     items: ClassVar[tuple[str, ...]] = ("6.08", "D2")
 
-    mean: float = dc.field(default=-1.2, doc="mean of log(sigma / alpha)")
-    std: float = dc.field(default=1.2, gt=0, doc="standard deviation of log(sigma / alpha)")
+    mean: float = dc.field(default=-1.2, ge=-50, le=50, doc="mean of log(sigma / alpha)")
+    std: float = dc.field(default=1.2, gt=0, le=50, doc="standard deviation of log(sigma / alpha)")
 
     def quantile(self, process: dc.Process, u: Tensor) -> Tensor:
         """t(lam) at -lam = mean + std Phi^-1(v), v spread over the values of Phi from min_time to T."""
@@ -82,8 +82,10 @@ class LogitNormal(QuantileLaw):
     source: ClassVar[str] = "Esser et al. 2024, arXiv 2403.03206, section 3.1"
     items: ClassVar[tuple[str, ...]] = ("6.08",)
 
-    mean: float = dc.field(default=0.0, doc="mean of logit(t / T); negative values train less noisy times more often")
-    std: float = dc.field(default=1.0, gt=0, doc="standard deviation of logit(t / T)")
+    mean: float = dc.field(
+        default=0.0, ge=-50, le=50, doc="mean of logit(t / T); negative values train less noisy times more often"
+    )
+    std: float = dc.field(default=1.0, gt=0, le=50, doc="standard deviation of logit(t / T)")
 
     def quantile(self, process: dc.Process, u: Tensor) -> Tensor:
         """T sigmoid(mean + std Phi^-1(v)), v spread over the values of Phi from min_time to T."""

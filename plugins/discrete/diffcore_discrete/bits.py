@@ -35,11 +35,15 @@ class LikelihoodBound(dc.Metric):
     requires: ClassVar[frozenset[str]] = frozenset({"tokens"})
     least_real: ClassVar[int] = 2
 
-    steps: int = dc.field(default=512, ge=1, doc="ancestral steps of the bounded sampler (at most the levels of the chain)")
-    repeats: int = dc.field(default=16, ge=1, doc="steps looked at per sample")
-    most: int = dc.field(default=512, ge=2, doc="held-out samples, at most")
+    steps: int = dc.field(
+        default=512, ge=1, le=100_000, doc="ancestral steps of the bounded sampler (at most the levels of the chain)"
+    )
+    repeats: int = dc.field(default=16, ge=1, le=100_000, doc="steps looked at per sample")
+    most: int = dc.field(default=512, ge=2, le=10_000_000, doc="held-out samples, at most")
     seed: int = dc.field(default=0, ge=0, doc="seed of the steps and the noise")
-    counted: int = dc.field(default=100_000, ge=1, doc="training samples that the baseline is counted on, at most")
+    counted: int = dc.field(
+        default=100_000, ge=1, le=1_000_000_000, doc="training samples that the baseline is counted on, at most"
+    )
 
     def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
         """The bound, with the standard error of its mean as spread, and the baseline."""
@@ -127,7 +131,7 @@ class BitsPerCharacter(LikelihoodBound):
     name: ClassVar[str] = "bits/char"
 
     order: int = dc.field(default=2, ge=1, le=12, doc="n of the n-gram model beside it: tokens seen at once")
-    added: float = dc.field(default=0.5, gt=0, doc="what is added to every count of the n-gram model")
+    added: float = dc.field(default=0.5, gt=0, le=1e6, doc="what is added to every count of the n-gram model")
 
     def baseline(self, training: Iterator[Tensor], test: Tensor, values: int) -> tuple[str, Tensor]:
         """Every token from the order - 1 before it."""

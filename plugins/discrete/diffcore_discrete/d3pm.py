@@ -57,11 +57,16 @@ class D3PM(Tokens):
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"matrix": "gaussian", "values": 8},)
 
     matrix: Literal["absorbing", "uniform", "gaussian"] = dc.field(default="uniform", doc="the family of transition matrices")
-    levels: int = dc.field(default=100, ge=2, doc="steps N of the chain")
+    levels: int = dc.field(default=100, ge=2, le=10_000, doc="steps N of the chain")
     schedule: Schedule = dc.field(default="cosine", doc="alpha at k / N (absorbing, uniform)")
-    beta: tuple[float, float] = dc.field(default=(0.02, 1.0), gt=0, doc="first and last beta (gaussian)")
+    beta: tuple[float, float] = dc.field(default=(0.02, 1.0), gt=0, le=1e6, doc="first and last beta (gaussian)")
 
     def __attrs_post_init__(self) -> None:
+        if self.levels * self.states**2 > 2**26:
+            raise dc.SpecError(
+                f"d3pm keeps a matrix of {self.states} x {self.states} for each of {self.levels} levels, more than 2^26 numbers; "
+                f"take fewer values or levels, or 'masked' or 'uniform-tokens', which keep none"
+            )
         left = float((products(self)[-1][: self.values] - self.prior_probs).abs().sum(-1).max() / 2)
         if left > 0.05:
             raise dc.SpecError(

@@ -27,7 +27,9 @@ class LogitCFG(dc.Guidance):
     requires: ClassVar[frozenset[str]] = frozenset({"tokens"})
     neutral: ClassVar[Mapping[str, float]] = {"weight": 1.0}
 
-    weight: float = dc.field(default=2.0, ge=0, doc="w: 0 unconditional, 1 conditional, above 1 stronger than conditional")
+    weight: float = dc.field(
+        default=2.0, ge=0, le=1000, doc="w: 0 unconditional, 1 conditional, above 1 stronger than conditional"
+    )
 
     @property
     def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]

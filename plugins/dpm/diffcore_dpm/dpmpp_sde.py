@@ -27,7 +27,7 @@ class DPMppSDE(dc.Solver):
     source: ClassVar[str] = "k-diffusion, sample_dpmpp_sde (Crowson 2022); Lu et al. 2022, arXiv 2211.01095, equation 13"
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
 
-    eta: float = dc.field(default=1.0, ge=0, doc="noise rate: 0 is the ODE, 1 the reverse SDE")
+    eta: float = dc.field(default=1.0, ge=0, le=10, doc="noise rate: 0 is the ODE, 1 the reverse SDE")
     r: float = dc.field(default=0.5, gt=0, lt=1, doc="where the inner evaluation is, as a share of the step in lam")
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:

@@ -55,7 +55,10 @@ class Multistep(dc.Solver):
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
 
     limit: float = dc.field(
-        default=LIMIT, ge=1, doc="a step uses evaluations as far back as it is at most so many times as long as the steps there"
+        default=LIMIT,
+        ge=1,
+        le=1e6,
+        doc="a step uses evaluations as far back as it is at most so many times as long as the steps there",
     )
 
     @property

@@ -33,7 +33,7 @@ class AnnealedLangevin(dc.Solver):
         "marginals": "each level keeps the bias of its step size and the memory of its few steps, whatever their number"
     }
 
-    inner: int = dc.field(default=100, ge=1, doc="Langevin steps per level")
+    inner: int = dc.field(default=100, ge=1, le=100_000, doc="Langevin steps per level")
     size: float = dc.field(default=0.1, gt=0, lt=2, doc="eta / sigma_t^2")
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:

@@ -29,7 +29,7 @@ class SlicedScoreMatching(NoisedLoss):
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"variance_reduction": False, "probes": 2, "probe": "gaussian"},)
     expected_failures: ClassVar[Mapping[str, str]] = WEAK_PUSH
 
-    probes: int = dc.field(default=1, ge=1, doc="probes per sample")
+    probes: int = dc.field(default=1, ge=1, le=10_000, doc="probes per sample")
     probe: Probes = dc.field(default="rademacher", doc="law of the probes")
     variance_reduction: bool = dc.field(default=True, doc="|e|^2 in place of <v, e>^2 (needs probes of unit covariance)")
 

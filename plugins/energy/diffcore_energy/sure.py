@@ -33,7 +33,9 @@ class SURE(NoisedLoss):
     expected_failures: ClassVar[Mapping[str, str]] = WEAK_PUSH
 
     divergence: Literal["exact", "rademacher", "gaussian"] = dc.field(default="rademacher", doc="trace, or law of one probe")
-    observed: float | None = dc.field(default=None, gt=0, doc="noise level of the data itself; null: clean data, noised here")
+    observed: float | None = dc.field(
+        default=None, gt=0, le=1e6, doc="noise level of the data itself; null: clean data, noised here"
+    )
 
     def __call__(self, model: dc.Denoiser, x0: dc.State, draw: dc.Draw, **cond: Any) -> Tensor:
         """Losses (B,), differentiable in the model's parameters."""

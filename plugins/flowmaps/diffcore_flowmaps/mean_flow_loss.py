@@ -48,10 +48,12 @@ class MeanFlowLoss(dc.Loss):
     time_law: dc.TimeLaw | None = dc.field(
         default=None, doc="law of the two times, drawn independently; where null logit(t / T) ~ N(-0.4, 1), as published"
     )
-    power: float = dc.field(default=1.0, ge=0, doc="exponent of the adaptive weight; 0 is the plain squared error")
-    offset: float = dc.field(default=1e-3, gt=0, doc="squared error below which the adaptive weight stops growing")
+    power: float = dc.field(default=1.0, ge=0, le=10, doc="exponent of the adaptive weight; 0 is the plain squared error")
+    offset: float = dc.field(default=1e-3, gt=0, le=1e6, doc="squared error below which the adaptive weight stops growing")
     drop: float = dc.field(default=0.1, ge=0, le=1, doc="probability of training a sample without its conditions")
-    guidance: float = dc.field(default=1.0, ge=0, doc="guidance built into the network; 1 is the plain conditional field")
+    guidance: float = dc.field(
+        default=1.0, ge=0, le=1000, doc="guidance built into the network; 1 is the plain conditional field"
+    )
 
     def __call__(self, model: dc.Denoiser, x0: dc.State, draw: dc.Draw, **cond: Any) -> Tensor:
         """Losses [B] of data x0 (B, ...) under conditions name -> (B, ...); differentiable in the model's parameters."""

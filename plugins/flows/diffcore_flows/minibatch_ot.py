@@ -40,7 +40,7 @@ class MinibatchOT(dc.Coupling):
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"regularisation": 0.05},)
 
     regularisation: float | None = dc.field(
-        default=None, gt=0, doc="entropic regularisation, as a fraction of the mean cost of a group; exact where null"
+        default=None, gt=0, le=1e6, doc="entropic regularisation, as a fraction of the mean cost of a group; exact where null"
     )
     backend: Backend = dc.field(default="scipy", doc="who solves the exact assignment; 'pot' is the extra diffcore-flows[pot]")
     per_condition: bool = dc.field(default=True, doc="pair only samples of equal conditions")

@@ -35,8 +35,8 @@ class Reflow(dc.Data):
 
     run: str = dc.field(doc="run directory or weights file of the flow that makes the pairs")
     solver: dc.Solver = dc.field(doc="integrates the run's probability-flow ODE")
-    n: int = dc.field(default=16384, ge=1, doc="number of pairs")
-    batch: int = dc.field(default=1024, ge=1, doc="pairs made at once")
+    n: int = dc.field(default=16384, ge=1, le=10_000_000, doc="number of pairs")
+    batch: int = dc.field(default=1024, ge=1, le=10_000_000, doc="pairs made at once")
     seed: int = dc.field(default=0, ge=0, doc="seed of the noise")
     range: dc.Range | None = dc.field(default=None, doc="range of the run's data; null where unbounded")
 

@@ -36,8 +36,8 @@ class SourceFlow(dc.AffineProcess):
     expected_failures: ClassVar[Mapping[str, str]] = {"prior_moments": "the prior is the source, in its own shape"}
 
     data: dc.Data = dc.field(doc="where the flow starts from, at t = 1")
-    sigma: float = dc.field(default=0.0, ge=0, doc="standard deviation of the blur around the line")
-    pool: int = dc.field(default=65536, ge=1, doc="samples of the source that are kept and drawn from")
+    sigma: float = dc.field(default=0.0, ge=0, le=1e6, doc="standard deviation of the blur around the line")
+    pool: int = dc.field(default=65536, ge=1, le=100_000_000, doc="samples of the source that are kept and drawn from")
 
     def probe(self, draw: dc.Draw) -> Tensor:
         """Some target of the shape of the source, float64: for checks."""

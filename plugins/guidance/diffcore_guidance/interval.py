@@ -29,8 +29,10 @@ class Interval(dc.Guidance):
     neutral: ClassVar[Mapping[str, Any]] = {"t_low": 0.0, "t_high": 1e-9}
 
     guidance: dc.Guidance = dc.field(doc="what is applied inside")
-    t_low: float = dc.field(default=0.0, ge=0, doc="smallest time with guidance, in the process's time")
-    t_high: float | None = dc.field(default=None, gt=0, doc="largest time with guidance, in the process's time; T where null")
+    t_low: float = dc.field(default=0.0, ge=0, le=1e6, doc="smallest time with guidance, in the process's time")
+    t_high: float | None = dc.field(
+        default=None, gt=0, le=1e6, doc="largest time with guidance, in the process's time; T where null"
+    )
 
     def __attrs_post_init__(self) -> None:
         """Refuse what cannot work."""

@@ -39,7 +39,7 @@ class ClassAccuracy(dc.Metric):
     needs_classes: ClassVar[bool] = True
 
     features: Trained = dc.field(default="mnist", doc="the images that the judge knows")
-    blocks: int = dc.field(default=4, ge=2, doc="blocks of samples, for the spread")
+    blocks: int = dc.field(default=4, ge=2, le=10_000, doc="blocks of samples, for the spread")
 
     def check(self, ev: dc.Evaluation) -> None:
         """Also refuses samples without labels that the judge knows, images it never saw, and fewer samples than blocks."""

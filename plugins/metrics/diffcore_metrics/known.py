@@ -62,7 +62,7 @@ class AgainstDensity(dc.Metric):
     """Numbers about n samples against the data's exact density. The floor is the same with n real samples; the spread is the
     standard deviation over blocks of n / blocks samples."""
 
-    blocks: int = dc.field(default=4, ge=2, doc="blocks of samples, for the spread")
+    blocks: int = dc.field(default=4, ge=2, le=10_000, doc="blocks of samples, for the spread")
 
     @property
     def least(self) -> int:

@@ -30,7 +30,7 @@ class TwoSamples(dc.Metric):
     features: Features = dc.field(
         default="pixels", doc="what is compared: the values, or features of a net trained on these images"
     )
-    blocks: int = dc.field(default=4, ge=2, doc="blocks of samples, for the spread")
+    blocks: int = dc.field(default=4, ge=2, le=10_000, doc="blocks of samples, for the spread")
 
     better: ClassVar[Literal["lower", "higher"]] = "lower"
     within: ClassVar[tuple[float | None, float | None]] = (None, None)

@@ -58,9 +58,13 @@ class Paradigms(dc.Solver):
 
     of: dc.Solver | None = dc.field(default=None, doc="sequential solver whose samples are found; its `steps` are not used")
     rule: Literal["left", "trapezoid"] = dc.field(default="left", doc="quadrature of the drift where no solver is named")
-    window: int = dc.field(default=40, ge=1, doc="steps that are evaluated at once for each sample")
-    tolerance: float = dc.field(default=0.01, ge=0, doc="root mean square change, in units of sigma, of a node that is final")
-    max_sweeps: int | None = dc.field(default=None, ge=1, doc="sweeps that a sample may take; default N, 20 N for the trapezoid")
+    window: int = dc.field(default=40, ge=1, le=100_000, doc="steps that are evaluated at once for each sample")
+    tolerance: float = dc.field(
+        default=0.01, ge=0, le=1, doc="root mean square change, in units of sigma, of a node that is final"
+    )
+    max_sweeps: int | None = dc.field(
+        default=None, ge=1, le=10_000_000, doc="sweeps that a sample may take; default N, 20 N for the trapezoid"
+    )
     share_window: bool = dc.field(default=False, doc="share the evaluations of a window over the processes of torchrun")
 
     def __attrs_post_init__(self) -> None:

@@ -39,7 +39,7 @@ class PredictorCorrector(dc.Solver):
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"corrections": 2},)
 
     predictor: dc.Solver = dc.field(factory=ReverseDiffusion, doc="solver that goes from one noise level to the next")
-    corrections: int = dc.field(default=1, ge=0, doc="Langevin steps at each new level")
+    corrections: int = dc.field(default=1, ge=0, le=1000, doc="Langevin steps at each new level")
     snr: float = dc.field(default=0.16, gt=0, lt=1, doc="signal-to-noise ratio r of a correction")
     size: Literal["measured", "planned"] = dc.field(default="planned", doc="norms of pure noise, or those of each sample")
 

@@ -38,7 +38,9 @@ class VDMLoss(dc.Loss):
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"levels": 17},)
 
-    levels: int | None = dc.field(default=None, ge=2, doc="values of an entry, evenly over [-1, 1]; null: continuous data")
+    levels: int | None = dc.field(
+        default=None, ge=2, le=65_536, doc="values of an entry, evenly over [-1, 1]; null: continuous data"
+    )
     cut: float = dc.field(default=1e-3, gt=0, lt=1, doc="t_0 as a fraction of T where there is no noise at min_time")
 
     def __call__(self, model: dc.Denoiser, x0: dc.State, draw: dc.Draw, **cond: Any) -> Tensor:

@@ -40,7 +40,9 @@ class Brownian(dc.Solver):
     }
 
     of: dc.Solver = dc.field(factory=StochasticHeun, doc="solver whose noise it is; its own `steps` are not used")
-    power: float | None = dc.field(default=None, doc="power of the clock; default: what the solver's `clock` or `eta` says, or 1")
+    power: float | None = dc.field(
+        default=None, ge=-10, le=10, doc="power of the clock; default: what the solver's `clock` or `eta` says, or 1"
+    )
     depth: int = dc.field(default=10, ge=1, le=40, doc="levels of the tree: 2^depth leaves for every factor 2 of q")
 
     def __attrs_post_init__(self) -> None:

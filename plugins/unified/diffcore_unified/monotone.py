@@ -46,8 +46,10 @@ class Monotone(dc.Weighting):
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"mean": -1.2}, {"clock": "t"})
 
     of: dc.Weighting = dc.field(factory=P2, doc="the weighting that is made monotone")
-    mean: float | None = dc.field(default=None, doc="mean of log(sigma / alpha) of a time law folded into w; null: none")
-    std: float = dc.field(default=1.2, gt=0, doc="its standard deviation")
+    mean: float | None = dc.field(
+        default=None, ge=-50, le=50, doc="mean of log(sigma / alpha) of a time law folded into w; null: none"
+    )
+    std: float = dc.field(default=1.2, gt=0, le=50, doc="its standard deviation")
     clock: Literal["lam", "t"] = dc.field(default="lam", doc="the variable in which the training times are uniform")
 
     def __call__(self, at: dc.Coeffs, row: dc.Row) -> Tensor:

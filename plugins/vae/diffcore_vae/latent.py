@@ -49,9 +49,11 @@ class Latent(dc.Data):
 
     of: dc.Data = dc.field(doc="the data behind the latents")
     codec: str = dc.field(doc="run directory or weights of a VAE, or a plain safetensors codec")
-    shape: tuple[int, ...] = dc.field(doc="shape of the latents: latents[0] of the VAE")
-    moments: int = dc.field(default=5000, ge=2, doc="data on which mean and std of the latents are fitted, at most")
-    batch: int = dc.field(default=250, ge=1, doc="data encoded or decoded at once")
+    shape: tuple[int, ...] = dc.field(le=65_536, doc="shape of the latents: latents[0] of the VAE")
+    moments: int = dc.field(
+        default=5000, ge=2, le=10_000_000, doc="data on which mean and std of the latents are fitted, at most"
+    )
+    batch: int = dc.field(default=250, ge=1, le=10_000_000, doc="data encoded or decoded at once")
 
     @cached_property
     def _inner(self) -> dc.Source:

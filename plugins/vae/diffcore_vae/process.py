@@ -40,7 +40,9 @@ class OneJump(dc.Process):
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"latents": [[6], [3]]},)
     expected_failures: ClassVar[Mapping[str, str]] = {"noise_is_an_argument": REFUSAL}
 
-    latents: tuple[tuple[int, ...], ...] = dc.field(doc="shapes of the latents, from the one next to the data to the top")
+    latents: tuple[tuple[int, ...], ...] = dc.field(
+        le=65_536, doc="shapes of the latents, from the one next to the data to the top"
+    )
 
     def __attrs_post_init__(self) -> None:
         check_latents(self.latents, type(self).__name__)
