@@ -437,7 +437,7 @@ class Pipeline:
         weights.take(held.file, held.tensors, {**pipeline.parts, **pipeline.codec})
         averaged_since = isinstance(pipeline.process, nn.Module) and isinstance(held.meta, Paused)
         if not averaged_since:  # the numbers of a process that learns are those of its weights before their average
-            weights.check_process(held.file, held.meta.fingerprint, pipeline.process)
+            weights.check_process(held.file, held.meta.fingerprint, cast(Process, pipeline.process))
         pipeline.fits, pipeline.step = weights.fits_of(held), held.meta.step
         pipeline.spec, pipeline.missing = spec, missing
         return pipeline
