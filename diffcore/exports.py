@@ -29,7 +29,8 @@ from diffcore.tensorfile import TensorFile, leaves_by_name
 from diffcore.tree import State, describe
 
 if TYPE_CHECKING:
-    from diffcore.pipeline import Pipeline, Samples
+    from diffcore.pipeline import Pipeline
+    from diffcore.samples import Samples
 
 PAGES = 200
 """Most samples of an animation."""
@@ -167,7 +168,9 @@ class Arrays(Tensors):
                 for name, tensor in TensorFile.read(self.place):
                     plain = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
                     with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, plain.numpy(), allow_pickle=False)
+                        np.lib.format.write_array_header_1_0(member, np.lib.format.header_data_from_array_1_0(plain.numpy()))
+                        for part in plain.contiguous().view(-1).split(2**18):
+                            member.write(part.numpy().data)
             packed.replace(self.place)
         finally:
             packed.unlink(missing_ok=True)

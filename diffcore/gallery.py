@@ -18,7 +18,8 @@ from diffcore.tree import State
 
 if TYPE_CHECKING:
     from diffcore.data import Range
-    from diffcore.pipeline import Pipeline, Samples
+    from diffcore.pipeline import Pipeline
+    from diffcore.samples import Samples
 
 ROWS = 4
 """Rows of images in a picture of a run."""

@@ -20,7 +20,8 @@ from diffcore.solver import Solver, evolve
 from diffcore.tree import State, tree_map
 
 if TYPE_CHECKING:
-    from diffcore.pipeline import Pipeline, Progress, Samples
+    from diffcore.pipeline import Pipeline, Progress
+    from diffcore.samples import Samples
 
 Row = dict[str, Any]
 Done = Callable[[Row, "Samples"], None]

@@ -18,7 +18,8 @@ from diffcore.fitting import label
 from diffcore.pictures import as_images, has_picture, picture
 
 if TYPE_CHECKING:
-    from diffcore.pipeline import Pipeline, Samples
+    from diffcore.pipeline import Pipeline
+    from diffcore.samples import Samples
 
 TEXTS = 12
 """Lines shown of samples that are text."""

@@ -17,7 +17,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from diffcore import conditions, distributed, exports, foresight, measuring, notebook, resuming, sizes, trained, weights
+from diffcore import conditions, distributed, foresight, measuring, notebook, resuming, sizes, trained, weights
 from diffcore.arguments import shown, whole
 from diffcore.calling import in_precision
 from diffcore.data import Data, Loader, Source
@@ -31,6 +31,7 @@ from diffcore.ownership import owned
 from diffcore.process import Process
 from diffcore.registry import Registry
 from diffcore.remembered import known_of, numbered, reopened
+from diffcore.samples import Samples
 from diffcore.sampling import Result, sample
 from diffcore.solver import Solver
 from diffcore.sources import opened
@@ -38,7 +39,7 @@ from diffcore.specs.spec import Spec
 from diffcore.state import plain_defaults
 from diffcore.trainer import Job, Report
 from diffcore.training import train as train_pipeline
-from diffcore.tree import State, batch_size, describe, tree_map
+from diffcore.tree import tree_map
 
 FITTING = 0xF17
 """Salt of the noise from which solvers are fitted to a model."""
@@ -53,47 +54,6 @@ class Progress(Protocol):
     def start(self, total: int, label: str, done: int = 0) -> None: ...  # noqa: D102
     def update(self, step: int, **numbers: float) -> None: ...  # noqa: D102
     def close(self) -> None: ...  # noqa: D102
-
-
-@attrs.frozen(repr=False)
-class Samples:
-    """Samples as the network makes them, with their conditions and cost. `raw()` is what they mean: in the range of the data.
-
-    steps: those that the solver took.
-    """
-
-    x: State
-    cond: Mapping[str, Tensor]
-    nfe: float
-    calls: int
-    seconds: float
-    pipeline: Pipeline
-    steps: int = 0
-
-    def __len__(self) -> int:
-        """How many there are."""
-        return batch_size(self.x)
-
-    def __repr__(self) -> str:
-        """In one line, without their numbers."""
-        under = f", conditions {', '.join(self.cond)}" if self.cond else ""
-        return f"Samples({describe(self.x)}{under}, {self.steps} steps, {self.calls} calls, {self.seconds:.3g} s)"
-
-    def raw(self) -> State:
-        """The samples as data: decoded, in the data's own range, clipped to it."""
-        return self.pipeline.spec.data.decode(self.x)
-
-    def save(self, path: str | Path) -> Path:
-        """Write them, in the data's range, to a .safetensors, .npz, .png, .gif, .txt or .csv file, or to a folder: see
-        `diffcore.exports`."""
-        return exports.write([self], exports.target(path), len(self)).path
-
-    def show(self) -> None:
-        """Show them: in a notebook beneath the cell, else in the system's viewer of pictures, or as text."""
-        notebook.show(self)
-
-    def _repr_html_(self) -> str:
-        return notebook.html(self)
 
 
 def assemble(

@@ -388,7 +388,7 @@ def test_the_report_shows_real_data_beside_the_samples(place: Path, tmp_path: Pa
     page = (place / "run" / "report.html").read_text()
     assert "real data, drawn at random" in page
     assert base64.b64encode((place / "run" / "samples" / "reference.png").read_bytes()).decode() in page
-    assert "A floor is the same metric between two sets of real data" in page
+    assert "is the same metric between two sets of real data of that size" in page
     assert "Each pair of rows" not in page, "there are no images"
     assert "Each line is one sample" in page
     assert "Every solver" in page

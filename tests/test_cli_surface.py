@@ -90,7 +90,7 @@ def test_version_is_that_of_the_package():
         (["run"], "Missing argument 'SPEC'"),
         (["sample", "somewhere", "-n", "0"], "0 is not in the range"),
         (["sample", "somewhere", "--cond", "label"], "example: label=3"),
-        (["sample", "somewhere", "--out", "x.jpg"], ".npz, .png or .txt"),
+        (["sample", "somewhere", "--out", "x.jpg"], ".npz, .png, .gif, .txt, .csv, or in / for a folder"),
         (["sample", "no/such/run"], "no/such/run"),
         (["evaluate", "no/such/run"], "no/such/run"),
         (["compare", "no/such/run"], "no/such/run"),

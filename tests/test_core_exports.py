@@ -20,8 +20,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import diffcore as dc
-from diffcore import canvas, checkpoint, exports, gallery, pictures, ways
-from diffcore.pipeline import Samples
+from diffcore import canvas, checkpoint, exports, gallery, pictures, runs, ways
+from diffcore.samples import Samples
 from diffcore.tensorfile import TensorFile
 
 IMAGES = {
@@ -400,3 +400,20 @@ def test_a_trajectory_goes_where_it_is_named(points, tmp_path):
     assert len(json.loads((tmp_path / "folder" / "steps.json").read_text())) == 3
     with pytest.raises(dc.SpecError, match=r"name a \.png file"):
         benching.way_place(str(tmp_path / "a.mp4"), tmp_path)
+
+
+def test_a_run_of_signals_shows_them(tmp_path):
+    """Samples, real data, how solvers differ, and the way, of data that are neither images nor points."""
+    wave = torch.sin(torch.arange(16) * torch.linspace(0.2, 1.0, 40)[:, None])
+    np.savez(tmp_path / "waves.npz", x=torch.stack([wave, -wave], 1).numpy())
+    spec = {
+        **POINTS,
+        "data": {"type": "array", "path": str(tmp_path / "waves.npz"), "range": {"lo": -1.0, "hi": 1.0}},
+        "trainer": {"type": "standard", "steps": 3, "batch": 8},
+        "evaluation": {"n": 8, "batch": 8, "solvers": [{"type": "heun"}], "calls": [4]},
+    }
+    folder = runs.run(spec, tmp_path / "run")
+    drawn = {path.name for path in (folder / "samples").glob("*.png")}
+    assert {"samples.png", "reference.png", "trajectory.png", "euler-2-steps.png", "heun-2-steps-difference.png"} <= drawn
+    page = (folder / "report.html").read_text()
+    assert all(text in page for text in ("Samples</h2>", "Every solver</h2>", "On the way</h2>", "From noise (above)"))
