@@ -34,9 +34,10 @@ PATIENCE = 3.0, 15.0
 
 @attrs.define
 class Found:
-    """What importing did: the names of what it changed, and its seconds."""
+    """What importing did: the names of what it changed, the number of threads it left running, and its seconds."""
 
     changed: list[str] = attrs.field(factory=list[str])
+    threads: int = 0
     seconds: float = 0.0
 
 
@@ -76,7 +77,16 @@ def _kept(found: Found, clock: _Clock) -> Generator[None]:
             yield
     finally:
         found.changed += filter(None, (keeper.restore(value) for keeper, value in before))
-        found.changed += ["running threads"] if set(threading.enumerate()) - running else []
+        started = set(threading.enumerate()) - running
+        found.threads = len(started)
+        _let_go(started)
+
+
+def _let_go(started: set[threading.Thread]) -> None:
+    """Those of a pool are waited for at the end of the process, daemons or not, unless the pool forgets them."""
+    queues = getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", {})
+    for thread in started:
+        queues.pop(thread, None)
 
 
 class _Arrival(importlib.abc.MetaPathFinder):
