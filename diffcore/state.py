@@ -49,16 +49,21 @@ class Keeper:
     def restore(self, before: Any) -> str:
         """Put back what was read before; its name where anything had changed, and whether that could not be put back."""
         after = self.now()
-        if before is UNKNOWN:
-            return ""
-        wanted = before if after is UNKNOWN else self.wanted(before, after)
-        if after is not UNKNOWN and wanted == after:
+        wanted = before if before is UNKNOWN or after is UNKNOWN else self.wanted(before, after)
+        if before is UNKNOWN or (after is not UNKNOWN and _same(wanted, after)):
             return ""
         try:
             self.write(wanted)
         except Exception:
             return f"{self.name} (which cannot be put back)"
         return self.name
+
+
+def _same(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:  # of what was put there
+        return False
 
 
 def of_python() -> Iterator[Keeper]:
