@@ -274,7 +274,7 @@ def test_every_command_lives_and_its_json_stays_clean(tmp_path: Path):
         install(tmp_path, name, f"{code}\n{GOOD.replace('{name}', name)}")
     install(tmp_path, "latin", "", points="[diffcore]\nlatin = caf\xe9\n".encode("latin-1"))
     install(tmp_path, "foreign", "", points=b"[console_scripts]\nx = \xff\xfe\n")
-    shown = command(tmp_path, "plugins", "--json", DIFFCORE_PLUGIN_SECONDS="2")
+    shown = command(tmp_path, "plugins", "--json", DIFFCORE_PLUGIN_SECONDS="4")
     assert shown.returncode == 0, shown.stderr
     told = {p["distribution"]: p for p in json.loads(shown.stdout)}
     statuses = {name: told[f"bad-{name}"]["status"] for name in (*codes, "latin", "foreign")}
