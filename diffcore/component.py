@@ -28,19 +28,23 @@ def _is_id(instance: Component, attribute: attrs.Attribute[str], value: str) -> 
 
 def _is_target(instance: Component, attribute: attrs.Attribute[str], value: str) -> None:
     module, _, name = value.partition(":") if isinstance(value, str) else ("", "", "")
-    if not (module and name):
+    if not (module and name and value.isprintable()):
         got = f"'{shorten(value)}'" if isinstance(value, str) else shown(value)
         raise SpecError(f"component '{instance.id}': target must be 'module:Class', got {got}")
 
 
 def _is_line(instance: Component, attribute: attrs.Attribute[str], value: str) -> None:
-    if not (isinstance(value, str) and value.isprintable()):
+    if not _is_text(value):
         raise SpecError(f"component '{instance.id}': summary must be one line of text, got {shown(value)}")
+
+
+def _is_text(*values: Any) -> bool:
+    return all(isinstance(value, str) and value.isprintable() for value in values)
 
 
 def _are_aliases(instance: Component, attribute: attrs.Attribute[Any], value: tuple[Any, ...]) -> None:
     for alias in value:
-        if not isinstance(alias, Alias):
+        if not (isinstance(alias, Alias) and _is_text(alias.tool, alias.name, alias.fields)):
             raise SpecError(f"component '{instance.id}': aliases are diffcore.Alias(tool, name, fields), got {shown(alias)}")
 
 

@@ -26,7 +26,7 @@ from typing import Any
 import attrs
 
 from diffcore.errors import PluginError, said
-from diffcore.state import LIBRARIES, of_python
+from diffcore.state import LIBRARIES, Keeper, of_python
 
 PATIENCE = 3.0, 15.0
 """Seconds after which is said what the process is waiting for: with a limit, and without one, where torch may be imported."""
@@ -34,9 +34,10 @@ PATIENCE = 3.0, 15.0
 
 @attrs.define
 class Found:
-    """What importing did: the names of what it changed, and its seconds."""
+    """What importing did: the names of what it changed, the number of threads it left running, and its seconds."""
 
     changed: list[str] = attrs.field(factory=list[str])
+    threads: int = 0
     seconds: float = 0.0
 
 
@@ -69,14 +70,28 @@ def contained(who: str, limit: float | None = None) -> Generator[Found]:
 def _kept(found: Found, clock: _Clock) -> Generator[None]:
     """Put back everything global, and note the names of what had changed."""
     before = [(keeper, keeper.now()) for keeper in of_python()]
-    arrival = _Arrival(clock, lambda library: before.extend((keeper, keeper.now()) for keeper in LIBRARIES[library]()))
+    arrival = _Arrival(clock, lambda library: _read(library, before))
     running = set(threading.enumerate())
     try:
         with arrival:
             yield
     finally:
         found.changed += filter(None, (keeper.restore(value) for keeper, value in before))
-        found.changed += ["running threads"] if set(threading.enumerate()) - running else []
+        started = set(threading.enumerate()) - running
+        found.threads = len(started)
+        _let_go(started)
+
+
+def _read(library: str, before: list[tuple[Keeper, Any]]) -> None:
+    with suppress(AttributeError):  # a version of the library that has not all of it
+        before.extend((keeper, keeper.now()) for keeper in LIBRARIES[library]())
+
+
+def _let_go(started: set[threading.Thread]) -> None:
+    """Those of a pool are waited for at the end of the process, daemons or not, unless the pool forgets them."""
+    queues = getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", {})
+    for thread in started:
+        queues.pop(thread, None)
 
 
 class _Arrival(importlib.abc.MetaPathFinder):
@@ -237,17 +252,17 @@ def _ends() -> Generator[None]:
     places = [(owner, name) for owner, names in _WAYS_OUT for name in names if hasattr(owner, name)]
     old, within = [getattr(*place) for place in places], [os.getpid()]
 
-    def refusing(name: str, end: Callable[..., Any]) -> Callable[..., Any]:
+    def refusing(owner: Any, name: str, end: Callable[..., Any]) -> Callable[..., Any]:
         def refuse(*arguments: Any, **named: Any) -> Any:
             if os.getpid() not in within or (name == "kill" and (arguments[0] not in (*within, 0) or not arguments[1])):
                 return end(*arguments, **named)
-            raise PluginError(f"it called {end.__module__}.{name}, which ends the process")
+            raise PluginError(f"it called {owner.__name__}.{name}, which ends the process")
 
         return refuse
 
     try:
         for (owner, name), end in zip(places, old, strict=True):
-            setattr(owner, name, _start_daemon(end) if name == "start" else refusing(name, end))
+            setattr(owner, name, _start_daemon(end) if name == "start" else refusing(owner, name, end))
         yield
     finally:
         within.clear()

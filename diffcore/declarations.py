@@ -13,6 +13,9 @@ from diffcore.errors import SpecError, did_you_mean, listed, shown
 OF_THE_KIT = ("event_shape", "neutral", "oracle")
 """What `diffcore.testing` asks of the classes of some kinds, beside what the kinds declare."""
 
+LOOKED_AT = {"data": ("shape", "size", "classes", "range")}
+"""Kind -> further names that are looked up in its components, where they have them: a data set may be its own source."""
+
 
 def check_declarations(cls: type[Any]) -> None:
     """Refuse the class attributes of a component, and of its bases that are no components, which its kind does not know.
@@ -37,7 +40,8 @@ def _is_kind(cls: type[Any]) -> bool:
 
 def _known(bases: list[type[Any]]) -> dict[str, Any]:
     """Name -> annotation, that of the base nearest to the root (None where it has none), of all that the bases have."""
-    found: dict[str, Any] = dict.fromkeys(OF_THE_KIT, ClassVar[Any])
+    kind = next((base.kind for base in bases if _is_kind(base)), "")
+    found: dict[str, Any] = dict.fromkeys((*OF_THE_KIT, *LOOKED_AT.get(kind, ())), ClassVar[Any])
     for base in reversed(bases):
         found = {**dict.fromkeys(vars(base)), **_hints(base), **found}
     return found
@@ -49,10 +53,10 @@ def _hints(base: type[Any]) -> dict[str, Any]:
 
 
 def _hint(text: Any, scope: Mapping[str, Any]) -> Any:
-    """The annotation itself; None where its names are there for type checkers only."""
+    """The annotation of a class variable; None where its names are there for type checkers only, and for a field."""
     try:
-        return eval(text, dict(scope)) if isinstance(text, str) else text
-    except NameError:
+        return eval(text, dict(scope)) if isinstance(text, str) and "ClassVar" in text else text
+    except (NameError, AttributeError, TypeError):
         return None
 
 

@@ -267,7 +267,7 @@ def _discover(found: _Point, wanted: _Selection, seconds: float) -> Plugin:
     try:
         with contained(f"plugin {record.dist} ({record.module})", seconds) as guard:
             done = _tried(found.point, record)
-        return attrs.evolve(done, note=_note(guard.changed, guard.seconds)) if done.status == "ok" else done
+        return attrs.evolve(done, note=_note(guard)) if done.status == "ok" else done
     except Exception as error:  # of the guard: too long, or the end of the process
         return _broken(record, error)
     finally:
@@ -285,9 +285,10 @@ def _broken(record: Plugin, error: Exception) -> Plugin:
     return attrs.evolve(record, status="broken", cause=said(error), trace=traceback.format_exc())
 
 
-def _note(changed: list[str], seconds: float) -> str:
-    notes = [f"changed when imported, and put back: {', '.join(changed)}"] if changed else []
-    notes += [f"takes {seconds:.1f} seconds to import"] if seconds > SLOW else []
+def _note(found: Found) -> str:
+    notes = [f"changed when imported, and put back: {', '.join(found.changed)}"] if found.changed else []
+    notes += ["left threads running"] if found.threads else []
+    notes += [f"takes {found.seconds:.1f} seconds to import"] if found.seconds > SLOW else []
     return "; ".join(notes)
 
 

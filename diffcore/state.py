@@ -49,16 +49,21 @@ class Keeper:
     def restore(self, before: Any) -> str:
         """Put back what was read before; its name where anything had changed, and whether that could not be put back."""
         after = self.now()
-        if before is UNKNOWN:
-            return ""
-        wanted = before if after is UNKNOWN else self.wanted(before, after)
-        if after is not UNKNOWN and wanted == after:
+        wanted = before if before is UNKNOWN or after is UNKNOWN else self.wanted(before, after)
+        if before is UNKNOWN or (after is not UNKNOWN and _same(wanted, after)):
             return ""
         try:
             self.write(wanted)
         except Exception:
             return f"{self.name} (which cannot be put back)"
         return self.name
+
+
+def _same(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:  # of what was put there
+        return False
 
 
 def of_python() -> Iterator[Keeper]:
@@ -68,6 +73,7 @@ def of_python() -> Iterator[Keeper]:
     yield Keeper("warnings filters", lambda: list(warnings.filters), _put_filters, _wanted_filters)
     yield Keeper("environment variables", lambda: dict(os.environ), _put_environment, _wanted_environment)
     yield Keeper("sys.path", lambda: list(sys.path), lambda old: operator.setitem(sys.path, slice(None), old))
+    yield Keeper("import system", lambda: (list(sys.meta_path), list(sys.path_hooks)), _put_finders, _wanted_finders)
     yield Keeper("sys.argv", lambda: list(sys.argv), lambda old: operator.setitem(sys.argv, slice(None), old))
     yield Keeper("modules", lambda: dict(sys.modules), sys.modules.update, lambda before, after: after | before)
     yield Keeper("builtins", lambda: dict(vars(builtins)), builtins.__dict__.update, lambda before, after: after | before)
@@ -134,6 +140,17 @@ def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
+
+
+def _wanted_finders(before: tuple[list[Any], ...], after: tuple[list[Any], ...]) -> tuple[list[Any], ...]:
+    """New finders stay, since what they have imported may need them; none may be missing."""
+    pairs = zip(before, after, strict=True)
+    return tuple(new if all(item in new for item in old) else [*old, *(i for i in new if i not in old)] for old, new in pairs)
+
+
+def _put_finders(wanted: tuple[list[Any], list[Any]]) -> None:
+    sys.meta_path[:], sys.path_hooks[:] = wanted
+    sys.path_importer_cache.clear()
 
 
 _SIGNALS = [

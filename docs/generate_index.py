@@ -29,11 +29,13 @@ def text() -> str:
 
 
 def main() -> None:
-    """Write the index, or say that it is not current."""
-    if "--check" not in sys.argv[1:]:
-        TARGET.write_text(text(), encoding="utf-8")
-    elif not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text():
-        sys.exit(f"{TARGET.relative_to(ROOT)} is not current; run: python docs/generate_index.py")
+    """Write the index, or say whether it is current."""
+    name, wanted = TARGET.relative_to(ROOT), text()
+    current = TARGET.exists() and TARGET.read_text(encoding="utf-8") == wanted
+    if "--check" in sys.argv[1:]:
+        print(f"{name} is {'' if current else 'not '}current")
+        sys.exit(not current)
+    TARGET.write_text(wanted, encoding="utf-8")
 
 
 if __name__ == "__main__":

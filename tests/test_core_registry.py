@@ -430,6 +430,14 @@ def test_what_a_component_may_have_of_its_own():
         stages: ClassVar[int] = 3
         steps: int = dc.field(default=50)
 
+    @dc.component
+    class OwnSource(dc.Data):
+        """x."""
+
+        shape, size, classes = (2,), None, {}
+        range = dc.Range(lo=0.0, hi=1.0)
+
+    assert OwnSource().value_range == dc.Range(lo=0.0, hi=1.0)
     assert (Leaf().stages, Leaf().steps, Leaf().order, Leaf().TABLE) == (3, 50, 2, (1, 2))
 
 

@@ -27,7 +27,7 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[Any]], indent: str 
 
 
 def _hang(left: str, text: str) -> list[str]:
-    room = shutil.get_terminal_size().columns - len(left) if sys.stdout.isatty() else 0
+    room = shutil.get_terminal_size().columns - len(left) if sys.stdout and sys.stdout.isatty() else 0
     lines = textwrap.wrap(text, room, break_on_hyphens=False) if room >= 24 else [text]
     return [(left if i == 0 else " " * len(left)) + line for i, line in enumerate(lines or [""])]
 
