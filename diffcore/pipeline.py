@@ -39,7 +39,7 @@ from diffcore.specs.spec import Spec
 from diffcore.state import plain_defaults
 from diffcore.trainer import Job, Report
 from diffcore.training import train as train_pipeline
-from diffcore.tree import tree_map
+from diffcore.tree import State, tree_map
 
 FITTING = 0xF17
 """Salt of the noise from which solvers are fitted to a model."""
