@@ -56,8 +56,6 @@ def read(file: Path, colour: Colour, background: Sequence[int]) -> Picture:
         warnings.simplefilter("ignore")
         dc.require_memory(file.stat().st_size, str(file))
         content = file.read_bytes()
-        with _opened(content) as whole:
-            whole.verify()  # the checksums of PNG, which decoding does not compare
         with _opened(content) as image:
             _refuse_oversize(image, file)
             _refuse_lost_depth(image, content, file)
