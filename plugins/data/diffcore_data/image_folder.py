@@ -19,6 +19,8 @@ from diffcore_data.table import Table
 from diffcore_data.values import check_range
 
 BYTES = dc.Range(lo=0, hi=255)
+FULL = 2**16 - 1
+"""Full scale of 16 bits."""
 
 
 @dc.component
@@ -30,8 +32,8 @@ class ImageFolder(dc.Data):
 
     Pictures are turned as their file says. Transparent ones are composed on `background`, x = a c + (1 - a) b for opacity a,
     unless their opacity is kept as a fourth channel (`colour: rgba`). Of several frames the first is read, and colour profiles
-    are not applied: a note counts both. Grey pictures of more than 8 bits keep all levels: declare what they span as `range`,
-    for instance {lo: 0, hi: 4095}.
+    are not applied: a note counts both. Grey pictures of 16 bits keep all levels, 65535 as 255 (x = 255 raw / 65535), unless a
+    `range` says what they span, for instance {lo: 0, hi: 4095}; those of more bits need one.
     """
 
     source: ClassVar[str] = "your own files; x_model = 2 (x - lo) / (hi - lo) - 1"
@@ -49,18 +51,28 @@ class ImageFolder(dc.Data):
     def open(self) -> Table:
         """All pictures, decoded. Raises `DataError` where one cannot be read or differs from the first in size or depth."""
         x = read_all(self._survey.files, self.colour, self.background)
-        self._check_depth(x)
+        x = self._in_range(x)
         return Table.of(x, np.array(self._survey.labels) if self._survey.names else None, self._survey.names)
 
-    def _check_depth(self, x: np.ndarray) -> None:
-        if x.dtype != np.uint8 and self.range == BYTES:
-            low, high = float(x.min()), float(x.max())
-            raise dc.DataError(
-                f"{self.path}: the pictures have more than 8 bits a pixel, with values from {low:g} to {high:g}; declare what "
-                f"they span (data.range: {{lo: {min(low, 0):g}, hi: {_full_scale(high):g}}}), or convert them to 8 bits"
-            )
+    def _in_range(self, x: np.ndarray) -> np.ndarray:
+        """Pixels in the declared range; of 16 bits and without another range, their full scale becomes 255."""
+        if x.dtype == np.uint8 and self.range == BYTES:
+            return x
+        low, high = float(x.min()), float(x.max())
+        remedy = f"declare what they span (data.range: {{lo: {min(low, 0):g}, hi: {_full_scale(high):g}}})"
         if self.range != BYTES:
             check_range(torch.from_numpy(x), self.range, self.path)
+        elif pictures.read(self._survey.files[0], self.colour, self.background).pixels.dtype != np.uint16:
+            raise dc.DataError(
+                f"{self.path}: the pictures have more than 16 bits a pixel, with values from {low:g} to {high:g}; {remedy}"
+            )
+        else:
+            x *= np.float32(255 / FULL)
+            if high < FULL / 2:
+                dc.note(
+                    f"{self.path}: the pictures have 16 bits a pixel and go to {high:g} of {FULL}; if they hold fewer, {remedy}"
+                )
+        return x
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -76,8 +88,9 @@ def _full_scale(high: float) -> float:
 def read_all(files: Sequence[Path], colour: Colour, background: Sequence[int]) -> np.ndarray:
     """Pictures (N, C, H, W), in memory once. Raises `DataError` naming the first that differs from the first one."""
     first = pictures.read(files[0], colour, background)
-    dc.require_memory(len(files) * first.pixels.nbytes, f"{len(files)} pictures like {files[0]}")
-    x = np.empty((len(files), *first.pixels.shape), first.pixels.dtype)
+    dtype = np.dtype(np.uint8 if first.pixels.dtype == np.uint8 else np.float32)
+    dc.require_memory(len(files) * first.pixels.size * dtype.itemsize, f"{len(files)} pictures like {files[0]}")
+    x = np.empty((len(files), *first.pixels.shape), dtype)
     left = Counter[str]()
     for i, file in enumerate(files):
         picture = pictures.read(file, colour, background) if i else first
@@ -95,5 +108,5 @@ def _check_like(picture: Picture, first: Picture, file: Path, model: Path) -> No
     if (h, w) != (height, width):
         raise dc.DataError(f"{file} is {w} x {h} pixels, {model} is {width} x {height}; resize them to one size first")
     if picture.pixels.dtype != first.pixels.dtype:
-        depths = ["8" if p.pixels.dtype == np.uint8 else "more than 8" for p in (picture, first)]
+        depths = [8 * p.pixels.itemsize for p in (picture, first)]
         raise dc.DataError(f"{file} has {depths[0]} bits a pixel, {model} has {depths[1]}; convert them to one depth first")

@@ -30,7 +30,7 @@ MODES = {"rgb": "RGB", "grey": "L", "rgba": "RGBA"}
 
 @attrs.frozen
 class Picture:
-    """Pixels (C, H, W), uint8 or (of more than 8 bits) float32, and what of the file is left out."""
+    """Pixels (C, H, W), uint8, uint16 or (of more bits) float32, and what of the file is left out."""
 
     pixels: np.ndarray
     left_out: frozenset[str]
@@ -56,8 +56,6 @@ def read(file: Path, colour: Colour, background: Sequence[int]) -> Picture:
         warnings.simplefilter("ignore")
         dc.require_memory(file.stat().st_size, str(file))
         content = file.read_bytes()
-        with _opened(content) as whole:
-            whole.verify()  # the checksums of PNG, which decoding does not compare
         with _opened(content) as image:
             _refuse_oversize(image, file)
             _refuse_lost_depth(image, content, file)
@@ -103,7 +101,7 @@ def _deep(image: Image.Image, colour: Colour, file: Path) -> np.ndarray:
     if colour == "rgba" or "transparency" in image.info:
         raise dc.DataError(f"{file} has more than 8 bits a pixel, which is read as 'grey' or 'rgb' without transparency")
     values = np.asarray(image)
-    pixels = values.astype(np.float32)
+    pixels = values.astype(np.uint16 if values.dtype.kind == "u" else np.float32)
     if values.dtype.kind in "iu" and np.abs(values.astype(np.int64)).max() > EXACT:
         raise dc.DataError(f"{file} holds integers beyond {EXACT}, which float32 does not tell apart; scale them")
     return np.repeat(pixels[None], 3 if colour == "rgb" else 1, 0)
