@@ -6,7 +6,7 @@ PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 EDITABLE := $(foreach p,$(PLUGINS),-e $(dir $(p)))
 WORKERS ?= 2
 
-.PHONY: demo test setup lint types check docs bench clean
+.PHONY: demo test setup lint types check docs monograph-audit bench clean
 
 demo: setup
 	$(BIN)/diffcore run examples/mnist.yaml --out runs/mnist
@@ -39,6 +39,10 @@ check: lint types test
 docs: setup
 	$(BIN)/python docs/generate_hooks.py
 	$(BIN)/python docs/generate_reference.py
+	$(BIN)/python docs/generate_monograph.py
+
+monograph-audit: setup
+	OMP_NUM_THREADS=1 $(BIN)/python docs/audit_monograph.py
 	$(BIN)/python docs/generate_monograph.py
 
 bench: setup
