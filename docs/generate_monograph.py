@@ -46,6 +46,9 @@ carried by the components that compute it, by tests that prove it, or both.
 A component is named only where a test marked with the statement fails when the numbers of that component are 10 % off; which
 test that is, is in [monograph-proof.tsv](monograph-proof.tsv), and `make monograph-audit` plants all of them again.
 """
+OPEN = """## Claims without a proof
+
+What components say they carry and no marked test was yet seen to need; the tests above carry these statements alone."""
 PROOF = ROOT / "docs" / "monograph-proof.tsv"
 
 
@@ -108,6 +111,8 @@ def page() -> str:
         rows = [(n, title, ", ".join(found.get(n, ["not carried"]))) for n, title in titles().items() if chapter(n) == key]
         listed = "\n".join(table(("number", "statement", "carried by"), rows))
         parts.append(f"## {name}\n\n{listed}")
+    open_ = [f"{c.number} {c.component}" for c, test in proofs().items() if not test]
+    parts.append(f"{OPEN}\n\n{'; '.join(open_) or 'None.'}")
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
