@@ -6,7 +6,7 @@ PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 EDITABLE := $(foreach p,$(PLUGINS),-e $(dir $(p)))
 WORKERS ?= 2
 
-.PHONY: demo test setup lint types check docs bench mutate clean
+.PHONY: demo test setup lint types check docs monograph-audit bench mutate clean
 
 demo: setup
 	$(BIN)/diffcore run examples/mnist.yaml --out runs/mnist
@@ -41,6 +41,10 @@ docs: setup
 	$(BIN)/python docs/generate_reference.py
 	$(BIN)/python docs/generate_monograph.py
 	$(BIN)/python docs/generate_index.py
+
+monograph-audit: setup
+	OMP_NUM_THREADS=1 $(BIN)/python docs/audit_monograph.py
+	$(BIN)/python docs/generate_monograph.py
 
 bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/overhead.py

@@ -57,6 +57,15 @@ Generated from the code by `python docs/generate_reference.py`.
 `diffcore conform ID` and the test file of a plugin run these for every component, from its declaration alone. A check that
 does not concern a component (the order of a solver that declares none) is left out or skipped with its reason. A component
 may name a check that cannot hold in `expected_failures`, with the reason; it is then a failure if the check passes.
+
+Orders and moments prove that a method converges, not that it is the one of its paper. A stochastic solver states the order of its
+moments in `weak_order`, and any solver can be held to a published program, step by step, with the same start, model and noise:
+
+    from diffcore.testing import equals_published
+
+    equals_published(MySolver(), program, process)  # program(run): run.x, run.times, run.denoise, run.coeffs, run.noise
+
+where `program` yields the state after every step; the first step that is more than 1e-6 off is named.
 """
 
 

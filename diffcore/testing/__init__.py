@@ -12,11 +12,15 @@ What a component class may tell the kit, as class attributes:
     event_shape        guidance, networks, metrics: the shape of one sample, where not every shape will do
     neutral            guidance: fields for which it changes nothing, None where there are none; weight = 1 where there is a
                        field `weight` and nothing is said
+    weak_order         stochastic solvers: the order of mean and variance that `marginals` must find (1 where none is declared)
     oracle             losses: what minimises them: "denoiser" (the default), "flow_map", or None
 
 and as methods: `probe(draw)` of a process makes data for states other than vectors, `oracle()` of a process that is not affine
-returns exact data for its solvers (`sample(n, draw)`, `field(process, ...)`), `exact(oracle, process)` of a flow map returns its
+returns exact data for its solvers (`sample(n, draw)`, `field(process, ...)`), `oracle()` of a data set declares its law in closed
+form, which metrics compare with, `exact(oracle, process)` of a flow map returns its
 exact network.
+
+`equals_published(solver, program, process)` asserts that a solver is the program its paper published, step by step to 1e-6.
 
 The names are loaded on first use: pytest imports this package at start-up, without torch.
 """
@@ -37,11 +41,13 @@ if TYPE_CHECKING:
         golden_mixture,
         instant,
     )
+    from diffcore.testing.published import equals_published
     from diffcore.testing.references import REFERENCES, ReferenceFlow, ReferenceVE, ReferenceVP
     from diffcore.testing.suite import Outcome, Report, conformance, run_checks
 
 _LAZY = {
     "oracles": ("ExactNet", "FiniteSet", "Gaussian", "LinearInverse", "Mixture", "Oracle", "golden_mixture", "instant"),
+    "published": ("equals_published",),
     "references": ("REFERENCES", "ReferenceFlow", "ReferenceVE", "ReferenceVP"),
     "suite": ("Outcome", "Report", "conformance", "run_checks"),
 }
@@ -61,6 +67,7 @@ __all__ = [
     "ReferenceVP",
     "Report",
     "conformance",
+    "equals_published",
     "golden_mixture",
     "instant",
     "run_checks",

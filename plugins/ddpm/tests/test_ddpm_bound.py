@@ -144,6 +144,7 @@ def evaluation(field, x0):
     return dc.Evaluation(samples=x0, reference=x0, field=field)
 
 
+@pytest.mark.item("2.14")
 @pytest.mark.parametrize("variance", ["small", "large"])
 def test_the_metric_measures_the_closed_form(variance):
     """512 samples of 16 numbers, 60 steps: within 4 s.e. of the expectation; the parts add up."""

@@ -109,7 +109,7 @@ def test_reverse_of_a_markov_chain_is_not_its_inverse():
     assert torch.linalg.inv(matrix).min() < 0
 
 
-@pytest.mark.item("12.05", "R23")
+@pytest.mark.item("12.01", "12.05", "R23")
 def test_reverse_kernel_is_bayes_rule(process):
     """sum_a p(a|x) q(y|a) q(x|y) / q(x|a) entry by entry, built from the transition matrices alone."""
     x = torch.arange(process.states)[None]
