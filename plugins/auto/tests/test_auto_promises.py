@@ -11,7 +11,7 @@ from diffcore_auto.descent import Shape, descend
 from diffcore_auto.endpoint import Endpoint
 from diffcore_auto.equidistributed import Equidistributed
 from diffcore_auto.fitted_grid import unpacked
-from diffcore_auto.installed import made
+from diffcore_auto.installed import label, made
 from diffcore_auto.levels import inner_levels, span
 from diffcore_auto.reference import CLOSE, SOLVERS, fine_grid, solve
 from diffcore_auto.trial import Trial
@@ -121,3 +121,8 @@ def test_the_calls_of_a_fit_are_its_own():
         assert told["calls"] == field.trace.calls - before
         counts.append(told["calls"])
     assert counts[0] == counts[1]
+
+
+def test_a_spec_is_shown_with_its_fields():
+    assert label({"type": "euler"}) == "euler"
+    assert label({"type": "edm-heun", "s_churn": 4.0, "order": 2}) == "edm-heun(s_churn=4.0, order=2)"

@@ -29,7 +29,7 @@ def test_the_cost_of_a_start_is_what_it_says(points, corrector, start):
 
 @pytest.mark.parametrize("variable", ["t", "rho"])
 def test_pure_noise_is_no_node_of_the_history(variable):
-    """From alpha = 0 on: the first evaluation is not in the polynomial of the second step, which is DDIM's; later ones have it."""
+    """From alpha = 0 on: the first evaluation is in no polynomial, the second step is DDIM's; later ones have their history."""
     plan = DEIS(degree=2, variable=variable).plan(FLOW, torch.tensor([1.0, 0.8, 0.6, 0.4, 0.2], dtype=torch.float64))
     w1, w2 = plan.entries["w1"], plan.entries["w2"]
     assert w1[:2].tolist() == [0.0, 0.0]
