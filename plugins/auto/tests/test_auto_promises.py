@@ -14,7 +14,7 @@ from diffcore_auto.fitted_grid import unpacked
 from diffcore_auto.installed import label, made
 from diffcore_auto.levels import inner_levels, span
 from diffcore_auto.reference import CLOSE, SOLVERS, fine_grid, solve
-from diffcore_auto.trial import Trial
+from diffcore_auto.trial import Trial, summary
 
 import diffcore as dc
 from diffcore.testing import ReferenceFlow, ReferenceVE, ReferenceVP
@@ -126,3 +126,9 @@ def test_the_calls_of_a_fit_are_its_own():
 def test_a_spec_is_shown_with_its_fields():
     assert label({"type": "euler"}) == "euler"
     assert label({"type": "edm-heun", "s_churn": 4.0, "order": 2}) == "edm-heun(s_churn=4.0, order=2)"
+
+
+def test_errors_are_summed_up_as_named():
+    errors = torch.tensor([1.0, 2.0, 4.0])
+    assert summary(errors, "rms") == pytest.approx(7**0.5)
+    assert summary(errors, "median") == 2
