@@ -163,10 +163,12 @@ def test_uniform_numbers_and_integers_are_uniform():
 
 
 def test_every_leaf_of_a_tree_has_its_own_stream():
-    x = {"a": torch.zeros(3, 500), "b": torch.zeros(3, 500, dtype=DOUBLE)}
+    """Also leaves of one shape and dtype, whose numbers would be the same ones if they shared it."""
+    x = {"a": torch.zeros(3, 500), "b": torch.zeros(3, 500, dtype=DOUBLE), "c": torch.zeros(3, 500)}
     z = dc.Draw(1, range(3)).normal_like(x)
     assert (z["a"].dtype, z["b"].dtype) == (torch.float32, DOUBLE)
-    assert abs(float((z["a"] * z["b"]).mean())) < 4.5 / 1500**0.5
+    for one, other in (("a", "b"), ("a", "c"), ("b", "c")):
+        assert abs(float((z[one] * z[other]).mean())) < 4.5 / 1500**0.5
     part = dc.Draw(1, [2]).normal_like({"a": torch.zeros(1, 500), "b": torch.zeros(1, 500, dtype=DOUBLE)})
     assert torch.equal(part["a"], z["a"][2:])
 

@@ -11,10 +11,10 @@ from diffcore_auto.descent import Shape, descend
 from diffcore_auto.endpoint import Endpoint
 from diffcore_auto.equidistributed import Equidistributed
 from diffcore_auto.fitted_grid import unpacked
-from diffcore_auto.installed import made
+from diffcore_auto.installed import label, made
 from diffcore_auto.levels import inner_levels, span
 from diffcore_auto.reference import CLOSE, SOLVERS, fine_grid, solve
-from diffcore_auto.trial import Trial
+from diffcore_auto.trial import Trial, summary
 
 import diffcore as dc
 from diffcore.testing import ReferenceFlow, ReferenceVE, ReferenceVP
@@ -121,3 +121,14 @@ def test_the_calls_of_a_fit_are_its_own():
         assert told["calls"] == field.trace.calls - before
         counts.append(told["calls"])
     assert counts[0] == counts[1]
+
+
+def test_a_spec_is_shown_with_its_fields():
+    assert label({"type": "euler"}) == "euler"
+    assert label({"type": "edm-heun", "s_churn": 4.0, "order": 2}) == "edm-heun(s_churn=4.0, order=2)"
+
+
+def test_errors_are_summed_up_as_named():
+    errors = torch.tensor([1.0, 2.0, 4.0])
+    assert summary(errors, "rms") == pytest.approx(7**0.5)
+    assert summary(errors, "median") == 2

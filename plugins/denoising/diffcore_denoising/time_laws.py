@@ -91,7 +91,8 @@ class LogitNormal(QuantileLaw):
         """T sigmoid(mean + std Phi^-1(v)), v spread over the values of Phi from min_time to T."""
         least = process.min_time / process.T
         low = (math.log(least / (1 - least)) - self.mean) / self.std if least > 0 else -math.inf
-        return process.T * torch.sigmoid(self.mean + self.std * normal_between(low, math.inf, u))
+        times = process.T * torch.sigmoid(self.mean + self.std * normal_between(low, math.inf, u))
+        return times.clamp(process.min_time, process.T)
 
 
 @dc.component

@@ -2,8 +2,10 @@
 
 import math
 
+import pytest
 import torch
 from diffcore_denoising.denoising import Denoising
+from diffcore_denoising.time_laws import LogitNormal, LogNormal, Uniform
 
 import diffcore as dc
 from diffcore.testing import ReferenceFlow
@@ -35,3 +37,25 @@ def test_time_noise_coupling_and_dropping_are_independent_draws():
     (t, label), (eps, normal, uniform) = seen[0], coupling.seen[0]
     found = torch.corrcoef(torch.stack([t, label, eps[:, 0], normal[:, 0], uniform]))
     assert float((found - torch.eye(5)).abs().max()) < 4.5 / math.sqrt(n)
+
+
+LAWS = [Uniform(), Uniform(over="lam"), LogNormal(), LogNormal(mean=2.0, std=0.3), LogitNormal(), LogitNormal(mean=-3.0)]
+
+
+@pytest.mark.parametrize("law", LAWS, ids=repr)
+def test_no_rounding_takes_a_time_beyond_the_ends(law):
+    """The least and the largest uniform number give times within [min_time, T], exactly, under every installed affine process."""
+    registry = dc.Registry.load()
+    u = torch.tensor([0.0, 2.0**-53, 0.5, 1 - 2.0**-53], dtype=torch.float64)
+    for entry in registry.list("process"):
+        kind = registry.get("process", entry.full_id)
+        if "affine" not in kind.provides:
+            continue
+        process = registry.make("process", entry.full_id, **kind.example)
+        try:
+            times = law.quantile(process, u).detach()
+        except dc.IncompatibleError:
+            continue
+        assert float(times.min()) >= process.min_time, entry.id
+        assert float(times.max()) <= process.T, entry.id
+        assert bool((times.diff() >= 0).all() or (times.diff() <= 0).all()), entry.id

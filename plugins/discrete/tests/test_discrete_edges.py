@@ -1,7 +1,10 @@
 """Tokens that show are certain, classes are counted from their labels, and the slowest value decides whether a chain forgets."""
 
+import subprocess
+
 import pytest
 import torch
+from diffcore_discrete import corpus
 from diffcore_discrete.d3pm import D3PM
 from diffcore_discrete.masked import Masked
 from diffcore_discrete.matrices import gaussian
@@ -46,3 +49,19 @@ def test_a_chain_in_which_one_value_mixes_late_is_refused():
     with pytest.raises(dc.SpecError, match="stationary law"):
         D3PM(**fields, beta=(0.01, uneven))
     assert D3PM(**fields, beta=(0.01, even)).beta == (0.01, even)
+
+
+def test_the_archive_is_the_one_file_that_the_client_left(monkeypatch, tmp_path):
+    """None, or several, is one line with what to do."""
+    names = ["text.tar.gz"]
+
+    def left(command, cwd, **_):
+        for name in names:
+            (cwd / name).touch()
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(corpus.subprocess, "run", left)
+    assert corpus.download(tmp_path) == tmp_path / "text.tar.gz"
+    names.append("other.zip")
+    with pytest.raises(dc.DataError, match="run it where it works"):
+        corpus.download(tmp_path)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffcore_dpm.deis import DEIS
 from diffcore_dpm.exp_adams import ExpAdams
+from diffcore_dpm.unipc import UniPC
 
 import diffcore as dc
 from diffcore.testing import ReferenceFlow, ReferenceVP, golden_mixture
@@ -29,10 +30,16 @@ def test_the_cost_of_a_start_is_what_it_says(points, corrector, start):
 
 @pytest.mark.parametrize("variable", ["t", "rho"])
 def test_pure_noise_is_no_node_of_the_history(variable):
-    """From alpha = 0 on, the first evaluation is not in the polynomial of the second step, which is that of DDIM."""
+    """From alpha = 0 on: the first evaluation is in no polynomial, the second step is DDIM's; later ones have their history."""
     plan = DEIS(degree=2, variable=variable).plan(FLOW, torch.tensor([1.0, 0.8, 0.6, 0.4, 0.2], dtype=torch.float64))
     w1, w2 = plan.entries["w1"], plan.entries["w2"]
     assert w1[:2].tolist() == [0.0, 0.0]
     assert bool((w1[2:] != 0).all())
     assert w2[:3].tolist() == [0.0, 0.0, 0.0]
     assert float(w2[3]) != 0
+
+
+@pytest.mark.parametrize("corrector", [False, True])
+def test_the_order_of_unipc_is_that_of_its_first_steps(corrector):
+    """They are of order 1 and 2 whatever comes after, and the corrector lifts them by one."""
+    assert [UniPC(points=n, corrector=corrector).order for n in (1, 2, 3)] == [1 + corrector, 2 + corrector, 2 + corrector]

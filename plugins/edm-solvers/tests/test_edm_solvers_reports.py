@@ -99,3 +99,10 @@ def test_step_control_has_no_history():
     assert not err.requires_grad
     assert not tolerance.first(x, x**3).requires_grad
     assert not tolerance.second(torch.ones(5).double(), x, x**2, x**3).requires_grad
+
+
+def test_a_step_without_error_grows_by_a_number():
+    """Errors below 1e-4 count as that: .9 (1e4)^(.7 / k), less than the largest factor; none is infinite."""
+    tolerance, err = Tolerance(rtol=0.1, atol=1.0, k=5), torch.tensor([0.0, 1e-9, 1e-4], dtype=torch.float64)
+    found = tolerance.factor(err, torch.ones(3).double(), torch.ones(3, dtype=torch.bool))
+    torch.testing.assert_close(found, torch.full((3,), 0.9 * 1e4 ** (0.7 / 5), dtype=torch.float64))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffcore_metrics import weights
 from diffcore_metrics.kl import KL, log_ratios
+from diffcore_metrics.mmd import gaussian_mixture_kernel
 
 import diffcore as dc
 from diffcore.testing import Gaussian, ReferenceVP
@@ -38,3 +39,10 @@ def test_the_spread_of_a_divergence_is_that_of_the_blocks_asked_for():
         size = 403 // blocks
         want = statistics.stdev(float(each[i * size : (i + 1) * size].mean()) for i in range(blocks))
         assert KL(blocks=blocks).measure(ev)["KL"].spread == pytest.approx(want, rel=1e-9)
+
+
+def test_the_kernel_is_its_formula():
+    """mean_h exp(-d^2 / (2 h^2)): 1 at equal points."""
+    squared = torch.tensor([0.0, 1.0, 9.0], dtype=torch.float64)
+    want = (torch.exp(-squared / 2) + torch.exp(-squared / 8)) / 2
+    torch.testing.assert_close(gaussian_mixture_kernel([1.0, 2.0])(squared), want)

@@ -43,3 +43,10 @@ def test_levels_beyond_the_schedule_are_at_its_ends(schedule):
     process = VDM(schedule=schedule).build() if schedule == "network" else VDM(schedule=schedule)
     times = process.t_of_lam(torch.tensor([-1e3, -40.0, 40.0, 1e3], dtype=torch.float64))
     assert torch.allclose(times, torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+def test_a_learned_process_is_measured_without_its_history():
+    data, process = Gaussian([0.2, -0.3], 0.5), VDM(schedule="network", learn_ends=True, width=4).build()
+    x = data.sample(4)
+    found = RoundTrip(n=4, steps=2).measure(dc.Evaluation(samples=x, reference=x, field=data.field(process)))
+    assert math.isfinite(found["code size"].value)

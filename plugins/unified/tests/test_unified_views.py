@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffcore_unified.views import one_run_five_views
+from diffcore_unified.views import one_run_five_views, rms
 
 import diffcore as dc
 
@@ -25,6 +25,12 @@ SPEC = {
     "solver": {"type": "ddim", "steps": 8, "grid": {"type": "uniform-lam", "end": "t_min"}},
     "sampling": {"n": 16, "batch": 16},
 }
+
+
+def test_the_distance_of_two_states_is_per_entry_over_all_leaves():
+    a = {"x": torch.tensor([[3.0, 0.0]]), "y": torch.zeros(1, 2, 2)}
+    b = {"x": torch.tensor([[0.0, 0.0]]), "y": torch.full((1, 2, 2), 2.0)}
+    assert rms(a, b) == pytest.approx(((9 + 4 * 4) / 6) ** 0.5)
 
 
 @pytest.fixture(scope="module")
