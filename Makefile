@@ -6,7 +6,7 @@ PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 EDITABLE := $(foreach p,$(PLUGINS),-e $(dir $(p)))
 WORKERS ?= 2
 
-.PHONY: demo test setup lint types check docs bench clean
+.PHONY: demo test setup lint types check docs bench mutate clean
 
 demo: setup
 	$(BIN)/diffcore run examples/mnist.yaml --out runs/mnist
@@ -40,9 +40,13 @@ docs: setup
 	$(BIN)/python docs/generate_hooks.py
 	$(BIN)/python docs/generate_reference.py
 	$(BIN)/python docs/generate_monograph.py
+	$(BIN)/python docs/generate_index.py
 
 bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/overhead.py
 
+mutate: setup
+	$(BIN)/python -m tools.mutate $(MUTATE)
+
 clean:
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis .mutate

@@ -9,9 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from diffcore.component import Alias, Base, Component, component, field
+from diffcore.discovery import Entry, Plugin
 from diffcore.errors import (
     CheckpointError,
     DataError,
+    DataWarning,
     DiffcoreError,
     IncompatibleError,
     NumericsError,
@@ -20,13 +22,24 @@ from diffcore.errors import (
     SpecError,
     UnknownComponentError,
 )
-from diffcore.hookspecs import API_VERSION, hookimpl
-from diffcore.registry import Entry, Plugin, Registry
+from diffcore.hookspecs import API_VERSION, VERSION, hookimpl
+from diffcore.registry import Registry
 
 if TYPE_CHECKING:
     from diffcore.affine import ROWS, Coeffs, Posterior, Row, combine, convert, row
     from diffcore.data import Coupling, Data, Loader, Range, Source
     from diffcore.fields import Denoiser, Field, Guided, second_derivatives
+    from diffcore.files import (
+        note,
+        read_npy,
+        read_tensors,
+        reading,
+        require_memory,
+        tensor_names,
+        user_file,
+        user_folder,
+        user_path,
+    )
     from diffcore.flow_map import FlowMap, FlowMapSolver, flow_map_of
     from diffcore.guidance import Guidance
     from diffcore.loss import Loss, TimeLaw, Weighting, dropped, mean_square, times_of, weight_from_x0
@@ -41,12 +54,23 @@ if TYPE_CHECKING:
     from diffcore.trainer import Player, Trainer
     from diffcore.tree import State, expand, leaves, lincomb, tree_map
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _LAZY = {
     "affine": ("ROWS", "Coeffs", "Posterior", "Row", "combine", "convert", "row"),
     "data": ("Coupling", "Data", "Loader", "Range", "Source"),
     "fields": ("Denoiser", "Field", "Guided", "second_derivatives"),
+    "files": (
+        "note",
+        "read_npy",
+        "read_tensors",
+        "reading",
+        "require_memory",
+        "tensor_names",
+        "user_file",
+        "user_folder",
+        "user_path",
+    ),
     "flow_map": ("FlowMap", "FlowMapSolver", "flow_map_of"),
     "guidance": ("Guidance",),
     "loss": ("Loss", "TimeLaw", "Weighting", "dropped", "mean_square", "times_of", "weight_from_x0"),
@@ -76,6 +100,7 @@ __all__ = [
     "Coupling",
     "Data",
     "DataError",
+    "DataWarning",
     "Denoiser",
     "DiffcoreError",
     "Draw",
@@ -132,12 +157,21 @@ __all__ = [
     "leaves",
     "lincomb",
     "mean_square",
+    "note",
+    "read_npy",
+    "read_tensors",
+    "reading",
     "refuse_shift",
+    "require_memory",
     "row",
     "sample",
     "second_derivatives",
+    "tensor_names",
     "times_of",
     "tree_map",
+    "user_file",
+    "user_folder",
+    "user_path",
     "weight_from_x0",
 ]
 

@@ -13,18 +13,20 @@ import attrs
 import torch
 from torch import Tensor
 
-from diffcore import checkpoint
+from diffcore import checkpoint, ways
+from diffcore.canvas import new_figure, png
 from diffcore.errors import DiffcoreError, SpecError
+from diffcore.escaping import figure_text
 from diffcore.fields import Field
 from diffcore.fine import Fine, fine, is_deterministic, is_repeatable, ode_solvers, rms
 from diffcore.fitting import label
 from diffcore.measuring import for_calls
 from diffcore.noise import Draw
-from diffcore.pictures import are_images, are_points, new_figure, paths, png, trajectory
 from diffcore.pipeline import Pipeline, Progress
+from diffcore.record import place
 from diffcore.sampling import frames, sample
-from diffcore.solver import Solver
-from diffcore.tree import State
+from diffcore.solver import Frame, Solver
+from diffcore.tree import State, describe
 
 BENCH = 0xBE7C
 """Salt of the noise on which solvers are compared, which no other sampling sees."""
@@ -42,7 +44,7 @@ class Start:
 def start(pipeline: Pipeline, n: int, seed: int) -> Start:
     """n states of the prior, conditions in turn, and their fine solution."""
     draw = Draw(seed, range(n), salt=BENCH, device=pipeline.device)
-    cond = {k: v.to(pipeline.device) for k, v in pipeline.conditions(n, pipeline.spec.sampling.cond).items()}
+    cond = pipeline.usual_conditions(n)
     pipeline.net.eval()
     field, x = pipeline.field(cond), pipeline.process.prior(pipeline.source.shape, draw)
     return Start(field, x, fine(field, x, pipeline.registry))
@@ -70,10 +72,10 @@ def bench(
     if progress:
         progress.start(len(chosen) * len(budgets), "solvers")
     rows: list[dict[str, Any]] = []
-    for place, solver in enumerate(chosen):
+    for done, solver in enumerate(chosen):
         rows.append(_row(pipeline, begun, solver, budgets))
         if progress:
-            progress.update((place + 1) * len(budgets))
+            progress.update((done + 1) * len(budgets))
     if progress:
         progress.close()
     reference = {"solver": label(pipeline.registry, begun.fine.solver), "steps": begun.fine.solver.steps}
@@ -102,7 +104,7 @@ def _cell(begun: Start, solver: Solver) -> dict[str, Any]:
     seconds = time.perf_counter() - began
     each = rms(result.x, begun.fine.x)
     error, spread = float(each.mean()), float(each.std()) / len(each) ** 0.5 if len(each) > 1 else 0.0
-    return {"error": error, "se": spread, "calls": result.calls, "steps": solver.steps, "seconds": seconds}
+    return {"error": error, "se": spread, "calls": result.calls, "steps": result.steps, "seconds": seconds}
 
 
 def write_bench(table: dict[str, Any], folder: Path) -> Path:
@@ -111,10 +113,13 @@ def write_bench(table: dict[str, Any], folder: Path) -> Path:
     figure, axes = new_figure(7, 5)
     for row in table["rows"]:
         cells = list(row["cells"].values())
-        axes.plot([c["calls"] for c in cells], [c["error"] for c in cells], marker="o", markersize=3, label=row["solver"])
+        errors = [c["error"] for c in cells]
+        axes.plot([c["calls"] for c in cells], errors, marker="o", markersize=3, label=figure_text(row["solver"]))
     axes.axhline(table["reference"]["error"], color="0.5", linewidth=0.8, linestyle=":")
-    axes.set(xscale="log", yscale="log", xlabel="network calls", ylabel="rms error per dimension")
-    axes.legend(fontsize=7)
+    axes.set(xscale="log", xlabel="network calls", ylabel="rms error per dimension")
+    if any(cell["error"] > 0 for row in table["rows"] for cell in row["cells"].values()):
+        axes.set_yscale("log")
+    figure.legend(loc="outside right upper", fontsize=7)
     checkpoint.write_aside(folder / "bench.png", png(figure))
     return folder / "bench.png"
 
@@ -156,19 +161,43 @@ def _between(pipeline: Pipeline, t: float, s: float) -> Tensor:
     return nodes
 
 
-def write_steps(rows: list[dict[str, Any]], shown: Sequence[Any], folder: Path) -> list[Path]:
-    """`steps.json`, `steps.png` (error along the run), and the states on their way where they can be drawn."""
-    checkpoint.write_aside(folder / "steps.json", json.dumps(rows, indent=1).encode())
+def write_steps(rows: list[dict[str, Any]], shown: Sequence[Frame], out: Path) -> list[Path]:
+    """Into a folder: `steps.json`, `steps.png` (error along the run), and the states on their way where they can be drawn.
+    Into a .png or .gif file: the states on their way, as a picture or an animation. Returns what was written.
+
+    Raises `SpecError` for another ending, and for states that cannot be drawn.
+    """
+    if out.suffix in _WAYS:
+        if not ways.have_picture(shown):
+            raise SpecError(f"there is no picture of states {describe(shown[0].x)}; name a folder, for the error along the run")
+        checkpoint.write_aside(out, _WAYS[out.suffix](shown))
+        return [out]
+    made = {"steps.png": _steps_figure(rows)}
+    if ways.have_picture(shown):
+        made[f"{ways.name(shown)}.png"] = ways.picture(shown)
+    checkpoint.write_aside(out / "steps.json", json.dumps(rows, indent=1).encode())
+    for name, data in made.items():
+        checkpoint.write_aside(out / name, data)
+    return [out / name for name in made]
+
+
+_WAYS = {".png": ways.picture, ".gif": ways.animation}
+
+
+def way_place(out: str, default: Path) -> Path:
+    """Where a trajectory goes: a folder, or a file by its ending. Raises `SpecError` where nothing can be written there."""
+    ending = "" if out.endswith("/") or Path(out).is_dir() else Path(out).suffix
+    if ending and ending not in _WAYS:
+        raise SpecError(f"cannot write a trajectory to '{Path(out).name}': name a .png file, a .gif file or a folder")
+    return place(out, default, folder=not ending)
+
+
+def _steps_figure(rows: list[dict[str, Any]]) -> bytes:
     figure, axes = new_figure(6, 4)
     for name, text in (("local", "added by the step"), ("total", "so far")):
         axes.plot([row["step"] for row in rows], [row[name] for row in rows], marker="o", markersize=3, label=text)
-    axes.set(yscale="log", xlabel="step", ylabel="rms error per dimension")
-    axes.legend(fontsize=8)
-    made = {"steps.png": png(figure)}
-    if are_images(shown[0].x):
-        made["trajectory.png"] = trajectory(shown)
-    elif are_points(shown[0].x):
-        made["paths.png"] = paths(shown)
-    for name, data in made.items():
-        checkpoint.write_aside(folder / name, data)
-    return [folder / name for name in made]
+    axes.set(xlabel="step", ylabel="rms error per dimension")
+    if any(row[name] > 0 for row in rows for name in ("local", "total")):
+        axes.set_yscale("log")
+    figure.legend(loc="outside upper center", ncols=2, fontsize=8)
+    return png(figure)

@@ -7,21 +7,41 @@ base class of its kind; `component` and `field` make the class.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from inspect import get_annotations, isfunction
+from types import NoneType
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import attrs
 
-from diffcore.errors import SpecError
+from diffcore.declarations import check_declarations
+from diffcore.errors import SpecError, shorten, shown
 
 T = TypeVar("T")
 
 
+def _is_id(instance: Component, attribute: attrs.Attribute[str], value: str) -> None:
+    if not (isinstance(value, str) and re.fullmatch(r"[a-z0-9][a-z0-9.+-]{0,99}", value)):
+        raise SpecError(f"{shown(value)} cannot be an id: lower-case letters, digits and . + -, at most 100 (example: my-solver)")
+
+
 def _is_target(instance: Component, attribute: attrs.Attribute[str], value: str) -> None:
-    module, _, name = value.partition(":")
+    module, _, name = value.partition(":") if isinstance(value, str) else ("", "", "")
     if not (module and name):
-        raise SpecError(f"component '{instance.id}': target must be 'module:Class', got '{value}'")
+        got = f"'{shorten(value)}'" if isinstance(value, str) else shown(value)
+        raise SpecError(f"component '{instance.id}': target must be 'module:Class', got {got}")
+
+
+def _is_line(instance: Component, attribute: attrs.Attribute[str], value: str) -> None:
+    if not (isinstance(value, str) and value.isprintable()):
+        raise SpecError(f"component '{instance.id}': summary must be one line of text, got {shown(value)}")
+
+
+def _are_aliases(instance: Component, attribute: attrs.Attribute[Any], value: tuple[Any, ...]) -> None:
+    for alias in value:
+        if not isinstance(alias, Alias):
+            raise SpecError(f"component '{instance.id}': aliases are diffcore.Alias(tool, name, fields), got {shown(alias)}")
 
 
 @attrs.frozen
@@ -45,11 +65,11 @@ class Component:
     (with the source), `kind` is needed only where a hook carries several kinds, `aliases` are its names in other tools.
     """
 
-    id: str = attrs.field(validator=attrs.validators.matches_re(r"[a-z0-9][a-z0-9.+-]*"))
+    id: str = attrs.field(validator=_is_id)
     target: str = attrs.field(validator=_is_target)
-    summary: str = ""
+    summary: str = attrs.field(default="", validator=_is_line)
     kind: str | None = attrs.field(default=None, kw_only=True)
-    aliases: tuple[Alias, ...] = attrs.field(default=(), kw_only=True, converter=tuple)
+    aliases: tuple[Alias, ...] = attrs.field(default=(), kw_only=True, converter=tuple, validator=_are_aliases)
 
 
 class Base:
@@ -57,7 +77,9 @@ class Base:
 
     Class attributes a component may set: `source` (citation of the formulas), `example` (fields for which the class is
     shown and tested where its defaults do not suffice), `variants` (further sets of fields to test), `expected_failures`
-    (conformance check -> why it cannot hold), `items` (numbers of docs/monograph.md that it carries).
+    (conformance check -> why it cannot hold), `items` (numbers of docs/monograph.md that it carries), `event_shape`,
+    `neutral` and `oracle` (what the conformance kit asks of some kinds), and what its kind declares. `component` refuses
+    other names.
     """
 
     __slots__ = ()
@@ -67,6 +89,12 @@ class Base:
     example: ClassVar[Mapping[str, Any]] = {}
     expected_failures: ClassVar[Mapping[str, str]] = {}
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ()
+
+    def __setstate__(self, state: Any) -> None:
+        """Copy and unpickle with what the component has found out (its cached properties), which attrs would leave behind."""
+        for found in state if isinstance(state, tuple) else (state,):
+            for name, value in (found or {}).items():
+                object.__setattr__(self, name, value)
 
 
 _BOUNDS = {
@@ -93,6 +121,15 @@ def check(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
             if not holds(number, bound):
                 finite = isinstance(number, int) or math.isfinite(number)
                 raise SpecError(f"{where} must be {f'{sign} {bound}' if finite else 'a finite number'}; got {_shown(number)}")
+    _refuse_no_numbers(attribute, value, where)
+
+
+def _refuse_no_numbers(attribute: attrs.Attribute[Any], value: Any, where: str) -> None:
+    """A field with bounds holds numbers (or text, where it may), also where it is made from Python."""
+    bound = next(((sign, attribute.metadata[name]) for name, (_, sign) in _BOUNDS.items() if name in attribute.metadata), None)
+    for item in value if isinstance(value, tuple) else (value,):
+        if bound and not isinstance(item, (int, float, str, tuple, list, Mapping, NoneType)):
+            raise SpecError(f"{where} must be a number {bound[0]} {bound[1]}; got a {type(item).__name__}")
 
 
 def limits(attribute: attrs.Attribute[Any], of: type) -> list[tuple[str, float]]:
@@ -146,12 +183,16 @@ def field(
 def component(cls: type[T]) -> type[T]:
     """Make a component class: frozen, keyword-only, hashable, compared by value.
 
-    Raises `SpecError` for a field that has the name of a method of its base class, which it would hide.
+    Raises `SpecError` for a field that has the name of a method of its base class, which it would hide, and for a class
+    attribute that its kind does not know (a misspelt one) or whose value is not of the declared type.
     """
     hidden = [n for n in get_annotations(cls) if any(isfunction(vars(b).get(n)) for b in cls.__mro__[1:])]
     if hidden:
         raise SpecError(f"field '{hidden[0]}' of {cls.__name__} hides the method of that name of its base class; rename it")
-    return attrs.frozen(cls, kw_only=True, field_transformer=_checked)
+    if issubclass(cls, Base):
+        check_declarations(cls)
+    state = False if issubclass(cls, Base) else None
+    return attrs.frozen(cls, kw_only=True, getstate_setstate=state, field_transformer=_checked)
 
 
 def _checked(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:

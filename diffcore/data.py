@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
-import attrs
 import torch
 from torch import Tensor, nn
 
+from diffcore.arguments import shown, whole
 from diffcore.component import Base, component, field
+from diffcore.distributed import check_batch
 from diffcore.errors import DataError, SpecError
 from diffcore.noise import Draw, mix
 from diffcore.tree import State
+
+LARGEST = torch.finfo(torch.float32).max / 2
+"""Bound on the ends of a range, so that its width is a float32."""
+NARROWEST = 1e-6
+"""Least width of a range against its ends: float32 has about eight values in it."""
 
 
 @component
@@ -23,9 +29,11 @@ class Range:
     hi: float = field(doc="largest raw value")
 
     def __attrs_post_init__(self) -> None:
-        """Refuse an empty range."""
-        if not self.lo < self.hi:
-            raise SpecError(f"a range needs lo < hi; got {self.lo:g} and {self.hi:g}")
+        """Refuse an empty range, and one in which float32 tells no values apart: all samples would be one."""
+        if not (self.lo < self.hi and abs(self.lo) <= LARGEST and abs(self.hi) <= LARGEST):
+            raise SpecError(f"a range needs lo < hi, finite in float32 (below {LARGEST:.2g}); got {self.lo:g} and {self.hi:g}")
+        if self.hi - self.lo < max(NARROWEST * max(abs(self.lo), abs(self.hi)), 2 / LARGEST):
+            raise SpecError(f"a range of {self.lo:.17g} to {self.hi:.17g} has hardly a value in float32; shift or scale the data")
 
     def to_model(self, raw: Tensor, name: str = "data") -> Tensor:
         """Raw values to [-1, 1], float32. Raises `DataError` for values outside the range."""
@@ -44,29 +52,24 @@ class Range:
 
 
 class Source(Protocol):
-    """An opened data set. `size` is None where samples are generated without end."""
+    """An opened data set. `size` is None where samples are generated without end, `classes` has the conditions that are classes.
 
-    shape: tuple[int, ...]
-    size: int | None
-    classes: Mapping[str, int]
+    Where `Data.open` returns a torch Dataset with a length, it is read as one: items x, (x, label) or {"x": x, name: value}.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def size(self) -> int | None: ...  # noqa: D102
+    @property
+    def classes(self) -> Mapping[str, int]: ...  # noqa: D102
 
     def batch(self, ids: Tensor) -> tuple[State, Mapping[str, Tensor]]:
-        """Samples by global number: raw values (B, *shape) and conditions name -> (B,)."""
+        """Samples by global number: raw values (B, *shape), and conditions name -> (B,) for classes, (B, ...) for others.
+
+        Raw values alone will do where there are no conditions.
+        """
         ...
-
-
-@attrs.define
-class Unopened:
-    """What the weights of a run know of its data where that cannot be opened: enough to sample, no samples to compare with."""
-
-    shape: tuple[int, ...]
-    classes: Mapping[str, int]
-    error: DataError
-    size: int | None = 0
-
-    def batch(self, ids: Tensor) -> tuple[State, Mapping[str, Tensor]]:
-        """Raises the error of `Data.open`."""
-        raise self.error
 
 
 class Data(Base):
@@ -77,13 +80,6 @@ class Data(Base):
     def open(self) -> Source:
         """Load it. Raises `DataError` that says in one line what to run where it is absent."""
         raise NotImplementedError
-
-    def reopen(self, shape: Sequence[int], classes: Mapping[str, int]) -> Source:
-        """As `open`; where the data is absent, what is known of it, so that a trained run samples without its data."""
-        try:
-            return self.open()
-        except DataError as error:
-            return Unopened(tuple(shape), classes, error)
 
     @property
     def value_range(self) -> Range | None:
@@ -108,6 +104,13 @@ class Data(Base):
 
     def texts(self, raw: State) -> list[str] | None:
         """Raw samples as text, one line each, for reports; None where they are not text."""
+        return None
+
+    def oracle(self) -> Any:
+        """The law of the samples in closed form: a `diffcore.testing.Oracle`, with at least `log_prob`; None where there is none.
+
+        What metrics compare with is this law and nothing else: fields of equal names may be of another.
+        """
         return None
 
     @property
@@ -144,9 +147,13 @@ class Loader:
     def __init__(
         self, source: Source, encode: Callable[[State], State], batch: int, seed: int, rank: int = 0, world: int = 1
     ) -> None:
-        if batch % world:
-            raise DataError(f"batch size {batch} cannot be shared evenly by {world} processes")
-        self.source, self.encode, self.size, self.seed = source, encode, batch, seed
+        from diffcore.sources import opened
+
+        check_batch(whole("batch", batch, 1, 2**40), whole("world", world, 1))
+        if not callable(encode):
+            raise DataError(f"encode must be a function of raw samples, such as data.encode; got {shown(encode)}")
+        rank = whole("rank", rank, 0, world - 1)
+        self.source, self.encode, self.size, self.seed = opened(source), encode, batch, whole("seed", seed)
         share = batch // world
         self.rows = range(rank * share, (rank + 1) * share)
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from diffcore.errors import DataError, DiffcoreError
 
 
 def start() -> None:
@@ -34,6 +36,35 @@ def barrier() -> None:
     """Wait for all processes."""
     if world()[1] > 1:
         dist.barrier()
+
+
+def announced() -> int:
+    """How many processes torchrun has announced; they need not have met yet."""
+    text = os.environ.get("WORLD_SIZE", "1")
+    return int(text) if text.isdecimal() else 1
+
+
+def check_batch(batch: int, world: int) -> None:
+    """Raise `DataError` where a batch cannot be shared evenly."""
+    if batch % world:
+        raise DataError(f"batch size {batch} cannot be shared evenly by {world} processes")
+
+
+def agree(act: Callable[[], object]) -> None:
+    """Let the first process act; where it raises a `DiffcoreError`, every process raises one."""
+    rank, size = world()
+    failure: DiffcoreError | None = None
+    if rank == 0:
+        try:
+            act()
+        except DiffcoreError as error:
+            failure = error
+    if size > 1:
+        flag = torch.tensor(int(failure is not None), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+        dist.broadcast(flag, 0)
+        failure = failure or (DiffcoreError("the first process was refused") if int(flag) else None)
+    if failure is not None:
+        raise failure
 
 
 def average(tensors: Iterable[Tensor]) -> None:

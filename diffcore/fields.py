@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import torch
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffcore.affine import Coeffs
+from diffcore.arguments import real, shown
+from diffcore.calling import Caller, Net, in_precision
 from diffcore.errors import DataError, IncompatibleError
+from diffcore.kept import hashable
 from diffcore.process import AffineProcess, Process
 from diffcore.tree import State, batch_size, leaves, tree_map
 
 if TYPE_CHECKING:
     from diffcore.flow_map import FlowMap
     from diffcore.guidance import Guidance
-
-Net = Callable[..., State]
 
 
 class Trace:
@@ -39,55 +42,67 @@ class Trace:
         self.watched = True
 
 
+@attrs.frozen
+class Reading:
+    """How a network is read: what it predicts, the deviation of its data, and whether its input is scaled for it.
+
+    A pipeline leaves it as the attribute `reading` of the networks it makes, so that a `Denoiser` of one needs no more.
+    """
+
+    prediction: str
+    sigma_data: float = 0.5
+    precondition: bool = False
+
+
 class Denoiser:
     """A network (or plain function) `net(x, t, **cond)` read as a posterior of x_0 given x_t.
 
     net: returns the quantity named by `prediction` (x0, eps, score, v, velocity, edm, or another name the process reads),
-    of the shape of x. It is called with t of shape (B,), float32 or better (or of the shape of a per-pixel time), which it
-    must not change in place, and with x in the precision of its parameters; its output returns to that of the state.
+    of the shape of x, or an object that has it as `sample`. It is called with t of shape (B,) (or of the shape of a per-pixel
+    time), which it must not change in place, and with x in the precision of its parameters; its output returns to that of the
+    state. t has the precision of the parameters as well, and is float32 or better where there is none or several; with
+    `precondition` it is never half precision, which cannot tell .999 from 1, and the network casts what it makes of it.
     precondition: scale the input to unit variance, x / sqrt(alpha^2 sigma_data^2 + sigma^2), and give the network
     `process.embed_time(t)` instead of t; on for networks built from a spec, off for your own.
+    prediction, sigma_data (0.5) and precondition are those of the attribute `net.reading` where a pipeline made the network.
     null: condition name -> value that stands for "no condition", without a batch axis; default: the network's `null_cond`.
     parts: the modules of the pipeline by role, for losses with more players than the network (see `Loss.parts`).
 
-    Raises `IncompatibleError` where the process cannot read the prediction.
+    Raises `IncompatibleError` where the process cannot read the prediction, where none is named, and where the network was
+    made to be read in another way.
     """
 
     def __init__(
         self,
         net: Net,
-        prediction: str = "velocity",
+        prediction: str | None = None,
         process: Process | None = None,
         *,
-        sigma_data: float = 0.5,
-        precondition: bool = False,
+        sigma_data: float | None = None,
+        precondition: bool | None = None,
         null: Mapping[str, Any] | None = None,
         parts: Mapping[str, nn.Module] | None = None,
     ) -> None:
-        if not hasattr(process, "check_prediction"):
-            raise IncompatibleError(
-                f"Denoiser needs the process its network was trained for, such as registry.make('process', 'vp'); got {process!r}"
-            )
+        _check_parts(net, process, null, parts)
         assert process is not None
-        process.check_prediction(prediction, sigma_data)
-        self.net, self.prediction, self.process = net, prediction, process
-        self.sigma_data, self.precondition = sigma_data, precondition
+        self.reading = _reading(net, process, prediction, sigma_data, precondition)
+        self.prediction, self.sigma_data, self.precondition = attrs.astuple(self.reading)
+        _check_prediction(process, self.prediction, self.sigma_data)
+        self.net, self.process = net, process
         self.null: Mapping[str, Any] = getattr(net, "null_cond", {}) if null is None else null
         self.parts: Mapping[str, nn.Module] = parts or {}
-        self.base, self.trace, self._checked = self, Trace(), False
-        self._sample: Tensor | None = None
+        self.base, self.trace, self._call = self, Trace(), Caller(net, process, self.prediction)
+        self._sample: Tensor | bool | None = False
 
     def with_net(self, net: Net) -> Denoiser:
-        """Another network read in the same way: a teacher, a fake score, an average."""
-        return Denoiser(
-            net,
-            self.prediction,
-            self.process,
-            sigma_data=self.sigma_data,
-            precondition=self.precondition,
-            null=self.null,
-            parts=self.parts,
-        )
+        """Another network read in the same way: a teacher, a fake score, an average. Its calls are counted with this one's."""
+        other = Denoiser(net, self.prediction, self.process, **self._options, null=self.null, parts=self.parts)
+        other.trace = self.trace
+        return other
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"sigma_data": self.sigma_data, "precondition": self.precondition}
 
     def __call__(self, x: State, t: Any, **cond: Any) -> Any:
         """The posterior of x_0 given x_t = x. t: `Coeffs`, a float, or a tensor that broadcasts from the left against x."""
@@ -118,42 +133,54 @@ class Denoiser:
 
         s: the second time (a point like `at`) of networks that have one.
         """
-        eager = not is_compiling()
-        if eager:
+        if not is_compiling():
             trace = self.trace
             trace.calls += 1
             trace.rows += x.shape[0] if x.__class__ is Tensor else batch_size(x)
             if trace.at is None:
                 trace.at = at
-            if not self._checked:
-                self._sample = _parameter(self.net)
         time = self.time(at.t, x) if at.time is None else at.time
+        own = self.precision
+        if cond and own is not None:
+            cond = {name: in_precision(own, v) if isinstance(v, Tensor) else v for name, v in cond.items()}
         if s is not None:
             cond["s"] = self.time(s.t, x) if s.time is None else s.time
         fed = self.process.scale_input(x, at, self.sigma_data) if self.precondition else x
-        if self._sample is not None:
-            fed = _in(self._sample.dtype, fed)
-        version = time._version if eager and at.time is not None else None
-        out = self.net(fed, time, **cond)
-        if eager:
-            if version is not None and time._version != version:
-                raise DataError("the network changed its time input in place; write `t = 1000 * t`, not `t *= 1000`")
-            if not self._checked:
-                self.process.check_output(x, out, self.prediction)
-                self._checked = True
-        return out if out.__class__ is x.__class__ is Tensor and out.dtype == x.dtype else _in(leaves(x)[0].dtype, out)
+        return self._call(x, fed if own is None else in_precision(own, fed), time, cond, at)
+
+    @property
+    def precision(self) -> torch.dtype | None:
+        """The precision of the network's parameters; None where there are none, or several."""
+        if self._sample is False:
+            self._sample = _parameter(self.net)
+        return None if self._sample is None else self._sample.dtype  # pyright: ignore[reportAttributeAccessIssue]
+
+    def clock(self, x: State) -> Hashable:
+        """What the time input depends on beside process and times: equal for denoisers that share a plan."""
+        return type(self), self.precondition, self._time_type(leaves(x)[0].dtype)
+
+    def _time_type(self, state: torch.dtype) -> torch.dtype:
+        """That of the parameters, and no less than float32 where it is the network that casts."""
+        fine = torch.float64 if state == torch.float64 else torch.float32
+        own = fine if self.precision is None else self.precision
+        return fine if self.precondition and torch.finfo(own).bits < 32 else own
 
     def time(self, t: Any, x: State) -> Tensor:
-        """The network's time input at times t: (B,) or the shape of t, at least float32, on the device of x."""
+        """The network's time input at times t: (B,) or the shape of t, on the device of x, its own memory."""
         leaf = leaves(x)[0]
-        t = torch.as_tensor(t, dtype=torch.float64 if leaf.dtype == torch.float64 else torch.float32, device=leaf.device)
-        t = self.process.embed_time(t) if self.precondition else t
-        return t.expand(leaf.shape[0]) if t.ndim == 0 else t
+        fine = torch.as_tensor(t, dtype=torch.float64 if leaf.dtype == torch.float64 else torch.float32, device=leaf.device)
+        fine = self.process.embed_time(fine) if self.precondition else fine
+        kind = self._time_type(leaf.dtype)
+        fine = fine if fine.dtype == kind else fine.to(kind)
+        return fine.expand(leaf.shape[0]).contiguous() if fine.ndim == 0 else fine
 
     def point(self, t: Any, x: State) -> Any:
         """t as `Coeffs` (or `Instant`): computed in float64, then floats for a number and the dtype of x for a tensor."""
         if isinstance(t, tuple):
             return t
+        if not leaves(x) or not all(isinstance(leaf, Tensor) and leaf.ndim for leaf in leaves(x)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise DataError(f"the state must be a tensor (B, ...), or a tree of such; got {shown(x)}")
+        t = t if isinstance(t, Tensor) else real("the time", t)
         if isinstance(t, Tensor) and t.ndim > 0:
             leaf = leaves(x)[0]
             return self.process.coeffs(t.double()).cast(leaf.dtype if leaf.is_floating_point() else torch.float32)
@@ -165,11 +192,54 @@ def number(value: Tensor) -> Any:
     return value if value.requires_grad and torch.is_grad_enabled() else value.item()
 
 
-def _in(dtype: torch.dtype, x: State) -> State:
-    """Floating leaves in a precision; nothing is copied where they are in it already."""
-    if x.__class__ is Tensor:
-        return x if x.dtype == dtype or not (dtype.is_floating_point and x.is_floating_point()) else x.to(dtype)
-    return tree_map(lambda leaf: leaf.to(dtype) if dtype.is_floating_point and leaf.is_floating_point() else leaf, x)
+def _check_parts(net: Any, process: Any, null: Any, parts: Any) -> None:
+    if not callable(net) or isinstance(net, type):
+        raise IncompatibleError(f"Denoiser needs a network, a module or function net(x, t, **cond); got {shown(net)}")
+    if not hasattr(process, "check_prediction"):
+        raise IncompatibleError(
+            f"Denoiser needs the process its network was trained for, such as registry.make('process', 'vp'); got {process!r}"
+        )
+    if not isinstance(null, Mapping | None):
+        raise IncompatibleError(
+            f"null maps each condition to the value that means none, such as {{'label': 10}}; got {shown(null)}"
+        )
+    if not isinstance(parts, Mapping | None):
+        raise IncompatibleError(f"parts maps roles to modules; got {shown(parts)}")
+
+
+def _reading(net: Any, process: Process, prediction: Any, sigma_data: Any, precondition: Any) -> Reading:
+    """What is asked, completed by what the network says of itself. Raises `IncompatibleError` where the two differ."""
+    asked = {"prediction": prediction, "sigma_data": sigma_data, "precondition": precondition}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    own = getattr(net, "reading", None)
+    if isinstance(own, Reading):
+        differ = [f"{k} = {getattr(own, k)!r}, not {v!r}" for k, v in asked.items() if getattr(own, k) != v]
+        if differ:
+            raise IncompatibleError(
+                f"this network was made by a pipeline to be read with {', '.join(differ)}; leave that out, or take "
+                f"pipeline.denoiser"
+            )
+        return own
+    if prediction is None:
+        raise IncompatibleError(
+            f"Denoiser must be told what the network predicts: prediction='eps', say; "
+            f"{type(process).__name__} reads {', '.join(process.predictions)}"
+        )
+    if not isinstance(prediction, str):
+        raise IncompatibleError(f"prediction is a name, one of {', '.join(process.predictions)}; got {shown(prediction)}")
+    if not isinstance(asked.get("precondition", False), bool) or not real("sigma_data", asked.get("sigma_data", 0.5)) > 0:
+        raise IncompatibleError(f"precondition is True or False, and sigma_data above 0; got {precondition!r} and {sigma_data!r}")
+    return Reading(**asked)
+
+
+def _check_prediction(process: Process, prediction: str, sigma_data: float) -> None:
+    found = _sound_prediction if not isinstance(process, nn.Module) and hashable(process) else _sound_prediction.__wrapped__
+    found(process, prediction, sigma_data)
+
+
+@lru_cache(maxsize=256)
+def _sound_prediction(process: Process, prediction: str, sigma_data: float) -> None:
+    process.check_prediction(prediction, sigma_data)
 
 
 @contextmanager
@@ -232,8 +302,7 @@ class Field:
         cond: Mapping[str, Any] | None = None,
         flow_map: FlowMap | None = None,
     ) -> None:
-        if hasattr(guidance, "guide"):
-            raise IncompatibleError(f"guidance must be a list: guidance=[{type(guidance).__name__}(...)]")
+        _check_field(guidance, cond, flow_map)
         trained = getattr(denoiser, "process", None)
         if trained is None:
             raise IncompatibleError("Field needs a denoiser: Field(process, Denoiser(net, prediction, process=process))")
@@ -261,6 +330,7 @@ class Field:
 
     def bound(self, cond: Mapping[str, Any]) -> Field:
         """This field under other conditions (it shares the network and its cost counter)."""
+        _check_field((), cond, None)
         other = object.__new__(Field)
         other.__dict__.update(self.__dict__)
         other.cond = dict(cond)
@@ -311,6 +381,19 @@ class Field:
         if self.flow_map is None:
             raise IncompatibleError(f"a jump needs 'flow_map', and this field of {type(self.process).__name__} has none")
         return self.flow_map.map(self.base, x, t, s, **self.cond)
+
+
+def _check_field(guidance: Any, cond: Any, flow_map: Any) -> None:
+    if hasattr(guidance, "guide"):
+        raise IncompatibleError(f"guidance must be a list: guidance=[{type(guidance).__name__}(...)]")
+    listed = isinstance(guidance, (tuple, list))
+    odd = [each for each in guidance if not hasattr(each, "guide")] if listed else [guidance]  # pyright: ignore[reportUnknownVariableType]
+    if odd:
+        raise IncompatibleError(f"guidance is a list, such as [registry.make('guidance', 'cfg')]; got {shown(odd[0])}")
+    if not isinstance(cond, Mapping | None):
+        raise IncompatibleError(f"cond maps conditions to one row per sample, such as {{'label': tensor}}; got {shown(cond)}")
+    if flow_map is not None and not hasattr(flow_map, "map"):
+        raise IncompatibleError(f"flow_map must be a flow map, such as registry.make('flow_map', ...); got {shown(flow_map)}")
 
 
 def _direct(denoiser: Any, process: Process) -> str:

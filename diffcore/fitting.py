@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import attrs
 
 from diffcore.component import Base
-from diffcore.errors import DiffcoreError, RunError
+from diffcore.errors import DiffcoreError, RunError, listed
+from diffcore.hookspecs import PLURALS
 from diffcore.registry import Registry
 from diffcore.solver import Solver
 from diffcore.specs.spec import Spec
@@ -47,11 +48,12 @@ def problems(
     provides: frozenset[str] | None,
     classes: Mapping[str, int] | None,
     broken: frozenset[str] = frozenset(),
+    arrays: Collection[str] = (),
 ) -> Iterator[Problem]:
     """(path, message) for every part of the spec that lacks what it needs from process, network, prediction or data.
 
     broken: sections that are None because they have faults of their own; `provides` and `classes` are None where the process and
-    the data have. What depends on these is not asked.
+    the data have. What depends on these is not asked. arrays: the conditions of the data that are no classes.
     """
     if provides is not None:
         provides = provides | (frozenset({"flow_map"}) if spec.flow_map or "flow_map" in broken else frozenset())
@@ -60,7 +62,7 @@ def problems(
                 yield path, _lacks(spec, registry, part, missing, provides)
     yield from _of_network(spec, registry, broken)
     if classes is not None and not classes:
-        yield from _without_classes(spec, registry)
+        yield from _without_classes(spec, registry, arrays)
     if classes and not broken & {"loss", "guidance"}:
         yield from _untrained(spec, registry)
     if "guidance" not in broken:
@@ -80,7 +82,7 @@ def _of_network(spec: Spec, registry: Registry, broken: frozenset[str]) -> Itera
             yield "network", f"{name} needs a network with a second time; set network.second_time: true"
 
 
-def _without_classes(spec: Spec, registry: Registry) -> Iterator[Problem]:
+def _without_classes(spec: Spec, registry: Registry, arrays: Collection[str]) -> Iterator[Problem]:
     data = _name(registry, spec.data)
     conditional = any(field.name == "conditional" for field in attrs.fields(type(spec.data)))
     hint = "set data.conditional: true, or leave it out" if conditional else "leave it out, or take data with classes"
@@ -88,7 +90,7 @@ def _without_classes(spec: Spec, registry: Registry) -> Iterator[Problem]:
         if metric.needs_classes:
             yield f"metrics.{i}", f"{_name(registry, metric)} needs class labels, {data} has none; {hint}"
     for i, guidance in enumerate(spec.guidance or ()):
-        if "cond" in guidance.needs:
+        if "cond" in guidance.needs and not arrays:
             yield f"guidance.{i}", f"{_name(registry, guidance)} guides towards a condition, {data} has none; {hint}"
 
 
@@ -133,8 +135,10 @@ def _lacks(spec: Spec, registry: Registry, part: Base, missing: frozenset[str], 
     if missing == frozenset({"flow_map"}):
         known = ", ".join(entry.id for entry in registry.list("flow_map")) or "none is installed"
         return f"{text}; name a flow_map ({known})"
-    fit = ", ".join(_fitting(registry, part.kind, provides))
-    return f"{text}; of the installed {part.kind}s these fit: {fit or 'none'}"
+    fit = listed(
+        _fitting(registry, part.kind, provides), more=f"diffcore show {registry.id_of(type(spec.process))} --kind process"
+    )
+    return f"{text}; of the installed {PLURALS[part.kind].replace('_', ' ')} these fit: {fit}"
 
 
 def _fitting(registry: Registry, kind: str, provides: frozenset[str]) -> Iterator[str]:

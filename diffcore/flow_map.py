@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from diffcore.arguments import real, whole
 from diffcore.component import Base, component
 from diffcore.fields import Denoiser, Field
 from diffcore.process import Process
@@ -55,7 +56,10 @@ def flow_map_of(field: Field, solver: Solver, steps: int = 1, seed: int = 0) -> 
     Returns x itself at s = t.
     """
 
+    steps = whole("steps", steps, 1)
+
     def psi(x: State, t: float, s: float) -> State:
+        t, s = real("t", t), real("s", s)
         if t == s:
             return x
         grid = torch.linspace(t, s, steps + 1, dtype=torch.float64)

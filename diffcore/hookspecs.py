@@ -14,6 +14,9 @@ from diffcore.component import Component
 API_VERSION = 1
 """The version of the hooks and base classes. Within one version they are only added to."""
 
+VERSION = "0.1.0"
+"""The version of the core, which plugins may ask for in their metadata."""
+
 hookspec = pluggy.HookspecMarker("diffcore")
 hookimpl = pluggy.HookimplMarker("diffcore")
 
@@ -29,6 +32,23 @@ KINDS: dict[str, tuple[str, ...]] = {
     "diffcore_trainers": ("trainer",),
 }
 """Hook name -> kinds its components may have, the default first."""
+ALL_KINDS = tuple(kind for kinds in KINDS.values() for kind in kinds)
+PLURALS = {
+    "process": "processes",
+    "network": "networks",
+    "loss": "losses",
+    "weighting": "weightings",
+    "time_law": "time_laws",
+    "guidance": "guidance",
+    "solver": "solvers",
+    "grid": "grids",
+    "flow_map": "flow_maps",
+    "data": "data",
+    "coupling": "couplings",
+    "metric": "metrics",
+    "trainer": "trainers",
+}
+"""Kind -> the word for several."""
 
 
 @hookspec

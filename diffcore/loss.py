@@ -12,6 +12,7 @@ from torch.nn.functional import mse_loss
 
 from diffcore.affine import Coeffs, Row
 from diffcore.component import Base
+from diffcore.errors import IncompatibleError
 from diffcore.fields import Denoiser
 from diffcore.noise import Draw
 from diffcore.process import Process
@@ -91,15 +92,21 @@ def times_of(law: TimeLaw | None, process: Process, draw: Draw) -> Tensor:
 
 
 def dropped(cond: Mapping[str, Any], null: Mapping[str, Any], rate: float, draw: Draw) -> dict[str, Any]:
-    """The conditions, in a fraction `rate` of the samples replaced by the null values where there are any, all together.
+    """The conditions, in a fraction `rate` of the samples replaced by the null values, all together.
 
-    So the same network learns the unconditional field too (Ho and Salimans 2022, arXiv 2207.12598).
+    So the same network learns the unconditional field too (Ho and Salimans 2022, arXiv 2207.12598). Raises
+    `IncompatibleError` where the network has no null value for one of them.
     """
-    names = [name for name in cond if name in null]
-    if rate == 0 or not names:
+    if rate == 0 or not cond:
         return dict(cond)
+    missing = [name for name in cond if name not in null]
+    if missing:
+        raise IncompatibleError(
+            f"the loss leaves conditions out with probability {rate:g} (drop), and the network has no null value for "
+            f"'{missing[0]}'; give it the attribute null_cond = {{'{missing[0]}': ...}}, or set loss.drop: 0"
+        )
     drop = draw.uniform() < rate
-    return {**cond, **{name: _replaced(drop, cond[name], null[name]) for name in names}}
+    return {name: _replaced(drop, value, null[name]) for name, value in cond.items()}
 
 
 def _replaced(drop: Tensor, value: Tensor, null: Any) -> Tensor:

@@ -9,6 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from diffcore import conditions
 from diffcore.errors import SpecError
 from diffcore.fields import Denoiser, Field
 from diffcore.fitting import label
@@ -49,7 +50,7 @@ def measure(pipeline: Pipeline, solver: Solver, progress: Progress | None = None
     """One row of the table, every metric on samples of one solver, and the samples."""
     plan, registry = pipeline.spec.evaluation, pipeline.registry
     real = reference(pipeline, 2 * plan.n)  # first, so that missing data costs no sampling
-    made = pipeline.sample(plan.n, plan.seed, solver=solver, batch=plan.batch, progress=progress)
+    made = pipeline.sample(plan.n, plan.seed, _asked(pipeline, real[1]), solver=solver, batch=plan.batch, progress=progress)
     measured: dict[str, Measured] = {}
     ev = _evaluation(pipeline, made, *real)
     for metric in pipeline.spec.metrics:
@@ -58,7 +59,8 @@ def measure(pipeline: Pipeline, solver: Solver, progress: Progress | None = None
     row = {
         "solver": registry.id_of(type(solver)),
         "label": label(registry, solver),
-        "steps": solver.steps,
+        "ran": ran(pipeline, solver),
+        "steps": made.steps,
         "calls": made.calls,
         "nfe": made.nfe,
         "seconds": made.seconds,
@@ -66,6 +68,19 @@ def measure(pipeline: Pipeline, solver: Solver, progress: Progress | None = None
         "metrics": {name: attrs.asdict(value) for name, value in measured.items()},
     }
     return row, made
+
+
+def _asked(pipeline: Pipeline, cond: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What the evaluated samples are conditioned on: the spec's classes; those of real samples where some are arrays."""
+    rows = torch.arange(pipeline.spec.evaluation.n)
+    names = (*pipeline.source.classes, *pipeline.arrays) if pipeline.arrays else ()
+    return {**{name: cond[name][rows % len(cond[name])] for name in names}, **pipeline.spec.sampling.cond}
+
+
+def ran(pipeline: Pipeline, solver: Solver) -> str:
+    """What ran in the place of a solver that is another one once it is fitted; empty where it is itself."""
+    fitted = pipeline.ready(solver)
+    return "" if type(fitted) is type(solver) else label(pipeline.registry, evolve(fitted, grid=None))
 
 
 def _evaluation(pipeline: Pipeline, made: Samples, real: Any, cond: Mapping[str, Tensor]) -> Evaluation:
@@ -90,7 +105,7 @@ def foreseen(pipeline: Pipeline) -> Evaluation:
     return Evaluation(
         samples=tree_map(lambda leaf: leaf.new_empty((plan.n, *leaf.shape[1:]), device="meta"), real),
         reference=real,
-        cond=pipeline.conditions(plan.n, {}),
+        cond={**conditions.of_data(pipeline, plan.n), **pipeline.classes(plan.n, {})},
         reference_cond=cond,
         reference_name=registry.id_of(type(pipeline.spec.data)),
         data=pipeline.spec.data,
@@ -134,7 +149,7 @@ def cost(pipeline: Pipeline, solver: Solver) -> tuple[int, float]:
         return x if outputs == shape else torch.zeros(len(t), *outputs)
 
     counted = Denoiser(net, spec.prediction, process=process, null=pipeline.denoiser.null)
-    cond = {k: v[:1] for k, v in pipeline.conditions(1, {}).items()}
+    cond = pipeline.conditions(1, {name: torch.zeros(*size) for name, size in pipeline.arrays.items()})
     field = Field(process, counted, spec.guidance, cond=cond, flow_map=spec.flow_map)
     *_, last = frames(field, solver.stand_in(), process.prior(shape, Draw(0, [0])))
     return last.calls, last.nfe

@@ -17,7 +17,8 @@ from diffcore.fields import Field
 @attrs.frozen(kw_only=True)
 class Measured:
     """One number and what it means. `spread` is the standard deviation over blocks of samples, `floor` the same metric
-    between two sets of real data of that size, `against` what it was computed against, `better` which way is good."""
+    between two sets of real data of that size, `against` what it was computed against, `better` which way is good, `within`
+    the smallest and the largest value that there can be (None where there is no such bound)."""
 
     value: float
     n: int
@@ -25,6 +26,7 @@ class Measured:
     floor: float | None = None
     against: str = ""
     better: Literal["lower", "higher", ""] = ""
+    within: tuple[float | None, float | None] = (None, None)
 
 
 @attrs.frozen(kw_only=True)

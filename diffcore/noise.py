@@ -11,13 +11,15 @@ bits enter the key.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffcore.errors import DataError
+from diffcore.arguments import shown, whole
+from diffcore.errors import DataError, SpecError
 from diffcore.tree import State, leaves, pytree
 
 _MASK32 = 0xFFFFFFFF
@@ -55,6 +57,30 @@ class _Generators(threading.local):
 _generators = _Generators()
 
 
+def _integers(ids: Any) -> list[int]:
+    """Global ids as Python integers. Raises `SpecError` for what is none."""
+    found = ids.tolist() if isinstance(ids, Tensor) else ids
+    if isinstance(found, (str, bytes, Mapping)) or not hasattr(found, "__iter__"):
+        raise SpecError(f"ids must be global numbers of samples, such as range(16); got {shown(ids)}")
+    found = [i if i.__class__ is int else whole("an id", i) for i in found]
+    if not found:
+        raise SpecError("ids must be the global number of at least one sample; got none")
+    return found
+
+
+def _device(name: Any) -> torch.device:
+    try:
+        return torch.device(name)
+    except (TypeError, RuntimeError, ValueError):
+        raise SpecError(f"device must name one, such as 'cpu' or 'cuda'; got {shown(name)}") from None
+
+
+def _sizes(shape: Any) -> tuple[int, ...]:
+    if isinstance(shape, (tuple, list)):
+        return tuple(whole("a side of the shape", side, 0) for side in shape)  # pyright: ignore[reportUnknownVariableType]
+    raise SpecError(f"the shape of one sample is a tuple of integers, such as (3, 32, 32); got {shown(shape)}")
+
+
 class Draw:
     """A handle on the noise of some samples. Immutable: the same call returns the same numbers.
 
@@ -62,6 +88,8 @@ class Draw:
     step), `fold(k)` opens an independent family for another purpose. `block` draws that many consecutive ids at once from
     one stream (training, where batches are whole and only ranks differ); with `block=1` each sample has its own.
     `device` is where the numbers are used; they are made on the CPU unless `on_device`.
+
+    Raises `SpecError` for a seed or ids that are no integers.
     """
 
     __slots__ = ("block", "device", "ids", "index", "on_device", "salt", "seed", "total")
@@ -78,22 +106,17 @@ class Draw:
         device: torch.device | str = "cpu",
         on_device: bool = False,
     ) -> None:
-        self.seed, self.index, self.salt, self.block = int(seed), index, salt, block
-        self.ids = ids.tolist() if isinstance(ids, Tensor) else ids
+        self.seed, self.salt = whole("seed", seed), whole("salt", salt)
+        self.index, self.block = whole("index", index, 0), whole("block", block, 1)
+        self.ids: Sequence[int] = ids if isinstance(ids, range) else _integers(ids)
         self.total = len(self.ids) if total is None else total
-        self.device, self.on_device = torch.device(device), on_device
+        self.device, self.on_device = _device(device), on_device
 
-    def _with(self, *, index: int | None = None, salt: int | None = None, ids: Sequence[int] | None = None) -> Draw:
-        return Draw(
-            self.seed,
-            self.ids if ids is None else ids,
-            index=self.index if index is None else index,
-            salt=self.salt if salt is None else salt,
-            block=self.block,
-            total=self.total,
-            device=self.device,
-            on_device=self.on_device,
-        )
+    def _with(self, **changes: Any) -> Draw:
+        other = object.__new__(Draw)
+        for name in self.__slots__:
+            setattr(other, name, changes[name] if name in changes else getattr(self, name))
+        return other
 
     def at(self, index: int) -> Draw:
         """The same samples' draw number `index`."""
@@ -109,15 +132,16 @@ class Draw:
 
     def normal(self, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal, shape (B, *shape)."""
-        return self._fill(_NORMAL, tuple(shape), dtype, lambda out, g: out.normal_(generator=g))
+        return self._fill(_NORMAL, _sizes(shape), dtype, lambda out, g: out.normal_(generator=g))
 
     def uniform(self, shape: Sequence[int] = (), dtype: torch.dtype = torch.float64) -> Tensor:
         """Uniform on [0, 1), shape (B, *shape)."""
-        return self._fill(_UNIFORM, tuple(shape), dtype, lambda out, g: out.uniform_(generator=g))
+        return self._fill(_UNIFORM, _sizes(shape), dtype, lambda out, g: out.uniform_(generator=g))
 
     def integers(self, high: int, shape: Sequence[int] = ()) -> Tensor:
         """Uniform on {0, ..., high - 1}, shape (B, *shape), int64."""
-        return self._fill(_INTEGER, tuple(shape), torch.int64, lambda out, g: out.random_(high, generator=g))
+        high = whole("high", high, 1, 2**62)
+        return self._fill(_INTEGER, _sizes(shape), torch.int64, lambda out, g: out.random_(high, generator=g))
 
     def normal_like(self, x: State) -> State:
         """Standard normal of the shape and dtype of a state; each leaf of a tree has its own stream."""

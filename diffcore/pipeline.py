@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from copy import deepcopy
+from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -14,27 +17,34 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from diffcore import checkpoint, distributed, foresight, measuring, resuming, sizes, weights
-from diffcore.data import Loader, Source
-from diffcore.errors import CheckpointError, DataError, IncompatibleError, SpecError
-from diffcore.fields import Denoiser, Field
+from diffcore import conditions, distributed, exports, foresight, measuring, notebook, resuming, sizes, trained, weights
+from diffcore.arguments import shown, whole
+from diffcore.calling import in_precision
+from diffcore.data import Data, Loader, Source
+from diffcore.errors import DataError, IncompatibleError, SpecError, UnknownComponentError
+from diffcore.fields import Denoiser, Field, Reading
 from diffcore.fitting import Findings, place_of, problems
 from diffcore.interrupt import Interrupt
+from diffcore.kept import Kept
+from diffcore.metadata import Known, Trained
 from diffcore.noise import Draw, mix
+from diffcore.ownership import owned
 from diffcore.process import Process
 from diffcore.registry import Registry
+from diffcore.remembered import known_of, numbered, reopened
 from diffcore.sampling import Result, sample
 from diffcore.solver import Solver
+from diffcore.sources import opened
 from diffcore.specs.spec import Spec
+from diffcore.state import plain_defaults
 from diffcore.trainer import Job, Player, Report
-from diffcore.tree import State, tree_map
+from diffcore.tree import State, batch_size, describe, tree_map
 
 FITTING = 0xF17
 """Salt of the noise from which solvers are fitted to a model."""
 SAMPLING = 0x5A3
 """Salt of all sampling noise, which separates it from the noise of training under the same seed."""
-AFTER_TRAINING = ("sampling", "solver", "guidance", "metrics", "evaluation")
-"""Sections of a spec that say nothing about training."""
+_LOG = logging.getLogger("diffcore")
 
 
 class Progress(Protocol):
@@ -45,20 +55,45 @@ class Progress(Protocol):
     def close(self) -> None: ...  # noqa: D102
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Samples:
-    """Samples as the network makes them, with their conditions and cost. `raw()` is what they mean: in the range of the data."""
+    """Samples as the network makes them, with their conditions and cost. `raw()` is what they mean: in the range of the data.
+
+    steps: those that the solver took.
+    """
 
     x: State
     cond: Mapping[str, Tensor]
     nfe: float
     calls: int
     seconds: float
-    pipeline: Pipeline = attrs.field(repr=False)
+    pipeline: Pipeline
+    steps: int = 0
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return batch_size(self.x)
+
+    def __repr__(self) -> str:
+        """In one line, without their numbers."""
+        under = f", conditions {', '.join(self.cond)}" if self.cond else ""
+        return f"Samples({describe(self.x)}{under}, {self.steps} steps, {self.calls} calls, {self.seconds:.3g} s)"
 
     def raw(self) -> State:
         """The samples as data: decoded, in the data's own range, clipped to it."""
         return self.pipeline.spec.data.decode(self.x)
+
+    def save(self, path: str | Path) -> Path:
+        """Write them, in the data's range, to a .safetensors, .npz, .png, .gif, .txt or .csv file, or to a folder: see
+        `diffcore.exports`."""
+        return exports.write([self], exports.target(path), len(self)).path
+
+    def show(self) -> None:
+        """Show them: in a notebook beneath the cell, else in the system's viewer of pictures, or as text."""
+        notebook.show(self)
+
+    def _repr_html_(self) -> str:
+        return notebook.html(self)
 
 
 def assemble(
@@ -73,6 +108,10 @@ def assemble(
     Raises `SpecError` with every fault of the spec, `IncompatibleError` with every reason why parts do not fit (both name the
     places), `DataError` where the data is not there.
     """
+    if not isinstance(registry, Registry | None):
+        raise SpecError(f"registry must be a Registry, such as Registry.load(); got {shown(registry)}")
+    if not isinstance(overrides, (list, tuple)) or not all(isinstance(text, str) for text in overrides):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise SpecError(f"overrides is a list of 'key.path=value', such as ['solver.steps=20']; got {shown(overrides)}")
     registry = registry or Registry.load()
     from diffcore.specs import SpecErrors, load_spec
     from diffcore.specs.placing import DataFaultError, MisfitError, placed
@@ -114,9 +153,9 @@ class UnopenedError(DataError):
 def device_of(name: str | torch.device | None) -> torch.device:
     """The device of this name (default: CUDA where there is one). Raises `SpecError` where this machine has none such."""
     try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError:
-        raise SpecError(f"no device '{name}'; choose cpu, or cuda (cuda:1, ...) where there is a GPU") from None
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name is None else name)
+    except (RuntimeError, TypeError, ValueError):
+        raise SpecError(f"no device {shown(name)}; choose cpu, or cuda (cuda:1, ...) where there is a GPU") from None
     counts: dict[str, Callable[[], int]] = {
         "cpu": lambda: 1,
         "cuda": torch.cuda.device_count,
@@ -137,22 +176,30 @@ class Pipeline:
     """The assembled parts of a spec. Weights are initialised from the spec's seed, or from `init` where it names some."""
 
     def __init__(
-        self, spec: Spec, registry: Registry, device: str | torch.device | None = None, *, known: Mapping[str, Any] | None = None
+        self,
+        spec: Spec,
+        registry: Registry,
+        device: str | torch.device | None = None,
+        *,
+        source: Source | None = None,
+        known: Known | None = None,
     ) -> None:
-        """known: `shape` and `classes` of data that need not be there; without them it must be."""
-        found = self._put_together(spec, registry, device, known)
+        """source, known: the data, opened, and what a run knows of it; else the data of the spec is opened, and must be there."""
+        found = self._put_together(spec, registry, device, source, known)
         if len(found) == 1 and not hasattr(self, "source"):
             raise UnopenedError(*found[0])
         if found:
             raise UnfitError(found)
+        self.step, self.missing = 0, dict[str, str]()
         self.notes: tuple[str, ...] = tuple(foresight.notes(self)) if known is None else ()
-        self.denoiser = Denoiser(
-            self.net, spec.prediction, process=cast(Process, self.process), sigma_data=spec.sigma_data, precondition=True
-        )
+        self.net.reading = Reading(spec.prediction, spec.sigma_data, precondition=True)  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+        self.denoiser = Denoiser(self.net, process=cast(Process, self.process))
         self.extra: Mapping[str, nn.Module] = {}
         if spec.init is not None:
-            file = weights.find(Path(spec.init), "init")
-            weights.take(file, checkpoint.load(file)[0], self.parts)
+            held = weights.read(Path(spec.init), "init")
+            if held.note:
+                _LOG.warning(held.note)
+            weights.take(held.file, held.tensors, self.parts)
         with self._seeded(0x1055):
             more = spec.loss.parts(self.denoiser, self.source.shape, self.source.classes)
         self.extra = {role: module.to(self.device) for role, module in more.items()}
@@ -160,11 +207,13 @@ class Pipeline:
         codec = spec.data.parts()
         self.codec = {role: module.to(self.device).requires_grad_(False).eval() for role, module in codec.items()}
         self.fits: dict[str, Mapping[str, Tensor]] = {}
+        self._cast = Kept(1)
 
     @contextmanager
     def _seeded(self, part: int) -> Generator[None]:
-        """First weights are a function of the spec's seed, on every rank; torch's global generator is left as it was."""
-        with torch.random.fork_rng(devices=[]):
+        """First weights are a function of the spec's seed, on every rank and whatever torch's default dtype and device are;
+        torch's global generator is left as it was."""
+        with torch.random.fork_rng(devices=[]), plain_defaults():
             torch.manual_seed(mix(self.spec.seed, part) & 0x7FFFFFFF)
             yield
 
@@ -183,7 +232,8 @@ class Pipeline:
         spec: Spec,
         registry: Registry,
         device: str | torch.device | None,
-        known: Mapping[str, Any] | None = None,
+        source: Source | None = None,
+        known: Known | None = None,
         broken: frozenset[str] = frozenset(),
     ) -> list[tuple[str, str]]:
         """Open the data, build process and network; (path, message) of all that does not work or fit."""
@@ -191,7 +241,8 @@ class Pipeline:
         found = Findings()
         if "data" not in broken:
             with found.at(lambda error: place_of(spec.data, error)):
-                self.source: Source = spec.data.reopen(**known) if known else spec.data.open()
+                self.source: Source = opened(spec.data.open() if source is None else source, f"data {type(spec.data).__name__}")
+                self.known = known or known_of(spec.data, self.source)
         if "process" not in broken:
             with found.at("process"), self._seeded(0x9C0):
                 self.process: Any = spec.process.build()
@@ -200,7 +251,8 @@ class Pipeline:
         broken |= {section for section, part in (("data", "source"), ("process", "process")) if not hasattr(self, part)}
         classes = self.source.classes if "data" not in broken else None
         provides = cast(Process, self.process).provides if "process" not in broken else None
-        found.problems += problems(spec, registry, provides, classes, broken)
+        asked = classes == {} and "guidance" not in broken and any("cond" in guidance.needs for guidance in spec.guidance)
+        found.problems += problems(spec, registry, provides, classes, broken, self.arrays if asked else ())
         for path, needs, check in self._checks(loaded=known is not None):
             if not broken & needs:
                 with found.at(path):
@@ -215,7 +267,7 @@ class Pipeline:
         spec = self.spec
         yield "prediction", {"process", "prediction"}, lambda: self.process.check_prediction(spec.prediction, spec.sigma_data)
         yield "network", {"data", "process", "network", "prediction", "trainer"}, partial(self._network, loaded)
-        yield "sampling.cond", {"data", "sampling"}, lambda: self.conditions(1, spec.sampling.cond)
+        yield "sampling.cond", {"data", "sampling"}, lambda: self.classes(1, numbered(self.known, spec.sampling.cond))
         yield "sampling.mode", {"sampling"}, self._check_mode
         yield "evaluation.calls", {"evaluation"}, self._check_budgets
         for path in sizes.COUNTS if not loaded else ():
@@ -245,6 +297,23 @@ class Pipeline:
             raise SpecError("budgets are for evaluation.solvers, and none is named; name some or leave it out")
 
     @property
+    def solver(self) -> Solver:
+        """The solver of the spec."""
+        return self.spec.solver
+
+    @property
+    def data(self) -> Data:
+        """The data of the spec; `source` is what it opened."""
+        return self.spec.data
+
+    def __repr__(self) -> str:
+        """The parts in one line."""
+        return notebook.in_a_line(self)
+
+    def _repr_html_(self) -> str:
+        return notebook.table_of_parts(self)
+
+    @property
     def parts(self) -> dict[str, nn.Module]:
         """The modules that training may change, by role."""
         process = {"process": self.process} if isinstance(self.process, nn.Module) else {}
@@ -253,7 +322,16 @@ class Pipeline:
     def field(self, cond: Mapping[str, Any] | None = None, *, guided: bool = True) -> Field:
         """The field under some conditions: what a solver sees."""
         guidance = self.spec.guidance if guided else ()
-        return Field(self.process, self.denoiser, guidance, cond=cond, flow_map=self.spec.flow_map)
+        return Field(self.process, self._sampled, guidance, cond=cond, flow_map=self.spec.flow_map)
+
+    @property
+    def _sampled(self) -> Denoiser:
+        """The denoiser in the precision of sampling: of a copy of the network where that is another, made anew when it learns."""
+        if self.spec.sampling.dtype == "float32":
+            return self.denoiser
+        dtype = getattr(torch, self.spec.sampling.dtype)
+        weights = tuple((p.data_ptr(), p._version) for p in self.net.parameters())
+        return self._cast.get((dtype, weights), lambda: self.denoiser.with_net(deepcopy(self.net).eval().to(dtype)))
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -295,31 +373,47 @@ class Pipeline:
     ) -> None:
         """Train to the spec's last step, then use the averaged weights.
 
-        out: where checkpoints go; training resumes from the newest whole one there, exactly. Ctrl-C waits for the end of the
-        step, saves one (with several processes the last one stands) and raises `KeyboardInterrupt`.
+        out: where checkpoints go; training resumes from the newest whole one there, exactly, and ends with it where it is of
+        the spec's last step or a later one. Ctrl-C waits for the end of the step, saves one (with several processes the last one
+        stands) and raises `KeyboardInterrupt`. Raises `CheckpointError` where `out` is another spec's, or in use.
         """
+        self._refuse_missing("trainer", "loss")
+        if out is None:
+            return self._train(None, progress, log, say)
+        with owned(Path(out), lambda: self.check_resumable(out)):
+            return self._train(Path(out) / "checkpoints", progress, log, say)
+
+    def _train(
+        self,
+        folder: Path | None,
+        progress: Progress | None,
+        log: Callable[[Report], None] | None,
+        say: Callable[[str], None],
+    ) -> None:
         job, trainer = self.job(), self.spec.trainer
         players = list(trainer.players(job.parts))
-        folder = Path(out) / "checkpoints" if out is not None else None
-        step = resuming.restore(folder, players, self.parts, self.identity(), say) if folder else 0
+        self.step = resuming.restore(folder, players, self.parts, self.codec, trainer.keep, say) if folder else 0
+        if self.step > trainer.steps:
+            say(f"the newest checkpoint is of step {self.step}, past trainer.steps ({trainer.steps}): the training ends with it")
         for module in job.parts.values():
             module.train()
         if progress:
-            progress.start(trainer.steps, f"training {self.spec.name}", step)
+            progress.start(trainer.steps, f"training {self.spec.name}", self.step)
         with Interrupt() as interrupt:
             try:
-                for report in trainer.run(job, players, step):
-                    step = report.step
-                    if log and (step % trainer.log_every == 0 or step == trainer.steps):
+                for report in trainer.run(job, players, self.step):
+                    self.step = report.step
+                    last = self.step == trainer.steps
+                    if log and (last or self.step % trainer.log_every == 0):
                         log(report)
-                    if folder and (step % trainer.checkpoint_every == 0 or step == trainer.steps):
-                        resuming.keep(folder, players, self.parts, self.identity(), step, trainer.keep)
+                    if folder and (last or self.step % trainer.checkpoint_every == 0):
+                        self._keep(folder, players)
                     if progress:
-                        progress.update(step, **report.numbers)
+                        progress.update(self.step, **report.numbers)
                     interrupt.check()
             except KeyboardInterrupt:
                 if folder and not interrupt.forced and distributed.world()[1] == 1:
-                    resuming.keep(folder, players, self.parts, self.identity(), step, trainer.keep)
+                    self._keep(folder, players)
                 raise
             finally:
                 if progress:
@@ -327,19 +421,31 @@ class Pipeline:
         self._use_average(players)
         self.fits.clear()
 
+    def _keep(self, folder: Path, players: Sequence[Player]) -> None:
+        parts = {**self.parts, **self.codec}
+        resuming.keep(folder, players, parts, self.record(), self.spec.trainer.keep)
+
     def check_resumable(self, out: str | Path) -> None:
-        """Raise `CheckpointError`, naming what differs, where `out` holds the training of another spec."""
-        resuming.check(Path(out) / "checkpoints", self.identity())
+        """Raise `CheckpointError`, naming what differs, where `out` holds what another spec, or other data, has made."""
+        resuming.check(Path(out), self.record())
 
-    def identity(self) -> dict[str, Any]:
-        """What must agree for a checkpoint to be continued: everything in the spec that changes training.
+    def record(self) -> Trained:
+        """What is stored with weights and checkpoints: the spec, what it was made of, and what is known of its data."""
+        from diffcore.specs import dump
 
-        A run may be trained longer where its learning rate does not depend on the number of steps.
-        """
-        free = ["checkpoint_every", "keep", "log_every"]
-        if getattr(self.spec.trainer, "final_lr", 0.0) is None:
-            free.append("steps")
-        return resuming.identity(self.registry, self.spec, without=(*AFTER_TRAINING, "name"), free=free)
+        return Trained(
+            spec=dump(self.registry, self.spec),
+            fingerprint=tuple(map(float, self.process.fingerprint())),
+            parts=trained.parts_of(self.registry, self.spec),
+            data=self.known,
+            step=self.step,
+        )
+
+    def _refuse_missing(self, *sections: str) -> None:
+        """Raise `UnknownComponentError` where a part that is needed now was left out when the weights were loaded."""
+        found = [f"{name}: {why}" for name, why in self.missing.items() if name in sections]
+        if found:
+            raise UnknownComponentError(f"this run has parts that are not here: {'; '.join(found)}")
 
     @torch.no_grad()
     def _use_average(self, players: Sequence[Player]) -> None:
@@ -364,33 +470,63 @@ class Pipeline:
     ) -> Samples:
         """n samples by the spec's solver (or another). Sample i is the same whatever n, the batch and the world size.
 
-        cond: condition name -> class, or one class per sample; conditions not named are cycled over their classes.
+        cond: condition name -> class (its number or name), or one class per sample; classes not named are taken in turn. A
+        condition that is no class is given as one array or one per sample (None: the null value), and cannot be left out.
+
+        Raises `SpecError` for arguments of the wrong kind.
         """
         n = self.spec.sampling.n if n is None else n
         sizes.require(n, self.source.shape, torch.device("cpu"))
-        batch, started = batch or self.spec.sampling.batch, time.perf_counter()
+        made = self.batches(n, seed, cond, solver=solver, batch=batch, guided=guided, progress=progress)
+        done = first = next(made)
+        x, filled = tree_map(lambda leaf: leaf.new_empty(n, *leaf.shape[1:]), first.x), 0
+        for part in chain([first], made):
+            rows = slice(filled, filled + len(part))
+            tree_map(lambda into, leaf, rows=rows: into[rows].copy_(leaf), x, part.x)
+            done, filled = part, rows.stop
         chosen = self.conditions(n, self.spec.sampling.cond if cond is None else cond)
-        rows = distributed.share(n)
-        done: list[State] = []
-        result, made = None, 0
+        return attrs.evolve(done, x=x, cond=chosen)
+
+    def batches(
+        self,
+        n: int,
+        seed: int = 0,
+        cond: Mapping[str, Any] | None = None,
+        *,
+        solver: Solver | None = None,
+        batch: int | None = None,
+        guided: bool = True,
+        progress: Progress | None = None,
+    ) -> Iterator[Samples]:
+        """The samples of `sample`, batch by batch as they are made, each with the cost so far: no more than one is held.
+
+        Several processes share every batch of theirs together, and each yields all of it.
+        """
+        n, seed = whole("n", n, 1, 2**40), whole("seed", seed)
+        batch = self.spec.sampling.batch if batch is None else whole("batch", batch, 1, 2**40)
+        chosen, started = self.conditions(n, self.spec.sampling.cond if cond is None else cond), time.perf_counter()
+        batch *= distributed.world()[1]
+        nfe, calls, steps = 0.0, 0, 0
         if progress:
-            progress.start(len(rows), "sampling")
-        for first in range(rows.start, rows.stop, batch):
-            ids = range(first, min(first + batch, rows.stop))
-            part = {k: v[ids.start : ids.stop].to(self.device) for k, v in chosen.items()}
-            result = self.sample_ids(ids, seed, part, solver, guided=guided)
-            done.append(result.x)
-            made += len(ids)
+            progress.start(n, "sampling")
+        for first in range(0, n, batch):
+            ids = range(first, min(first + batch, n))
+            part = {k: v[ids.start : ids.stop] for k, v in chosen.items()}
+            made = self._shared(ids, seed, part, solver, guided)
+            nfe, calls, steps = max(nfe, made.nfe), max(calls, made.calls), max(steps, made.steps)
             if progress:
-                progress.update(made)
+                progress.update(ids.stop)
+            yield Samples(made.x, part, nfe, calls, time.perf_counter() - started, self, steps)
         if progress:
             progress.close()
-        if not done:  # more processes than samples: of the first sample, nothing but its shape
-            first = self.sample_ids([0], seed, {k: v[:1].to(self.device) for k, v in chosen.items()}, solver, guided=guided)
-            done = [tree_map(lambda leaf: leaf[:0], first.x)]
-        x = tree_map(lambda *parts: distributed.gather(torch.cat(parts), n), *done)
-        nfe, calls = (result.nfe, result.calls) if result else (0.0, 0)
-        return Samples(x, chosen, nfe, calls, time.perf_counter() - started, self)
+
+    def _shared(self, ids: range, seed: int, cond: Mapping[str, Tensor], solver: Solver | None, guided: bool) -> Result:
+        """The samples with these numbers, each process making its part (of the first the shape, where that is none)."""
+        share = distributed.share(len(ids))
+        rows = share if len(share) else range(1)
+        part = {k: v[rows.start : rows.stop].to(self.device) for k, v in cond.items()}
+        made = self.sample_ids(ids[rows.start : rows.stop], seed, part, solver, guided=guided)
+        return attrs.evolve(made, x=tree_map(lambda leaf: distributed.gather(leaf[: len(share)], len(ids)), made.x))
 
     def sample_ids(
         self,
@@ -403,14 +539,20 @@ class Pipeline:
         keep_frames: bool = False,
     ) -> Result:
         """The samples with these global numbers, in one batch."""
+        if solver is not None and not isinstance(solver, Solver):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise SpecError(f"solver must be one, such as registry.make('solver', 'heun', steps=20); got {shown(solver)}")
         solver = self.ready(solver or self.spec.solver)
         draw = Draw(seed, ids, salt=SAMPLING, device=self.device)
         self.net.eval()
-        x = self.process.prior(self.source.shape, draw)
+        x = self._start(self.process.prior(self.source.shape, draw))
         mode = "eager" if keep_frames else self.spec.sampling.mode
         return sample(
             self.field(cond, guided=guided), solver, x, seed=mix(seed, SAMPLING), ids=ids, mode=mode, keep_frames=keep_frames
         )
+
+    def _start(self, x: State) -> State:
+        """Draws of the prior in the precision of the state: the same numbers, so that precisions can be compared."""
+        return in_precision(torch.float64, x) if self.spec.sampling.dtype == "float64" else x
 
     def ready(self, solver: Solver) -> Solver:
         """The solver with what it must know about this model under the spec's guidance, found out once and kept in `fits`."""
@@ -419,10 +561,10 @@ class Pipeline:
         key = self.fit_key(solver)
         if key not in self.fits:
             draw = Draw(self.spec.seed, range(solver.fit_on), salt=FITTING, device=self.device)
-            cond = {k: v.to(self.device) for k, v in self.conditions(solver.fit_on, self.spec.sampling.cond).items()}
+            field = self.field(self.usual_conditions(solver.fit_on))
             self.net.eval()
             with torch.no_grad():
-                self.fits[key] = solver.fit(self.field(cond), self.process.prior(self.source.shape, draw))
+                self.fits[key] = solver.fit(field, self._start(self.process.prior(self.source.shape, draw)))
         return solver.fitted(self.fits[key])
 
     def fit_key(self, solver: Solver) -> str:
@@ -433,14 +575,35 @@ class Pipeline:
         return json.dumps([unstructure(self.registry, part) for part in parts])
 
     def conditions(self, n: int, cond: Mapping[str, Any]) -> dict[str, Tensor]:
-        """One class per sample for every condition of the data: as asked, else all combinations in turn.
+        """Every condition of the data, one row per sample: classes as asked, by number or name, else all combinations in turn;
+        arrays as asked.
 
-        Raises `SpecError` for unknown conditions and classes.
+
+        Raises `SpecError` for unknown conditions and classes, and for arrays that are missing or of another shape.
         """
+        if not isinstance(cond, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise SpecError(f"cond maps conditions to values, such as {{'label': 3}}; got {shown(cond)}")
+        given = {name: value for name, value in cond.items() if name not in self.arrays}
+        classes = self.classes(n, numbered(self.known, given))
+        return {**classes, **conditions.chosen(cond, self.arrays, self.denoiser.null, n)}
+
+    def usual_conditions(self, n: int) -> dict[str, Tensor]:
+        """The conditions of samples for which none are asked, on the device: the spec's, arrays from the data."""
+        found = self.conditions(n, {**conditions.of_data(self, n), **self.spec.sampling.cond})
+        return {name: value.to(self.device) for name, value in found.items()}
+
+    @cached_property
+    def arrays(self) -> Mapping[str, tuple[int, ...]]:
+        """The conditions of the network that are no classes, with the shape of one row."""
+        return conditions.arrays_of(self.source, self.spec.loss)
+
+    def classes(self, n: int, cond: Mapping[str, Any]) -> dict[str, Tensor]:
+        """One class per sample for every condition that is a class: as asked, else all combinations in turn."""
         classes = self.source.classes
+        known = ", ".join([*classes, *self.arrays]) or "none"
         for name in cond:
             if name not in classes:
-                raise SpecError(f"no condition '{name}'; {type(self.spec.data).__name__} has: {', '.join(classes) or 'none'}")
+                raise SpecError(f"no condition '{name}'; {type(self.spec.data).__name__} has: {known}")
         chosen, turn = dict[str, Tensor](), 1
         for name, count in classes.items():
             value = torch.as_tensor(cond.get(name, torch.arange(n) // turn % count))
@@ -462,20 +625,28 @@ class Pipeline:
 
         done: called with each row and its samples as soon as they are there.
         """
+        self._refuse_missing("metrics", "evaluation")
         return list(measuring.table(self, progress, done or (lambda row, made: None)))
 
     # --- files --------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> Path:
-        """Write the weights in use and the whole spec to a safetensors file (or to `weights.safetensors` in a folder)."""
-        from diffcore.specs import dump
+        """Write the weights in use and the whole spec to a safetensors file (or to `weights.safetensors` in a folder).
 
+        Of several processes of a run the first one writes; all call this. Raises `CheckpointError` where the folder holds what
+        another spec has made.
+        """
+        self._refuse_missing(*trained.IDLE)
         path = Path(path)
-        target = path if path.suffix == ".safetensors" else path / "weights.safetensors"
-        meta = {"spec": dump(self.registry, self.spec), "fingerprint": self.process.fingerprint()}
-        if all(isinstance(side, int) for side in self.source.shape):
-            meta["data"] = {"shape": list(self.source.shape), "classes": dict(self.source.classes)}
-        weights.write(target, {**self.parts, **self.codec}, meta, self.fits)
+        if path.suffix == ".safetensors":
+            return self._write(path)
+        with owned(path, lambda: self.check_resumable(path)):
+            return self._write(path / weights.NAME)
+
+    def _write(self, target: Path) -> Path:
+        if distributed.world()[0] == 0:
+            weights.write(target, {**self.parts, **self.codec}, self.record(), self.fits)
+        distributed.barrier()
         return target
 
     @classmethod
@@ -487,28 +658,25 @@ class Pipeline:
         overrides: Sequence[str] = (),
         device: str | torch.device | None = None,
     ) -> Pipeline:
-        """The pipeline of a weights file or run directory: spec and weights, nothing else to remember.
+        """The pipeline of a run directory, a weights file or a checkpoint: spec and weights, nothing else to remember.
 
-        Raises `CheckpointError` for missing or damaged weights, and where the installed process is no longer the one of
-        training (same name, other schedule). Raises `SpecError` for overrides of what the weights were trained with.
+        It samples as it was trained, whatever has become of its data. Raises `CheckpointError` for missing or damaged weights,
+        and where the installed process is no longer the one of training (same name, other schedule); `UnknownComponentError`
+        naming the distribution of a part that is gone, where no override replaces it; `SpecError` for overrides of what the
+        weights were trained with.
         """
-        from diffcore.specs import load_spec
-
-        registry, file = registry or Registry.load(), weights.find(Path(path))
-        tensors, meta = checkpoint.load(file)
-        if not {"spec", "fingerprint", "fits"} <= meta.keys():
-            raise CheckpointError(f"{file} holds no weights of a finished run; take the run directory or its weights.safetensors")
-        spec = load_spec(meta["spec"], registry, overrides, name=str(file))
-        if overrides:
-            trained = load_spec(meta["spec"], registry, name=str(file))
-            sections = (*AFTER_TRAINING, "data", "flow_map", "name")
-            before, after = (resuming.identity(registry, each, without=sections) for each in (trained, spec))
-            changed = resuming.differences(before, after)
-            if changed:
-                raise SpecError(f"--set cannot change what {file} was trained with: {'; '.join(changed)}; train again for that")
-        pipeline = cls(attrs.evolve(spec, init=None), registry, device, known=meta.get("data"))
-        weights.take(file, tensors, {**pipeline.parts, **pipeline.codec})
-        pipeline.fits = weights.fits_of(tensors, meta)
-        weights.check_process(file, meta["fingerprint"], pipeline.process)
-        pipeline.spec = spec
+        registry, held = registry or Registry.load(), weights.read(Path(path))
+        if held.note:
+            _LOG.warning(held.note)
+        spec, missing = trained.spec_of(held, registry, overrides)
+        for section, why in missing.items():
+            _LOG.warning("%s of %s left out: %s", section, held.file, why)
+        known = held.meta.data
+        replaced = any(text.strip().startswith("data") for text in overrides)
+        source = reopened(spec.data, known, replaced=replaced, say=_LOG.warning) if known else None
+        pipeline = cls(attrs.evolve(spec, init=None), registry, device, source=source, known=known)
+        weights.take(held.file, held.tensors, {**pipeline.parts, **pipeline.codec})
+        weights.check_process(held.file, held.meta.fingerprint, pipeline.process)
+        pipeline.fits, pipeline.step = weights.fits_of(held), held.meta.step
+        pipeline.spec, pipeline.missing = spec, missing
         return pipeline

@@ -198,9 +198,9 @@ class AffineProcess(Process):
         raise NotImplementedError
 
     def prior(self, shape: Sequence[int], draw: Draw) -> Tensor:
-        """N(shift_T, sigma_T^2 I)."""
+        """shift_T + sigma_T noise: N(shift_T, sigma_T^2 I) where the noise is white."""
         at = self.coeffs(torch.tensor(self.T, dtype=torch.float64))
-        return shifted(draw.normal(shape).mul_(at.sigma.item()), at.shift)
+        return shifted(self.noise(torch.empty(len(draw.ids), *shape, device=draw.device), draw) * at.sigma.item(), at.shift)
 
     def corrupt(self, x0: State, t: Tensor, draw: Draw, eps: State = None) -> Corruption:
         """alpha_t x_0 + sigma_t eps. Coefficients are computed in float64 and cast once to the dtype of x_0.

@@ -7,56 +7,108 @@ import importlib.util
 import json
 import os
 import platform
-import re
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar
 
+import attrs
 import importlib_metadata
 import torch
 
 from diffcore import checkpoint, distributed, waiting
 from diffcore.errors import CheckpointError, SpecError
+from diffcore.metadata import LARGEST, structured
+from diffcore.metric import Measured
 from diffcore.pipeline import Pipeline
 from diffcore.trainer import Report
 
+T = TypeVar("T")
 _REPEAT = "repeat the run, which writes it again"
 
 
-class MetricsLog:
-    """`metrics.jsonl`, one line per logged step. What a resumed run repeats replaces what the killed one had written."""
+@attrs.frozen(kw_only=True)
+class Row:
+    """A row of `evaluation.json`."""
 
-    def __init__(self, path: Path) -> None:
+    solver: str
+    label: str
+    steps: int
+    budget: int | None
+    calls: int
+    nfe: float
+    seconds: float
+    n: int
+    metrics: dict[str, Measured]
+    picture: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Source:
+    """A distribution in `lock.json`."""
+
+    version: str
+    status: str
+    sha256: str
+
+
+@attrs.frozen(kw_only=True)
+class Lock:
+    """What `lock.json` holds."""
+
+    python: str
+    platform: str
+    torch: str
+    device: str
+    threads: int
+    processes: int
+    seed: int
+    evaluation_seed: int
+    distributions: dict[str, Source]
+    requires: dict[str, str | None]
+
+
+class MetricsLog:
+    """`metrics.jsonl`, one line per logged step. What a resumed run repeats replaces what the killed one had written.
+
+    resumed: whether a training goes on whose lines are kept. Raises `CheckpointError` where they are damaged.
+    """
+
+    def __init__(self, path: Path, *, resumed: bool = True) -> None:
         self.path = path
-        self.lines: dict[int, str] | None = None
+        self.lines: list[dict[str, Any]] | None = read_metrics(path) if resumed else []
 
     def __call__(self, report: Report) -> None:
         """Append a line; on the first one, drop earlier lines from this step on and any half-written last line."""
         line = json.dumps({"step": report.step, **report.numbers})
         if self.lines is None:
-            self.lines = {s: text for s, text in self._read() if s < report.step}
-            kept = "".join(f"{text}\n" for text in self.lines.values())
-            checkpoint.write_aside(self.path, f"{kept}{line}\n".encode())
-            return
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
-    def _read(self) -> list[tuple[int, str]]:
-        return [(row["step"], json.dumps(row)) for row in read_metrics(self.path)]
+            return checkpoint.append(self.path, line)
+        kept = "".join(f"{json.dumps(row)}\n" for row in self.lines if row["step"] < report.step)
+        checkpoint.write_aside(self.path, f"{kept}{line}\n".encode())
+        self.lines = None
+        return None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a metrics file; a half-written last one is left out. Raises `CheckpointError` for other damage."""
-    rows: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    if not all(isinstance(row, dict) and isinstance(row.get("step"), int) for row in cast(list[Any], rows)):
-        raise CheckpointError(f"{path} is damaged: every line must be a JSON object with a number 'step'; remove the file")
-    return rows
+    mend = "remove the file, which holds nothing but these numbers"
+    lines = read_text(path, mend, errors="replace").splitlines() if path.exists() else []
+    rows = [_metrics(line) for line in lines]
+    if rows and rows[-1] is None:
+        rows.pop()
+    for number, row in enumerate(rows, 1):
+        if row is None or type(row.get("step")) is not int or row["step"] < 0:
+            raise CheckpointError(f"{path} is damaged: line {number} is no JSON object of numbers with a step; {mend}")
+    return [row for row in rows if row is not None]
+
+
+def _metrics(line: str) -> dict[str, Any] | None:
+    """The numbers of a line; None where it holds anything else."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(row, dict) and all(type(v) is float or (type(v) is int and abs(v) <= LARGEST) for v in row.values())
+    return row if whole else None
 
 
 def lock(pipeline: Pipeline) -> dict[str, Any]:
@@ -97,50 +149,54 @@ def _version(name: str) -> str | None:
         return None
 
 
-_ROW = frozenset({"solver", "label", "steps", "budget", "calls", "nfe", "seconds", "n", "metrics"})
-_NUMBER = frozenset({"value", "spread", "floor", "better", "against"})
-
-
 def read_rows(folder: Path) -> list[dict[str, Any]]:
     """The evaluation table of a run. Raises `CheckpointError` where there is none, or where it is damaged."""
-
-    def is_row(row: Any) -> bool:
-        return isinstance(row, dict) and row.keys() >= _ROW and all(m.keys() >= _NUMBER for m in row["metrics"].values())
-
-    def whole(rows: Any) -> bool:
-        return isinstance(rows, list) and bool(rows) and all(map(is_row, cast(list[Any], rows)))
-
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a run directory; name the one that holds evaluation.json")
-    return read_json(folder / "evaluation.json", whole, f"run: diffcore evaluate {folder}")
+    path, mend = folder / "evaluation.json", f"run: diffcore evaluate {folder}"
+    rows = read_json(path, tuple[Row, ...], mend)
+    if not rows:
+        raise CheckpointError(f"{path} is damaged: it has no rows; {mend}")
+    return rows
 
 
 def read_lock(folder: Path) -> dict[str, Any]:
     """What `lock` wrote. Raises `CheckpointError` where it is missing or damaged."""
-    return read_json(folder / "lock.json", lambda held: isinstance(held, dict), _REPEAT)
+    return read_json(folder / "lock.json", Lock, _REPEAT)
 
 
-def read_json(path: Path, whole: Callable[[Any], bool], mend: str) -> Any:
-    """What a JSON file of a run holds. Raises `CheckpointError`, saying how to mend it, where it is missing or not `whole`."""
+def read_json(path: Path, wanted: Any, mend: str) -> Any:
+    """What a JSON file of a run holds, as plain values. Raises `CheckpointError`, saying how to mend it, where it is missing or
+    does not hold what the class `wanted` has.
+    """
     text = read_text(path, mend)
     try:
         found = json.loads(text)
-        sound = whole(found)
-    except (ValueError, AttributeError) as error:  # no JSON, or a value where a map was expected
-        raise CheckpointError(f"{path} is damaged ({error}); {mend}") from None
-    if not sound:
-        raise CheckpointError(f"{path} is damaged: it does not hold what diffcore writes there; {mend}")
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged ({checkpoint.shortened(error)}); {mend}") from None
+    structured(wanted, found, str(path), mend)
     return found
 
 
-def read_text(path: Path, mend: str = _REPEAT) -> str:
-    """A text file of a run. Raises `CheckpointError`, saying how to mend it, where it cannot be read."""
+def read_text(path: Path, mend: str = _REPEAT, errors: str = "strict") -> str:
+    """A text file of a run. Raises `CheckpointError`, saying how to mend it, where it cannot be read or is elsewhere."""
+    if path.exists() and not _within(path):
+        raise CheckpointError(f"{path} is no file of this run, but a link out of it or no file at all; {mend}")
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8", errors=errors)
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{path} does not exist; {mend}") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); {mend}") from None
+
+
+def _within(path: Path) -> bool:
+    """Whether a file of a run is one, and not a link that leads out of the run."""
+    try:
+        real = path.resolve()
+        return real.is_relative_to(path.parent.resolve()) and real.is_file()
+    except (OSError, ValueError, RuntimeError):  # a loop of links
+        return False
 
 
 def place(out: str | Path | None, default: Path, *, folder: bool) -> Path:
@@ -157,9 +213,3 @@ def place(out: str | Path | None, default: Path, *, folder: bool) -> Path:
             return path
     except OSError as error:
         raise SpecError(f"--out {path}: no {wanted} can be written there ({error.strerror}); choose another place") from None
-
-
-def file_name(text: str) -> str:
-    """A text as the name of a file; where characters are lost, a digest keeps it apart from other texts."""
-    plain = re.sub(r"[^\w.=,+-]+", "_", text)[:80].strip("_")
-    return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"

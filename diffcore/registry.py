@@ -1,79 +1,18 @@
-"""Discovery: which components are installed, and which plugins could not be loaded and why. No torch here.
-
-pluggy defines and validates the hooks; the loading is ours, because one broken plugin must cost one line of
-`diffcore plugins`, not the tool.
-"""
+"""The installed components, found by kind and id, made from fields, and named again. No torch here."""
 
 from __future__ import annotations
 
-import importlib
-import os
 import re
-import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-import attrs
-import importlib_metadata
-import pluggy
-
-from diffcore import hookspecs
-from diffcore.component import Alias, Base, Component
-from diffcore.errors import PluginError, SpecError, UnknownComponentError, did_you_mean
-from diffcore.hookspecs import API_VERSION, KINDS
+from diffcore import suggesting
+from diffcore.component import Base
+from diffcore.discovery import Entry, Plugin, discover, is_component
+from diffcore.errors import PluginError, SpecError, UnknownComponentError, did_you_mean, shorten
+from diffcore.hookspecs import ALL_KINDS, PLURALS
 
 B = TypeVar("B", bound=Base)
-ALL_KINDS = tuple(kind for kinds in KINDS.values() for kind in kinds)
-
-
-@attrs.frozen
-class Entry:
-    """One installed component: its declaration and the distribution that provides it."""
-
-    id: str
-    kind: str
-    target: str
-    summary: str
-    dist: str
-    version: str
-    aliases: tuple[Alias, ...] = ()
-
-    @property
-    def full_id(self) -> str:
-        """`dist/id`, unambiguous whatever else is installed."""
-        return f"{self.dist}/{self.id}"
-
-    def load(self) -> type[Base]:
-        """Import the class. Raises `PluginError` naming distribution and cause."""
-        module, _, name = self.target.partition(":")
-        try:
-            cls: Any = getattr(importlib.import_module(module), name)
-        except (Exception, SystemExit) as error:
-            raise PluginError(
-                f"{self.kind} '{self.id}' of {self.dist} {self.version} cannot be imported from {self.target}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        if not (_is_component(cls) and cls.kind == self.kind):
-            raise PluginError(
-                f"{self.target} of {self.dist} {self.version} is declared as a {self.kind}, but is not a class made "
-                f"with @diffcore.component that derives from the base class of that kind"
-            )
-        return cls
-
-
-@attrs.frozen
-class Plugin:
-    """What became of one installed plugin: status is ok, disabled, incompatible or broken; cause says why not ok."""
-
-    name: str
-    dist: str
-    version: str
-    module: str
-    status: str
-    api: int | None = None
-    cause: str = ""
-    trace: str = attrs.field(default="", repr=False)
-    components: tuple[Entry, ...] = ()
 
 
 class Registry:
@@ -97,17 +36,15 @@ class Registry:
         """Discover every plugin of the entry-point group. Never raises for a plugin's fault.
 
         A plugin is named by its entry point or its distribution. `disable` and the environment select:
-        `DIFFCORE_DISABLE_PLUGINS=a,b`, `DIFFCORE_PLUGINS=a,b` (only these), `DIFFCORE_NO_PLUGINS=1`.
+        `DIFFCORE_DISABLE_PLUGINS=a,b`, `DIFFCORE_PLUGINS=a,b` (only these), `DIFFCORE_NO_PLUGINS=1`. Importing changes
+        nothing that is global (`Plugin.note` says what it tried), and ends after `DIFFCORE_PLUGIN_SECONDS` (20).
         """
-        wanted = _Selection.read(disable)
-        found = [(*_provider(point), point) for point in importlib_metadata.entry_points(group=group)]
-        ordered = sorted(found, key=lambda f: (f[0], f[-1].name))
-        return cls(_discover(point, dist, version, damage, wanted) for dist, version, damage, point in ordered)
+        return cls(discover(group, disable))
 
     def list(self, kind: str | None = None) -> list[Entry]:
         """All components (of one kind), by kind and id. Imports nothing."""
         if kind is not None and kind not in ALL_KINDS:
-            raise SpecError(f"no kind '{kind}'{did_you_mean(kind, ALL_KINDS) or ';'} kinds: {', '.join(ALL_KINDS)}")
+            raise SpecError(f"no kind '{shorten(kind)}'{did_you_mean(kind, ALL_KINDS) or ';'} kinds: {', '.join(ALL_KINDS)}")
         order = {k: i for i, k in enumerate(ALL_KINDS)}
         found = [e for entries in self._entries.values() for e in entries if kind in (None, e.kind)]
         return sorted(found, key=lambda e: (order[e.kind], e.id, e.dist))
@@ -125,18 +62,41 @@ class Registry:
             )
         raise UnknownComponentError(self._unknown(kind, name))
 
+    def remedy(self, kind: str, name: str) -> str:
+        """What brings a component of diffcore's own distributions that is not there, as the end of a sentence; else "".
+
+        >>> registry.remedy("network", "mlp")
+        'it is in diffcore-nets: pip install diffcore-nets'
+        """
+        owner, _, short = name.rpartition("/")
+        dist = suggesting.home_of(kind, short)
+        if dist is None or owner not in ("", dist) or any(e.dist == dist for e in self._entries.get((kind, short), [])):
+            return ""
+        known = next((p for p in self.plugins if p.dist == dist and p.status != "ok"), None)
+        return f"it is in {dist}, which is {known.status}: {known.cause}" if known else f"it is in {dist}: pip install {dist}"
+
+    def nearest(self, kind: str, name: str) -> list[str]:
+        """The ids of the installed components of a kind that may be meant by a word, the likeliest first, at most three."""
+        return suggesting.nearest(name, self.list(kind))
+
+    def installed(self, kind: str, near: str = "") -> str:
+        """`installed: a, b, c and 41 more: diffcore list solvers`: what there is of a kind, what is near to a word first."""
+        ids = list(dict.fromkeys(e.id for e in self.list(kind)))
+        return f"installed: {suggesting.some(ids, near, f'diffcore list {PLURALS[kind]}')}"
+
+    def failed(self) -> str:
+        """`not loaded: dist (broken: why)` for the plugins that cannot be used, as far as a line allows; "" where all can."""
+        return suggesting.failed(self.plugins)
+
     def _unknown(self, kind: str, name: str) -> str:
-        known = [e.id for e in self.list(kind)]
-        elsewhere = sorted({e.kind for e in self.list() if e.id == name})
-        parts = [f"no {kind} '{name}'{did_you_mean(name, known)}"]
-        named = [(a, e.id) for e in self.list(kind) for a in e.aliases if a.name.lower() == name.lower()]
-        parts += [f"{alias.tool} calls {alias.spec(id)} so" for alias, id in named]
-        if elsewhere:
-            parts.append(f"'{name}' is a {' and a '.join(elsewhere)}")
-        parts.append(f"installed: {', '.join(known) or 'none'}")
-        failed = [f"{p.dist} ({p.status}: {p.cause})" for p in self.plugins if p.status != "ok"]
-        if failed:
-            parts.append(f"not loaded: {', '.join(failed)}")
+        what = f"no {kind} '{shorten(name)}'"
+        if remedy := self.remedy(kind, name):
+            return f"{what} installed; {remedy}"
+        entries, short = self.list(kind), name.rpartition("/")[2]
+        parts = [what + suggesting.meant(self.nearest(kind, name)), *suggesting.said_elsewhere(name, entries)]
+        if elsewhere := sorted({e.kind for e in self.list() if e.id == short} - {kind}):
+            parts.append(f"'{shorten(short)}' is a {' and a '.join(elsewhere)}")
+        parts += [*filter(None, [self.failed()]), self.installed(kind, name)]
         return "; ".join(parts).replace("?; ", "? ")
 
     def get(self, kind: str, name: str) -> type[Base]:
@@ -179,7 +139,7 @@ class Registry:
 
     def add(self, cls: type[B], id: str | None = None) -> type[B]:
         """Add a class to this registry without packaging it; usable as a decorator. The id defaults to kebab-case of the name."""
-        if not _is_component(cls):
+        if not is_component(cls):
             raise SpecError(f"{cls!r} is not a component: decorate it with @diffcore.component and derive it from a base class")
         name = id or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
         entry = Entry(name, cls.kind, f"{cls.__module__}:{cls.__qualname__}", _first_line(cls.__doc__), "local", "0")
@@ -187,43 +147,6 @@ class Registry:
         entries[:] = [e for e in entries if e.dist != "local"] + [entry]
         self._classes[entry] = cls
         return cls
-
-
-@attrs.frozen
-class _Selection:
-    disabled: frozenset[str]
-    only: frozenset[str] | None
-    none: bool
-
-    @classmethod
-    def read(cls, disable: Iterable[str]) -> _Selection:
-        env = os.environ
-        only = env.get("DIFFCORE_PLUGINS")
-        return cls(
-            frozenset(disable) | _names(env.get("DIFFCORE_DISABLE_PLUGINS", "")),
-            None if only is None else _names(only),
-            env.get("DIFFCORE_NO_PLUGINS", "") not in ("", "0"),
-        )
-
-    def refuses(self, name: str, dist: str) -> str:
-        """Why this plugin is disabled, or an empty string. The core's own components are always there."""
-        if dist == "diffcore":
-            return ""
-        if self.none:
-            return "DIFFCORE_NO_PLUGINS is set"
-        if {name, dist} & self.disabled:
-            return "disabled by name"
-        if self.only is not None and not {name, dist} & self.only:
-            return "not in DIFFCORE_PLUGINS"
-        return ""
-
-
-def misnamed(plugins: Iterable[Plugin]) -> Iterator[str]:
-    """A line for every name in the environment that selects plugins and is neither an entry point nor a distribution."""
-    known = {name for plugin in plugins for name in (plugin.name, plugin.dist)}
-    for variable in ("DIFFCORE_DISABLE_PLUGINS", "DIFFCORE_PLUGINS"):
-        for name in sorted(_names(os.environ.get(variable, "")) - known):
-            yield f"{variable}: no plugin or distribution '{name}'{did_you_mean(name, known) or ';'} see: diffcore plugins"
 
 
 def _loads(entry: Entry, cls: type) -> bool:
@@ -234,79 +157,6 @@ def _loads(entry: Entry, cls: type) -> bool:
         return False
 
 
-def _is_component(cls: Any) -> bool:
-    return isinstance(cls, type) and issubclass(cls, Base) and cls.kind in ALL_KINDS and attrs.has(cls)
-
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset(n.strip() for n in text.split(",") if n.strip())
-
-
 def _first_line(doc: str | None) -> str:
-    return (doc or "").strip().partition("\n")[0]
-
-
-def _provider(point: importlib_metadata.EntryPoint) -> tuple[str, str, str]:
-    """Name and version of the distribution of an entry point, and what is damaged where they cannot be read."""
-    if point.dist is None:
-        return "unknown", "0", ""
-    try:
-        name, version = point.dist.name, point.dist.version
-    except Exception as error:
-        name, version = None, type(error).__name__
-    if isinstance(name, str) and name and isinstance(version, str):
-        return name, version, ""
-    where = point.dist.locate_file("")
-    return "unknown", "0", f"the METADATA of its installation in {where} is missing or damaged; reinstall it or remove its folder"
-
-
-def _discover(point: importlib_metadata.EntryPoint, dist: str, version: str, damage: str, wanted: _Selection) -> Plugin:
-    record = Plugin(point.name, dist, version, point.value, "ok")
-    if why := wanted.refuses(point.name, dist):
-        return attrs.evolve(record, status="disabled", cause=why)
-    if damage:
-        return attrs.evolve(record, status="broken", cause=damage)
-    try:
-        module = point.load()
-        api = getattr(module, "API_VERSION", None)
-        if api != API_VERSION:
-            cause = f"written for api {api}, this diffcore has api {API_VERSION}" if api else "states no API_VERSION"
-            return attrs.evolve(record, status="incompatible", api=api, cause=cause)
-        return attrs.evolve(record, api=api, components=tuple(_components(module, dist, version)))
-    except (Exception, SystemExit) as error:
-        cause = f"{type(error).__name__}: {error}" if not isinstance(error, PluginError) else str(error)
-        return attrs.evolve(record, status="broken", cause=cause, trace=traceback.format_exc())
-
-
-def _components(module: Any, dist: str, version: str) -> Iterator[Entry]:
-    manager = pluggy.PluginManager("diffcore")
-    manager.add_hookspecs(hookspecs)
-    _refuse_unknown_hooks(module)
-    manager.register(module)
-    seen: set[tuple[str, str]] = set()
-    for hook, kinds in KINDS.items():
-        for declared in getattr(manager.hook, hook)():
-            for item in declared:
-                entry = _entry(item, hook, kinds, dist, version)
-                if (entry.kind, entry.id) in seen:
-                    raise PluginError(f"{hook} yields the {entry.kind} '{entry.id}' twice")
-                seen.add((entry.kind, entry.id))
-                yield entry
-
-
-def _entry(item: Any, hook: str, kinds: tuple[str, ...], dist: str, version: str) -> Entry:
-    if not isinstance(item, Component):
-        raise PluginError(f"{hook} must yield diffcore.Component(...), got {item!r}")
-    kind = item.kind or kinds[0]
-    if kind not in kinds:
-        raise PluginError(f"{hook} cannot yield a {kind} ('{item.id}'); it carries: {', '.join(kinds)}")
-    return Entry(item.id, kind, item.target, item.summary, dist, version, item.aliases)
-
-
-def _refuse_unknown_hooks(module: Any) -> None:
-    for name, value in vars(module).items():
-        marked = getattr(value, "diffcore_impl", None) is not None
-        if (marked or (name.startswith("diffcore_") and callable(value))) and name not in KINDS:
-            raise PluginError(f"'{name}' is not a hook of diffcore{did_you_mean(name, KINDS) or ';'} hooks: {', '.join(KINDS)}")
-        if name in KINDS and not marked:
-            raise PluginError(f"'{name}' lacks the @diffcore.hookimpl decorator")
+    line = (doc or "").strip().partition("\n")[0]
+    return line if line.isprintable() else shorten(line, 200)

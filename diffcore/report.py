@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import base64
 import difflib
-from collections.abc import Mapping, Sequence
+import math
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
-from diffcore.pictures import new_figure, png, require_packages
+from diffcore import charts
+from diffcore.canvas import require_packages
+from diffcore.charts import Chart, Point
+from diffcore.errors import CheckpointError
+from diffcore.escaping import block, terminal
 from diffcore.record import read_lock, read_metrics, read_rows, read_text
 
 TEXTS = 24
 """Lines of text shown of samples that are text."""
+LARGEST = 8 * 2**20
+"""Bytes of the largest picture that a page takes in."""
+PICTURES = ("reference", "samples", "trajectory", "paths")
 
 
 @attrs.frozen(kw_only=True)
@@ -23,6 +32,7 @@ class Shown:
 
     name: str
     rows: list[dict[str, Any]]
+    trained: str
     spec: str
     changed: str
     lock: dict[str, Any]
@@ -32,6 +42,31 @@ class Shown:
     trajectory: str
     paths: str
     texts: dict[str, str]
+
+    @property
+    def main(self) -> str:
+        """The picture of the samples that all others are compared with: those of the first row."""
+        return self.rows[0]["image"] or self.samples
+
+    @property
+    def plotted(self) -> bool:
+        """Whether its pictures are plots, and not pixels."""
+        return bool(self.rows[0].get("plot"))
+
+    @property
+    def others(self) -> list[dict[str, Any]]:
+        """The rows that are shown by how they differ from the first."""
+        return [row for row in self.rows[1:] if row.get("difference")]
+
+    @property
+    def word(self) -> str:
+        """The name as a word of a command."""
+        return shlex.quote(self.name)
+
+    @property
+    def verdicts(self) -> list[tuple[str, str]]:
+        """Of every metric that has a direction: its name, and in a sentence the best row and how it stands to real data."""
+        return [(name, verdict(self.rows, name)) for name in metric_names([self]) if _better(self.rows, name)]
 
 
 def build(folders: Mapping[str, Path]) -> str:
@@ -43,99 +78,209 @@ def build(folders: Mapping[str, Path]) -> str:
     import jinja2
 
     runs = [_read(name, folder) for name, folder in folders.items()]
-    template = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    metrics = _metric_names(runs)
+    here = Path(__file__).parent
+    template, style = ((here / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html.j2", "css"))
+    environment = jinja2.Environment(
+        autoescape=True, finalize=_plain, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    metrics = metric_names(runs)
     return environment.from_string(template).render(
         title=" and ".join(run.name for run in runs),
         runs=runs,
         metrics=metrics,
-        loss=inline(_loss_curve(runs)) if any(run.losses for run in runs) else "",
-        charts=[(name, inline(_quality(runs, name))) for name in metrics if _budgets(runs, name)],
+        style=style,
+        loss=_losses(runs),
+        charts=[(name, _better_of(runs, name), chart) for name in metrics if (chart := _quality(runs, name))],
     )
 
 
-def _read(name: str, folder: Path) -> Shown:
-    rows = read_rows(folder)
-    for row in rows:
-        row["image"] = inline_file(folder / row["picture"]) if row.get("picture") else ""
-    spec, measured = read_text(folder / "spec.yaml"), read_text(folder / "evaluation.yaml", f"run: diffcore evaluate {folder}")
-    lines = difflib.unified_diff(spec.splitlines(), measured.splitlines(), "spec.yaml", "evaluation.yaml", n=2, lineterm="")
-    pictures = {kind: inline_file(folder / "samples" / f"{kind}.png") for kind in ("reference", "samples", "trajectory", "paths")}
-    files = {kind: folder / "samples" / f"{kind}.txt" for kind in ("samples", "reference")}
-    return Shown(
-        name=name,
-        rows=rows,
-        spec=spec,
-        changed="\n".join(lines),
-        lock=read_lock(folder),
-        losses=read_metrics(folder / "metrics.jsonl"),
-        texts={kind: "\n".join(read_text(file).splitlines()[:TEXTS]) for kind, file in files.items() if file.exists()},
-        **pictures,
-    )
+def _plain(value: Any) -> Any:
+    """A text of the user's without characters that move others; markup of the page's own stays."""
+    return block(value) if type(value) is str else value
 
 
-def inline(data: bytes) -> str:
-    """PNG bytes as a data address."""
+# --- what a directory holds -------------------------------------------------------------------------------------------
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A file of a run directory by its name there. Raises `CheckpointError` where the name, or a link, leads out of it: the
+    directory may be somebody else's, and nothing but its own files goes into a page."""
+    path = folder / name
+    try:
+        real = path.resolve()
+        sound = not Path(name).is_absolute() and ".." not in Path(name).parts and real.is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links in a circle
+        sound = False
+    if not sound or (path.exists() and not path.is_file()):
+        raise _bad(folder, f"{name!r} is no file within that directory")
+    return path
+
+
+def _bad(folder: Path, cause: str) -> CheckpointError:
+    where = terminal(str(folder))
+    return CheckpointError(f"the run {where} is damaged: {cause}; write its report again: diffcore evaluate {where}")
+
+
+def inline_file(folder: Path, name: str) -> str:
+    """A PNG file of a run directory as a data address; empty where there is none.
+
+    Raises `CheckpointError` for a file outside of it, one that is no PNG, and one that is too large for a page.
+    """
+    if not name or not (path := inside(folder, name)).exists():
+        return ""
+    if path.stat().st_size > LARGEST:
+        raise _bad(folder, f"{name!r} is larger than the {LARGEST // 2**20} MiB that fit a page")
+    data = path.read_bytes()
+    if not _is_png(data):
+        raise _bad(folder, f"{name!r} is damaged or no PNG picture")
     return "data:image/png;base64," + base64.b64encode(data).decode()
 
 
-def inline_file(path: Path) -> str:
-    """A PNG file as a data address; empty where there is none."""
-    return inline(path.read_bytes()) if path.exists() else ""
+def _is_png(data: bytes) -> bool:
+    import io
+
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            image.verify()
+    except Exception:  # whatever a decoder says of damaged bytes
+        return False
+    return True
 
 
-def _metric_names(runs: Sequence[Shown]) -> list[str]:
+def _read(name: str, folder: Path) -> Shown:
+    rows = read_rows(inside(folder, "evaluation.json").parent)
+    for row in rows:
+        row["image"], row["ran"] = inline_file(folder, str(row.get("picture") or "")), row.get("ran", "")
+        row["difference"] = _difference(folder, row.get("difference"))
+    spec = read_text(inside(folder, "spec.yaml"))
+    measured = read_text(inside(folder, "evaluation.yaml"), f"run: diffcore evaluate {folder}")
+    changes = difflib.unified_diff(spec.splitlines(), measured.splitlines(), "spec.yaml", "evaluation.yaml", n=2, lineterm="")
+    return Shown(
+        name=name,
+        rows=rows,
+        trained=trained(spec, str(folder / "spec.yaml")),
+        spec=spec,
+        changed="\n".join(changes),
+        lock=read_lock(inside(folder, "lock.json").parent),
+        losses=read_metrics(inside(folder, "metrics.jsonl")),
+        texts={kind: text for kind in ("samples", "reference") if (text := _first_lines(folder, f"samples/{kind}.txt"))},
+        **{kind: inline_file(folder, f"samples/{kind}.png") for kind in PICTURES},
+    )
+
+
+def _difference(folder: Path, found: Any) -> dict[str, str] | None:
+    """The sentence and the picture that say how the samples of a row differ from the first."""
+    if not isinstance(found, Mapping):
+        return None
+    return {"text": str(found.get("text", "")), "image": inline_file(folder, str(found.get("picture") or ""))}
+
+
+def _first_lines(folder: Path, name: str) -> str:
+    """The first lines of a text, long ones cut; empty where there is none."""
+    path = inside(folder, name)
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        held = file.read(2**16).decode(errors="replace")
+    return "\n".join(held.splitlines()[:TEXTS])
+
+
+def trained(spec: str, name: str) -> str:
+    """What was trained, from the text of a spec: `unet on mnist-5k, process flow, 1600 steps of denoising`."""
+    from diffcore.specs.reader import parse
+
+    root = parse(spec, name)
+
+    def part(section: str, field: str = "type") -> str:
+        found = root.children.get(section)
+        return str(found.child(field)) if found else "?"
+
+    steps = part("trainer", "steps")
+    work = "no training" if steps == "0" else f"{steps} steps of {part('loss')}"
+    return f"{part('network')} on {part('data')}, process {part('process')}, {work}"
+
+
+# --- what the numbers say ---------------------------------------------------------------------------------------------
+
+
+def metric_names(runs: Sequence[Shown]) -> list[str]:
+    """The metrics of all rows, each once."""
     return list(dict.fromkeys(name for run in runs for row in run.rows for name in row["metrics"]))
 
 
-def _loss_curve(runs: Sequence[Shown]) -> bytes:
-    figure, axes = new_figure(6, 3)
-    for run in runs:
-        keys = sorted({k for row in run.losses for k in row if k.startswith("loss")})
-        for key in keys:
-            steps = [row["step"] for row in run.losses if key in row]
-            values = [row[key] for row in run.losses if key in row]
-            axes.plot(steps, values, linewidth=0.5, alpha=0.4)
-            axes.plot(steps, _smooth(values), linewidth=1.5, label=f"{run.name} {key}")
-    axes.set_xlabel("training step")
-    axes.set_ylabel("loss")
-    axes.legend(fontsize=8)
-    return png(figure)
+def _measured(rows: Sequence[Mapping[str, Any]], name: str) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """(row, what was measured) of one metric, where it is a finite number."""
+    for row in rows:
+        found = row["metrics"].get(name)
+        if found and math.isfinite(found["value"]):
+            yield row, found
 
 
-def _smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:
-    smoothed: list[float] = []
-    for value in values:
-        smoothed.append(weight * smoothed[-1] + (1 - weight) * value if smoothed else value)
-    return smoothed
+def _better(rows: Sequence[Mapping[str, Any]], name: str) -> Literal["lower", "higher", ""]:
+    return next((found["better"] for _, found in _measured(rows, name)), "")
 
 
-def _budgets(runs: Sequence[Shown], name: str) -> dict[str, list[tuple[float, Mapping[str, Any]]]]:
+def _better_of(runs: Sequence[Shown], name: str) -> str:
+    return next((found for run in runs if (found := _better(run.rows, name))), "")
+
+
+def verdict(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    """The best row of a metric and how it stands to real data, in a sentence; the fewest calls among equals."""
+    sign = 1 if _better(rows, name) == "lower" else -1
+    row, found = min(_measured(rows, name), key=lambda pair: (sign * pair[1]["value"], pair[0]["calls"]))
+    return f"best is {row['label']} in {_count(row['calls'], 'call')}: {found['value']:.3g}{_against_real(found)}"
+
+
+def _against_real(found: Mapping[str, Any]) -> str:
+    """How a value stands to the floor, by the direction of its metric."""
+    value, floor, higher = found["value"], found["floor"], found["better"] == "higher"
+    if floor is None:
+        return ""
+    behind = floor - value if higher else value - floor
+    if behind <= 0:
+        return f"; not distinguishable from real data ({floor:.3g}) at {found['n']} samples"
+    if behind <= (found["spread"] or 0.0):
+        return f"; within one spread of real data ({floor:.3g})"
+    if higher or floor <= 0:
+        return f"; distinguishable from real data, which {'reach' if higher else 'have'} {floor:.3g}"
+    return f"; distinguishable from real data: {value / floor:.2g} times their {floor:.3g}"
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n} {thing}{'' if n == 1 else 's'}"
+
+
+def budgets(runs: Sequence[Shown], name: str) -> dict[str, list[tuple[float, Mapping[str, Any]]]]:
     """Label of the solver -> [(calls, measured)] of one metric, over the rows made for a budget."""
     series: dict[str, list[tuple[float, Mapping[str, Any]]]] = {}
     for run in runs:
-        for row in run.rows:
-            if row["budget"] is not None and name in row["metrics"]:
+        for row, found in _measured(run.rows, name):
+            if row["budget"] is not None:
                 label = row["label"] if len(runs) == 1 else f"{run.name}: {row['label']}"
-                series.setdefault(label, []).append((row["calls"], row["metrics"][name]))
+                series.setdefault(label, []).append((row["calls"], found))
     return series
 
 
-def _quality(runs: Sequence[Shown], name: str) -> bytes:
-    figure, axes = new_figure(5, 3.2)
-    series = _budgets(runs, name)
-    floors = [m["floor"] for points in series.values() for _, m in points if m["floor"] is not None]
-    for label, points in series.items():
-        points = sorted(points, key=lambda p: p[0])
-        calls, values = [p[0] for p in points], [p[1]["value"] for p in points]
-        axes.errorbar(calls, values, yerr=[p[1]["spread"] or 0.0 for p in points], marker="o", capsize=2, label=label)
-    if floors:
-        axes.axhline(sum(floors) / len(floors), color="0.4", linestyle=":", label="floor: real against real")
-    values = [m["value"] for points in series.values() for _, m in points]
-    if min(values) > 0 and max(values) > 20 * min(values):
-        axes.set_yscale("log")
-    axes.set_xlabel("network calls")
-    axes.set_ylabel(name)
-    axes.legend(fontsize=7)
-    return png(figure)
+def _quality(runs: Sequence[Shown], name: str) -> Chart | None:
+    series = budgets(runs, name)
+    measured = [found for points in series.values() for _, found in points]
+    if not measured:
+        return None
+    low, high = measured[0].get("within") or (None, None)
+    points = {
+        label: [Point(calls, found["value"], found["spread"] or 0.0) for calls, found in line] for label, line in series.items()
+    }
+    return charts.quality(points, sorted({found["floor"] for found in measured if found["floor"] is not None}), (low, high))
+
+
+def _losses(runs: Sequence[Shown]) -> Chart | None:
+    series: dict[str, tuple[list[int], list[float]]] = {}
+    for run in runs:
+        for key in sorted({key for row in run.losses for key in row if key.startswith("loss")}):
+            rows = [row for row in run.losses if isinstance(row.get(key), (int, float)) and math.isfinite(row[key])]
+            if rows:
+                label = key if len(runs) == 1 else f"{run.name}: {key}"
+                series[label] = [row["step"] for row in rows], [float(row[key]) for row in rows]
+    return charts.losses(series) if series else None

@@ -1,60 +1,80 @@
-"""Training that goes on where it stopped: what a checkpoint holds, and whether it is of the same spec."""
+"""Training that goes on where it stopped: what a checkpoint holds, and who a run directory belongs to."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import attrs
 import torch
 from torch import Tensor, nn
 
-from diffcore import checkpoint, distributed
+from diffcore import checkpoint, distributed, weights
 from diffcore.errors import CheckpointError
-from diffcore.registry import Registry
-from diffcore.specs.spec import Spec
+from diffcore.metadata import Paused, Trained, unstructured
 from diffcore.trainer import Player
 
 Parts = Mapping[str, nn.Module]
+AFTER_TRAINING = ("sampling", "solver", "guidance", "metrics", "evaluation")
+"""Sections of a spec that say nothing about training."""
+FREE = ("checkpoint_every", "keep", "log_every")
+"""Fields of a trainer that do not change what is learnt."""
+MADE = (weights.NAME, "evaluation.json", "samples", "report.html")
+"""What a run directory holds where something came of its spec."""
 
 
-def keep(folder: Path, players: Sequence[Player], parts: Parts, identity: Mapping[str, Any], step: int, newest: int) -> None:
-    """Write the checkpoint of a step, by the first process, and remove all but the `newest` ones."""
+def keep(folder: Path, players: Sequence[Player], parts: Parts, meta: Trained, newest: int) -> None:
+    """Write the checkpoint of the step in `meta`, by the first process, and remove all but the `newest` ones."""
     if distributed.world()[0] == 0:
         tensors, numbers = dict[str, Tensor](_unplayed(players, parts)), dict[str, Any]()
         for player in players:
             held, counted = player.state()
             tensors.update(held)
             numbers.update(counted)
-        meta = {"step": step, "numbers": numbers, "identity": identity}
-        checkpoint.save(folder / f"step-{step:08d}.safetensors", tensors, meta)
-        checkpoint.prune(folder, newest)
+        path = folder / f"step-{meta.step:08d}.safetensors"
+        checkpoint.save(path, tensors, {**unstructured(meta), "numbers": numbers})
+        checkpoint.prune(folder, newest, meta.step)
     distributed.barrier()
 
 
 @torch.no_grad()
-def restore(
-    folder: Path, players: Sequence[Player], parts: Parts, identity: Mapping[str, Any], say: Callable[[str], None]
-) -> int:
-    """Take up the newest whole checkpoint of a folder; returns its step, 0 where there is none.
+def restore(folder: Path, players: Sequence[Player], parts: Parts, fixed: Parts, newest: int, say: Callable[[str], None]) -> int:
+    """Take up the newest whole checkpoint of a folder, of which the `newest` stay; returns its step, 0 where there is none.
 
-    Raises `CheckpointError` where it is of another spec or of other modules.
+    fixed: modules that are not trained, whose state comes back as a whole. Raises `CheckpointError` where there are
+    checkpoints and none is whole and of these modules.
     """
-    found = checkpoint.latest(folder)
+    found = checkpoint.latest(folder, partial(_read, players))
     if found is None:
         return 0
-    tensors, meta, refused = found
-    _same(folder, meta["identity"], identity)
+    (path, tensors, meta), refused = found
     for line in refused:
-        say(f"refused a checkpoint: {line}; going on from the one before it, step {meta['step']}")
+        say(f"refused a checkpoint: {line}; going on from the one before it, step {meta.step}")
     for player in players:
-        player.restore(tensors, meta["numbers"])
+        player.restore(tensors, meta.numbers)
     for name, value in _unplayed(players, parts).items():
         if name not in tensors or tensors[name].shape != value.shape:
             raise CheckpointError(f"the checkpoint has no '{name.removeprefix('state/')}' of shape {tuple(value.shape)}")
         value.copy_(tensors[name])
-    return int(meta["step"])
+    weights.take(path, weights.averaged(tensors), fixed)
+    if distributed.world()[0] == 0:
+        checkpoint.prune(folder, newest, meta.step)
+    return meta.step
+
+
+def _read(players: Sequence[Player], path: Path) -> tuple[Path, dict[str, Tensor], Paused]:
+    """A checkpoint. Raises `CheckpointError` where it is damaged, or lacks what the players must have."""
+    tensors, raw = checkpoint.load(path)
+    meta = weights.paused(path, raw)
+    wanted = {f"{p.name}/ema/{key}": value.shape for p in players for key, value in p.ema.items()}
+    wanted |= {f"{p.name}/parameter/{key}": value.shape for p in players for key, value in p.parameters.items()}
+    for name, shape in wanted.items():
+        if name not in tensors or tensors[name].shape != shape:
+            raise CheckpointError(f"{path} has no '{name}' of shape {tuple(shape)}")
+    return path, tensors, meta
 
 
 def _unplayed(players: Sequence[Player], parts: Parts) -> dict[str, Tensor]:
@@ -68,29 +88,77 @@ def _unplayed(players: Sequence[Player], parts: Parts) -> dict[str, Tensor]:
     }
 
 
-def check(folder: Path, wanted: Mapping[str, Any]) -> None:
-    """Raise `CheckpointError`, naming what differs, where the folder holds checkpoints of another spec."""
-    found = checkpoint.latest(folder)
+# --- whose a run directory is -----------------------------------------------------------------------------------------
+
+
+def check(run: Path, wanted: Trained) -> None:
+    """Raise `CheckpointError`, naming what differs and what can be done, where a run directory is not that of this spec.
+
+    Its newest whole checkpoint is asked, then its weights, and spec.yaml where neither can be read but something was made.
+    """
+    found = checkpoint.latest(run / "checkpoints", weights.read_checkpoint)
+    known = _known(run)
     if found is not None:
-        _same(folder, found[1]["identity"], wanted)
+        _refuse(run, found[0].meta, wanted, steps=_free_steps(found[0].meta, wanted))
+    if known is not None:
+        _refuse(run, known, wanted, steps=found is not None)
+    elif found is None:
+        _check_text(run, wanted)
 
 
-def _same(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    differing = differences(stored, wanted)
-    if differing:
-        raise CheckpointError(
-            f"the checkpoints in {folder} belong to another spec ({'; '.join(differing[:5])}); choose another --out, remove "
-            f"that folder, or start from its weights with 'init'"
-        )
+def _known(run: Path) -> Trained | None:
+    try:
+        return weights.read_file(run / weights.NAME).meta
+    except CheckpointError:
+        return None
 
 
-def identity(registry: Registry, spec: Spec, *, without: Sequence[str], free: Sequence[str] = ()) -> dict[str, Any]:
-    """The spec as plain data, as JSON gives it back, without some sections and without some fields of the trainer."""
-    from diffcore.specs import unstructure
+def _check_text(run: Path, wanted: Trained) -> None:
+    """By spec.yaml alone: where it is of another spec and something was made under it."""
+    if not any((run / name).exists() for name in MADE):
+        return
+    try:
+        written = attrs.evolve(wanted, spec=(run / "spec.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    _refuse(run, written, wanted, steps=True)
 
-    raw = {k: v for k, v in unstructure(registry, spec).items() if k not in without}
-    raw["trainer"] = {k: v for k, v in raw["trainer"].items() if k not in free}
-    return json.loads(json.dumps(raw))
+
+def _free_steps(stored: Trained, wanted: Trained) -> bool:
+    """Whether another number of steps is the same training: the rate does not depend on it, or the training ends here."""
+    trainer = _section(wanted.values, "trainer")
+    steps = trainer.get("steps")
+    return trainer.get("final_lr", 0.0) is None or (isinstance(steps, int) and steps <= stored.step)
+
+
+def _refuse(run: Path, stored: Trained, wanted: Trained, *, steps: bool) -> None:
+    free = (*FREE, "steps") if steps else FREE
+    before, after = (identity(meta.values, without=(*AFTER_TRAINING, "name"), free=free) for meta in (stored, wanted))
+    found = differences(before, after)
+    found += stored.data.differences(wanted.data) if stored.data and wanted.data else []
+    if found:
+        raise CheckpointError(f"{run} belongs to another spec ({'; '.join(found[:5])}); {_ways_out(run, stored, found)}")
+
+
+def _ways_out(run: Path, stored: Trained, found: Sequence[str]) -> str:
+    """What can be done instead, and would work."""
+    ways = [f"choose another --out, where --set init={run} starts from what this run has learnt"]
+    if any(line.startswith(("data", "process", "network", "shape", "classes")) for line in found):
+        ways = ["choose another --out, or remove that folder"]
+    if all(line.startswith("trainer.steps") for line in found) and any((run / "checkpoints").glob("*.safetensors")):
+        ways.append(f"or end the training where it is: --set trainer.steps={stored.step}")
+    return ", ".join(ways)
+
+
+def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = values.get(name)
+    return cast(Mapping[str, Any], found) if isinstance(found, Mapping) else {}
+
+
+def identity(values: Mapping[str, Any], *, without: Sequence[str], free: Sequence[str] = ()) -> dict[str, Any]:
+    """The plain values of a spec without some sections and without some fields of the trainer."""
+    raw = {k: v for k, v in values.items() if k not in without}
+    return {**raw, "trainer": {k: v for k, v in _section(values, "trainer").items() if k not in free}}
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

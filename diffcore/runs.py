@@ -6,24 +6,24 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._pytree import keystr, tree_leaves_with_path
 
-from diffcore import checkpoint, distributed, waiting, weights
-from diffcore.data import Range
-from diffcore.errors import CheckpointError, SpecError
+from diffcore import checkpoint, distributed, exports, gallery, waiting, weights
+from diffcore.canvas import require_packages
+from diffcore.errors import CheckpointError
+from diffcore.escaping import file_name
+from diffcore.exports import Written
 from diffcore.fitting import label
-from diffcore.measuring import reference, solvers
-from diffcore.pictures import are_images, are_points, paths, picture, require_packages, trajectory
-from diffcore.pipeline import Pipeline, Progress, Samples, assemble
-from diffcore.record import MetricsLog, file_name, lock, place, read_rows
+from diffcore.measuring import solvers
+from diffcore.ownership import owned
+from diffcore.pipeline import Pipeline, Progress, assemble
+from diffcore.record import MetricsLog, lock, place, read_rows
 from diffcore.registry import Registry
 from diffcore.report import build
-from diffcore.tree import State
 
 Spec = str | Path | Mapping[str, Any]
 
@@ -42,19 +42,20 @@ def run(
     Raises `RunError` subclasses (exit 1) where the run fails, other `DiffcoreError`s (exit 2) for what the user can mend.
     """
     require_packages()
-    pipeline, folder = _trained(spec, out, overrides, device, progress, registry)
-    made = pipeline.sample(progress=progress)
-    first = distributed.world()[0] == 0
-    if first:
-        write_samples(made, folder / "samples" / "samples.safetensors")
-    evaluate_pipeline(pipeline, folder, progress)
-    if first:
-        _keep_fits(pipeline, folder)
-        picture_samples(pipeline, _first(pipeline, made.raw()), folder / "samples" / "samples.png")
-        write_texts(pipeline, made.raw(), folder / "samples" / "samples.txt")
-        picture_trajectory(pipeline, folder / "samples")
-        report([folder], folder / "report.html")
-    distributed.barrier()
+    pipeline, folder = _assembled(spec, out, overrides, device, registry)
+    with owned(folder, lambda: pipeline.check_resumable(folder)):
+        _train(pipeline, folder, progress)
+        made = pipeline.sample(progress=progress)
+        first = distributed.world()[0] == 0
+        made.save(folder / "samples" / "samples.safetensors")
+        evaluate_pipeline(pipeline, folder, progress)
+        if first:
+            _keep_fits(pipeline, folder)
+            gallery.draw(pipeline, gallery.first(made), folder / "samples" / "samples.png")
+            gallery.write_texts(pipeline, made.raw(), folder / "samples" / "samples.txt")
+            gallery.draw_way(pipeline, folder / "samples")
+            report([folder], folder / "report.html")
+        distributed.barrier()
     return folder
 
 
@@ -68,33 +69,38 @@ def train(
     registry: Registry | None = None,
 ) -> Path:
     """Only train; returns the run directory, which then holds `weights.safetensors`."""
-    return _trained(spec, out, overrides, device, progress, registry)[1]
+    pipeline, folder = _assembled(spec, out, overrides, device, registry)
+    with owned(folder, lambda: pipeline.check_resumable(folder)):
+        _train(pipeline, folder, progress)
+    return folder
 
 
-def _trained(
-    spec: Spec,
-    out: str | Path | None,
-    overrides: Sequence[str],
-    device: str | None,
-    progress: Progress | None,
-    registry: Registry | None,
+def _assembled(
+    spec: Spec, out: str | Path | None, overrides: Sequence[str], device: str | None, registry: Registry | None
 ) -> tuple[Pipeline, Path]:
+    """The pipeline of a spec and the directory of its run; nothing is written yet."""
+    world = distributed.announced()
+    if world > 1:  # said before the processes wait for each other
+        from diffcore.specs import load_spec
+
+        registry = registry or Registry.load()
+        distributed.check_batch(load_spec(spec, registry, overrides).trainer.batch, world)
     distributed.start()
     pipeline = assemble(spec, registry=registry, overrides=overrides, device=device)
-    folder = place(out, Path("runs") / pipeline.spec.name, folder=True)
+    return pipeline, place(out, Path("runs") / pipeline.spec.name, folder=True)
+
+
+def _train(pipeline: Pipeline, folder: Path, progress: Progress | None) -> None:
     first = distributed.world()[0] == 0
-    pipeline.check_resumable(folder)
+    resumed = bool(checkpoint.checkpoints(folder / "checkpoints"))
+    log = MetricsLog(folder / "metrics.jsonl", resumed=resumed) if first else None
     if first:
         _say(pipeline)
     if first:
         _write_record(pipeline, folder)
     distributed.barrier()
-    log = MetricsLog(folder / "metrics.jsonl") if first else None
     pipeline.train(folder, progress=progress if first else None, log=log, say=lambda line: print(line, file=sys.stderr))
-    if first:
-        pipeline.save(folder)
-    distributed.barrier()
-    return pipeline, folder
+    pipeline.save(folder)
 
 
 def _say(pipeline: Pipeline) -> None:
@@ -115,23 +121,33 @@ def sample_run(
     out: str | Path | None = None,
     device: str | None = None,
     progress: Progress | None = None,
-) -> tuple[Samples, Path]:
-    """Sample a trained run; nothing else has to be remembered. Returns the samples and the file they went to.
+) -> Written:
+    """Sample a trained run (or one whose training has not ended), batch by batch into a file. Returns what was written.
 
-    out: .safetensors (x in the data's range, and conditions), .npz, .png (a grid) or .txt (samples that are text); default in
-    the run directory, under a name that says what was asked for.
+    cond: condition name -> class, its number or its name.
+
+    out: .safetensors (x in the data's range, and conditions), .npz, .png (the first samples in one picture), .gif (images one
+    after the other), .txt (samples that are text), .csv (points and tables), or a folder, with a file for every sample;
+    default in the run directory, under a name that says what was asked for.
     """
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    folder = folder_of(Path(path))
     asked = {"seed": seed, **({} if n is None else {"n": n}), **(cond or {})}
     name = ",".join([*(f"{key}-{value}" for key, value in asked.items()), *overrides])
-    target = _samples_file(place(out, folder / "samples" / f"{file_name(name)}.safetensors", folder=False))
+    default = folder / "samples" / f"{file_name(name)}.safetensors"
+    target = place(exports.target(out) if out else out, default, folder=bool(out) and exports.is_folder(str(out)))
     distributed.start()
     pipeline = Pipeline.load(path, overrides=overrides, device=device)
-    made = pipeline.sample(n, seed, cond, progress=progress)
-    if distributed.world()[0] == 0:
-        write_samples(made, target)
+    n = pipeline.spec.sampling.n if n is None else n
+    written = exports.write(pipeline.batches(n, seed, cond, progress=progress), target, n)
     distributed.barrier()
-    return made, target
+    return written
+
+
+def folder_of(path: Path) -> Path:
+    """The run directory that a path names: itself, or that of a weights file or checkpoint."""
+    if path.is_dir():
+        return path
+    return path.parent.parent if path.parent.name == "checkpoints" else path.parent
 
 
 def evaluate_run(
@@ -144,10 +160,11 @@ def evaluate_run(
         raise CheckpointError(f"{folder} is not a run directory; evaluate wants the directory that holds weights.safetensors")
     distributed.start()
     pipeline = Pipeline.load(path, overrides=overrides, device=device)
-    rows = evaluate_pipeline(pipeline, folder, progress)
-    if distributed.world()[0] == 0:
-        _keep_fits(pipeline, folder)
-        report([folder], folder / "report.html")
+    with owned(folder):
+        rows = evaluate_pipeline(pipeline, folder, progress)
+        if distributed.world()[0] == 0:
+            _keep_fits(pipeline, folder)
+            report([folder], folder / "report.html")
     return rows
 
 
@@ -156,20 +173,31 @@ def fit_run(path: str | Path, *, overrides: Sequence[str] = (), device: str | No
 
     Returns every solver that needed a fit, with what was found, in lines for a reader.
     """
-    pipeline = Pipeline.load(path, overrides=overrides, device=device)
+    pipeline, target = Pipeline.load(path, overrides=overrides, device=device), _weights_of(Path(path))
     told: dict[str, tuple[str, Sequence[str]]] = {}
-    for solver, _ in solvers(pipeline):
-        if solver.fit_on:
-            pipeline.ready(solver)
-            key = pipeline.fit_key(solver)
-            told[key] = f"{label(pipeline.registry, solver)}, {solver.stand_in().steps} steps", solver.why(pipeline.fits[key])
-    _keep_fits(pipeline, weights.find(Path(path)))
+    with owned(target.parent) if Path(path).is_dir() else nullcontext():
+        for solver, _ in solvers(pipeline):
+            if solver.fit_on:
+                pipeline.ready(solver)
+                key = pipeline.fit_key(solver)
+                name = f"{label(pipeline.registry, solver)}, {solver.stand_in().steps} steps"
+                told[key] = name, solver.why(pipeline.fits[key])
+        _keep_fits(pipeline, target)
     return list(told.values())
 
 
+def _weights_of(path: Path) -> Path:
+    """The file that a fit is saved in. Raises `CheckpointError` where training has not ended: its checkpoints pass."""
+    target = path / weights.NAME if path.is_dir() else path
+    if not target.exists() or checkpoint.step_of(target) >= 0:
+        raise CheckpointError(f"{path} holds no {weights.NAME}, beside which a fit is saved: training has not ended")
+    return target
+
+
 def _keep_fits(pipeline: Pipeline, path: Path) -> None:
-    if pipeline.fits:
-        weights.write_fits(weights.find(path), pipeline.fits)
+    target = path / weights.NAME if path.is_dir() else path
+    if pipeline.fits and target.exists():
+        weights.write_fits(target, pipeline.fits)
 
 
 def evaluate_pipeline(pipeline: Pipeline, folder: Path, progress: Progress | None = None) -> list[dict[str, Any]]:
@@ -177,18 +205,14 @@ def evaluate_pipeline(pipeline: Pipeline, folder: Path, progress: Progress | Non
 
     The table is written before the pictures, so that a picture that fails costs no measurement.
     """
-    shown: list[State] = []
-    rows = pipeline.evaluate(progress=progress, done=lambda _, made: shown.append(_first(pipeline, made.raw())))
+    shown: list[gallery.Shown] = []
+    rows = pipeline.evaluate(progress=progress, done=lambda _, made: shown.append(gallery.first(made)))
     if distributed.world()[0] == 0:
-        for row, raw in zip(rows, shown, strict=True):
-            name = f"samples/{file_name(row['label'])}-{row['steps']}-steps.png"
-            row["picture"] = name if are_images(raw) or are_points(raw) else ""
+        gallery.name_pictures(pipeline, rows, shown)
         _write_yaml(pipeline, folder / "evaluation.yaml")
         checkpoint.write_aside(folder / "evaluation.json", json.dumps(rows, indent=1).encode())
-        picture_samples(pipeline, _first(pipeline, _real(pipeline)), folder / "samples" / "reference.png")
-        write_texts(pipeline, _real(pipeline), folder / "samples" / "reference.txt")
-        for row, raw in zip(rows, shown, strict=True):
-            picture_samples(pipeline, raw, folder / row["picture"])
+        gallery.draw_real(pipeline, folder / "samples")
+        gallery.draw_rows(pipeline, rows, shown, folder)
     return rows
 
 
@@ -214,95 +238,6 @@ def report(folders: Sequence[Path], out: Path) -> Path:
     """One self-contained HTML page about one or several runs."""
     checkpoint.write_aside(out, build(shown_names(folders)).encode())
     return out
-
-
-# --- samples as files -------------------------------------------------------------------------------------------------
-
-
-def write_samples(made: Samples, path: Path) -> None:
-    """Write samples in the data's own range: .safetensors, .npz, .png or .txt by the name. Leaves of a tree: `x['name']`."""
-    raw = made.raw()
-    tensors = {**{f"x{keystr(key)}": leaf for key, leaf in tree_leaves_with_path(raw)}, **made.cond}
-    if _samples_file(path).suffix == ".png":
-        if not picture_samples(made.pipeline, raw, path):
-            raise SpecError("samples that are neither images nor points have no picture; name a .safetensors or .npz file")
-    elif path.suffix == ".txt":
-        if not write_texts(made.pipeline, raw, path):
-            raise SpecError("these samples are no text; name a .safetensors or .npz file")
-    elif path.suffix == ".npz":
-        _write_npz(path, tensors)
-    else:
-        checkpoint.save(path, tensors, {"calls": made.calls, "nfe": made.nfe})
-
-
-def _samples_file(path: Path) -> Path:
-    if path.suffix not in (".safetensors", ".npz", ".png", ".txt"):
-        raise SpecError(f"cannot write samples to '{path.name}': the name must end in .safetensors, .npz, .png or .txt")
-    return path
-
-
-def _write_npz(path: Path, arrays: Mapping[str, Tensor]) -> None:
-    import io
-
-    import numpy as np
-
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{k: v.cpu().numpy() for k, v in arrays.items()})  # pyright: ignore[reportArgumentType]
-    checkpoint.write_aside(path, buffer.getvalue())
-
-
-def picture_samples(pipeline: Pipeline, raw: State, path: Path) -> bool:
-    """A PNG of samples in the data's range, where they are images or points of the plane; says whether there was one."""
-    shows = are_images(raw) or are_points(raw)
-    if shows:
-        checkpoint.write_aside(path, picture(raw, _span(pipeline), _columns(pipeline)))
-    return shows
-
-
-def write_texts(pipeline: Pipeline, raw: State, path: Path) -> bool:
-    """A text file of samples that are text, one line each; says whether they were."""
-    texts = pipeline.spec.data.texts(raw)
-    if texts is not None:
-        checkpoint.write_aside(path, "".join(f"{text}\n" for text in texts).encode())
-    return texts is not None
-
-
-def picture_trajectory(pipeline: Pipeline, folder: Path) -> None:
-    """`trajectory.png`, states and posterior means of images along the main solver's run, or `paths.png` of points."""
-    count = 200 if tuple(pipeline.source.shape) == (2,) else 10
-    cond = {k: v.to(pipeline.device) for k, v in pipeline.conditions(count, pipeline.spec.sampling.cond).items()}
-    frames = pipeline.sample_ids(range(count), 0, cond, keep_frames=True).frames
-    if are_images(frames[0].x):
-        checkpoint.write_aside(folder / "trajectory.png", trajectory(frames))
-    elif are_points(frames[0].x):
-        checkpoint.write_aside(folder / "paths.png", paths(frames))
-
-
-def _columns(pipeline: Pipeline) -> int:
-    classes = pipeline.source.classes
-    return next(iter(classes.values())) if len(classes) == 1 else 10
-
-
-def _first(pipeline: Pipeline, raw: State) -> State:
-    """As many samples as the report shows at once: four lines of images, or all points."""
-    return raw[: 4 * _columns(pipeline)] if are_images(raw) else raw
-
-
-def _real(pipeline: Pipeline) -> State:
-    """As many real samples as the spec makes, in the data's range."""
-    real, declared = reference(pipeline, pipeline.spec.sampling.n)[0], pipeline.spec.data.value_range
-    return real if declared is None else declared.to_raw(real)
-
-
-def _span(pipeline: Pipeline) -> Range:
-    """The values that pictures show: the declared range, else what real data spans, so that no outlier sets the axes."""
-    declared = pipeline.spec.data.value_range
-    if declared is not None:
-        return declared
-    real = reference(pipeline, 1000)[0]
-    lo, hi = float(real.min()), float(real.max())
-    margin = 0.05 * (hi - lo) or 1.0
-    return Range(lo=lo - margin, hi=hi + margin)
 
 
 def _write_record(pipeline: Pipeline, folder: Path) -> None:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from diffcore.errors import IncompatibleError, NumericsError
 from diffcore.fields import Field
+from diffcore.kept import Kept, hashable
 from diffcore.noise import Draw
-from diffcore.solver import Plan, Solver, hashable
+from diffcore.solver import Plan, Solver
 from diffcore.tree import State, leaves, pytree, tree_map
 
 Step = Callable[[State, Any, Any, State], tuple[State, Any]]
@@ -48,8 +49,7 @@ def run(field: Field, solver: Solver, x: State, grid: Tensor, draw: Draw, mode: 
 
 
 def compiled(field: Field, solver: Solver) -> Step:
-    """The solver's step as one compiled graph per kind of step, cached with the field's denoiser."""
-    cache: dict[Any, Any] = field.base.__dict__.setdefault("compiled_steps", {})
+    """The solver's step as one compiled graph per kind of step, kept with the field's denoiser."""
     key = (solver, field.process, field.guidance, field.flow_map, tuple(sorted(field.cond)))
     own = field.bound(field.cond)
 
@@ -57,12 +57,18 @@ def compiled(field: Field, solver: Solver) -> Step:
         own.cond = cond
         return solver.step(own, x, row, carry, z)
 
-    if key not in cache:
+    def made() -> Any:
         # dynamo counts recompilations per code object: without one of its own, the ninth kind of step in a process fails
         own_code = FunctionType(step.__code__.replace(), step.__globals__, step.__name__, None, step.__closure__)
-        cache[key] = torch.compile(own_code, fullgraph=True, dynamic=False)
-    found = cache[key]
+        return torch.compile(own_code, fullgraph=True, dynamic=False)
+
+    found = _kept(field, "compiled_steps").get(key, made)
     return lambda x, row, carry, z: found(x, row, carry, z, field.cond)
+
+
+def _kept(field: Field, name: str) -> Kept:
+    """What was made before for a field's denoiser, or whatever stands for one."""
+    return field.base.__dict__.setdefault(name, Kept(16))
 
 
 def _loop(step: Step, solver: Solver, rows: list[Any], x: State, noise: list[State]) -> State:
@@ -88,15 +94,10 @@ def _graph(field: Field, solver: Solver, plan: Plan, x: State, draw: Draw) -> tu
     if device.type != "cuda":
         raise IncompatibleError("mode 'graph' replays a CUDA graph and needs the state on a CUDA device; use mode 'compile'")
     noise = _noise(field, solver, plan, x, draw)
-    cache: dict[Any, Any] = field.base.__dict__.setdefault("captured_graphs", {})
     leaves_, structure = pytree.tree_flatten((x, field.cond))
     shapes = tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else repr(leaf) for leaf in leaves_)
     key = (solver, field.process, field.guidance, field.flow_map, plan.steps, tuple(_flat(plan)), shapes, repr(structure))
-    if key not in cache:
-        if len(cache) >= 8:
-            del cache[next(iter(cache))]
-        cache[key] = _capture(field, solver, plan, x, noise)
-    graph, inputs, output, cost, _ = cache[key]
+    graph, inputs, output, cost, _ = _kept(field, "captured_graphs").get(key, lambda: _capture(field, solver, plan, x, noise))
     for static, new in zip(_tensors(inputs), _tensors((x, noise, field.cond)), strict=True):
         static.copy_(new)
     graph.replay()
@@ -141,13 +142,14 @@ def _cost(field: Field, plan: Plan, x: State, row: Any) -> tuple[int, float]:
 
     It is measured with a row of tensors, as in the graph, where what depends on the time is computed for all times.
     """
-    cache: dict[Any, tuple[int, float]] = field.base.__dict__.setdefault("evaluation_cost", {})
     key = (field.process, field.guidance, field.flow_map, tuple(sorted(field.cond)))
-    if key not in cache:
+
+    def measured() -> tuple[int, float]:
         trace = field.trace
         before, rows, size = trace.calls, trace.rows, leaves(x)[0].shape[0]
         field.posterior(x, getattr(row, "t", 0.5 * field.process.T))
-        cache[key] = (trace.calls - before, (trace.rows - rows) / size)
-    calls, evaluations = cache[key]
+        return trace.calls - before, (trace.rows - rows) / size
+
+    calls, evaluations = _kept(field, "evaluation_cost").get(key, measured)
     count = sum(plan.evaluations)
     return calls * count, evaluations * count

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import keyword
 import os
 import re
 import shutil
+import sys
 import tempfile
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from diffcore.errors import DiffcoreError, SpecError
-from diffcore.hookspecs import API_VERSION, KINDS
-from diffcore.registry import ALL_KINDS, Registry
+from diffcore.errors import DiffcoreError, SpecError, shorten
+from diffcore.hookspecs import ALL_KINDS, API_VERSION, KINDS
+from diffcore.registry import Registry
 
 PREFIX = "diffcore-"
 USAGE = {
@@ -106,11 +108,18 @@ def _fill(path: str, values: dict[str, str]) -> str:
 def _check_name(name: str, short: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", short) or len(short) > 60:
         raise SpecError(
-            f"'{name}' cannot be the name of a plugin: lower-case letters, digits and single hyphens between them, "
+            f"'{shorten(name)}' cannot be the name of a plugin: lower-case letters, digits and single hyphens between them, "
             f"starting with a letter, at most 60 characters (example: my-solver)"
         )
     if keyword.iskeyword(short):
         raise SpecError(f"'{name}' is a word of Python and cannot name a module; choose another name")
+    if _is_module(short.replace("-", "_")):
+        raise SpecError(f"'{name}' is the name of a Python package, and a module of that name could hide it; choose another name")
+
+
+def _is_module(name: str) -> bool:
+    spec = importlib.util.find_spec(name)
+    return name in sys.stdlib_module_names or (spec is not None and spec.origin is not None)
 
 
 def _check_free(short: str, kind: str, registry: Registry) -> None:

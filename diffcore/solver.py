@@ -11,12 +11,18 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from diffcore.arguments import whole
 from diffcore.component import Base, component, field
 from diffcore.errors import SpecError
 from diffcore.fields import Field
+from diffcore.kept import PLANS, Kept, hashable
 from diffcore.noise import Draw
 from diffcore.process import Process
-from diffcore.tree import State, expand, leaves, tree_map
+from diffcore.tree import State, describe, expand, leaves, tree_map
+
+LARGEST_PLAN = 2**20
+"""Times of a plan, all samples together, from which it is not kept: making it is then little beside the run."""
+_GRIDS = Kept(64)
 
 
 class Frame(NamedTuple):
@@ -35,6 +41,10 @@ class Frame(NamedTuple):
     x0: Any = None
     logw: Any = None
     logp: Any = None
+
+    def __repr__(self) -> str:
+        """In one line, without the numbers of the state."""
+        return f"Frame(step {self.step}, t = {_short(torch.as_tensor(self.t))}, {describe(self.x)}, {self.calls} calls)"
 
 
 class Plan:
@@ -55,18 +65,20 @@ class Plan:
         self.stochastic = noise is not None
         self.evaluations = (evaluations,) * self.steps if isinstance(evaluations, int) else evaluations
         self.entries: dict[str, Any] = {**entries, "noise": self.noise, "out": (None,) * self.steps}
-        self.row_type = _row_type(tuple(self.entries))
+
+    @property
+    def row_type(self) -> Any:
+        """The named tuple that a row is."""
+        return _row_type(tuple(self.entries))
 
     def rows(self, field: Field, x: State, *, tensors: bool = False, reuse: bool = False) -> list[Any]:
         """The steps as named tuples, cast once: Python floats, or tensors of the state's dtype and device if `tensors`.
 
         Every `Coeffs` also gets the network's time input, so that a step creates no tensor. reuse: give `out` buffers.
         """
-        if reuse:
-            pair = (tree_map(torch.empty_like, x), tree_map(torch.empty_like, x))
-            self.entries["out"] = tuple(pair[i % 2] for i in range(self.steps))
         entries = self.entries if self.stochastic else {**self.entries, "noise": (0.0,) * self.steps}
-        return list(map(self.row_type, *(self._column(v, field, x, tensors) for v in entries.values())))
+        rows = list(map(self.row_type, *(self._column(v, field, x, tensors) for v in entries.values())))
+        return _with_buffers(rows, x) if reuse else rows
 
     @cached_property
     def draws(self) -> list[bool]:
@@ -83,7 +95,19 @@ class Plan:
 
 @lru_cache(maxsize=256)
 def _row_type(names: tuple[str, ...]) -> Any:
-    return namedtuple("row_type", names)
+    made: Any = namedtuple("row_type", names)
+    made.__reduce__ = lambda row: (_row, (row._fields, tuple(row)))  # made at run time, it has no name to be pickled by
+    return made
+
+
+def _row(names: tuple[str, ...], values: tuple[Any, ...]) -> Any:
+    return _row_type(names)(*values)
+
+
+def _with_buffers(rows: list[Any], x: State) -> list[Any]:
+    """The rows with two buffers in turn to write to."""
+    pair = (tree_map(torch.empty_like, x), tree_map(torch.empty_like, x))
+    return [row._replace(out=pair[i % 2]) for i, row in enumerate(rows)]
 
 
 def _is_point(value: Any) -> bool:
@@ -166,6 +190,7 @@ class Solver(Base):
     """A solver: hyper-parameters only. All state of a run is in x and the carry, all coefficients are in the plan.
 
     `order`: the proved global order on smooth problems (None where there is none, as for stochastic solvers of weak order).
+    `weak_order`: the order of the mean and the variance of the samples of a stochastic solver; 1 where none is declared.
     `additive_noise`: z enters the step linearly with weight `row.noise`, so a step is a Gaussian kernel.
     `both_ways`: a step may also go from t to s > t, so that an explicit grid may rise (encoding data as noise).
     """
@@ -174,6 +199,7 @@ class Solver(Base):
     requires: ClassVar[frozenset[str]] = frozenset()
     needs: ClassVar[frozenset[str]] = frozenset()
     order: ClassVar[int | None] = None
+    weak_order: ClassVar[float | None] = None
     additive_noise: ClassVar[bool] = False
     both_ways: ClassVar[bool] = False
 
@@ -226,9 +252,15 @@ class Solver(Base):
 
     def nodes(self, process: Process, steps: int | None = None, start: float | None = None) -> Tensor:
         """The time grid of a run of this solver, checked."""
-        steps, start = self.steps if steps is None else steps, process.T if start is None else start
-        grid = process.default_grid(steps, start) if self.grid is None else self.grid.nodes(process, steps, start)
-        return check_grid(grid, process)
+        steps = whole(f"'steps' of {type(self).__name__}", self.steps if steps is None else steps, 1)
+        start = process.T if start is None else start
+
+        def made() -> Tensor:
+            with torch.inference_mode(False):
+                grid = process.default_grid(steps, start) if self.grid is None else self.grid.nodes(process, steps, start)
+                return check_grid(grid, process)
+
+        return _GRIDS.get((self.grid, process, steps, start), made).clone() if _constant(self.grid, process) else made()
 
     def loop(self, field: Field, x: State, grid: Tensor, draw: Draw) -> Iterator[Frame]:
         """The frames of a run, the start included. A solver that owns its loop overrides this and yields the same frames."""
@@ -245,29 +277,29 @@ class Solver(Base):
     def prepared(
         self, field: Field, x: State, grid: Tensor, *, reuse: bool = False, tensors: bool = False
     ) -> tuple[Plan, list[Any]]:
-        """The plan and its rows. Those of an ordinary run are kept with the denoiser, for the next batch of the same shape.
+        """The plan and its rows, with buffers for `out` if `reuse`. Those of an ordinary run are kept for the next of the same
+        times and batch size, whatever its network.
 
-        Per-pixel times, buffers, processes with parameters, and components that cannot be hashed are planned anew.
+        Per-pixel times, processes with parameters, and components that cannot be hashed are planned anew.
         """
-        process = field.process
-        if reuse or grid.ndim > 1 or isinstance(process, nn.Module) or not hashable((self, process)):
+        rows: list[Any]
+        with torch.inference_mode(False):  # they outlive the caller's mode
+            plan, rows = self._planned(field, x, grid, tensors)
+        return plan, _with_buffers(rows, x) if reuse else rows
+
+    def _planned(self, field: Field, x: State, grid: Tensor, tensors: bool) -> tuple[Plan, list[Any]]:
+        process, clock = field.process, _clock(field, x)
+        sizes = tuple((leaf.shape[0], leaf.dtype, leaf.device) for leaf in leaves(x))
+        if clock is None or grid.ndim > 1 or len(grid) * sizes[0][0] > LARGEST_PLAN or not _constant(self, process):
             plan = self.plan(process, grid)
-            return plan, plan.rows(field, x, reuse=reuse, tensors=tensors)
-        key = (
-            tensors,
-            self,
-            process,
-            tuple(grid.tolist()),
-            tuple((leaf.shape[0], leaf.dtype, leaf.device) for leaf in leaves(x)),
-        )
-        kept: dict[Any, tuple[Plan, list[Any]]] = field.base.__dict__.setdefault("plans", {})
-        if key not in kept:
-            if len(kept) >= 8:
-                del kept[next(iter(kept))]
-            with torch.inference_mode(False), torch.no_grad():  # they outlive the caller's mode
+            return plan, plan.rows(field, x, tensors=tensors)
+
+        def made() -> tuple[Plan, list[Any]]:
+            with torch.no_grad():
                 plan = self.plan(process, grid)
-                kept[key] = plan, plan.rows(field, x, tensors=tensors)
-        return kept[key]
+                return plan, plan.rows(field, x, tensors=tensors)
+
+        return PLANS.get((tensors, self, process, tuple(grid.tolist()), sizes, clock), made)
 
     def states(self, field: Field, x: State, grid: Tensor, draw: Draw, *, reuse: bool = False) -> Iterator[State]:
         """The state after every step: the plain loop over plan, init and step.
@@ -285,13 +317,15 @@ class Solver(Base):
             yield x
 
 
-def hashable(value: Any) -> bool:
-    """Whether a component can be the key of a cache: a field that holds a dict or a list forbids it."""
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
+def _clock(field: Field, x: State) -> Any:
+    """What the rows of a plan have from the denoiser, beside the process: its time input. None where it cannot be told."""
+    base = field.base
+    return base.clock(x) if hasattr(base, "clock") else None if hasattr(base, "time") else "none"
+
+
+def _constant(*parts: Any) -> bool:
+    """Whether what the parts make of the same arguments is the same for ever."""
+    return hashable(parts) and not any(isinstance(part, nn.Module) for part in parts)
 
 
 def held(rest: Tensor, before: State, after: State) -> State:
@@ -320,6 +354,8 @@ def check_grid(grid: Tensor, process: Process, *, rising: bool = False) -> Tenso
 
 def _short(grid: Tensor) -> str:
     values = [f"{v:.4g}" for v in grid.flatten().tolist()]
+    if grid.ndim == 0:
+        return values[0]
     return "[" + ", ".join(values if len(values) <= 8 else [*values[:4], "...", *values[-3:]]) + "]"
 
 

@@ -32,6 +32,12 @@ def batch_size(tree: State) -> int:
     return leaves(tree)[0].shape[0]
 
 
+def describe(tree: State) -> str:
+    """A state in a few words, `(64, 2) float32`, leaf by leaf."""
+    found = [f"{tuple(leaf.shape)} {str(leaf.dtype).removeprefix('torch.')}" for leaf in leaves(tree)]
+    return " and ".join(found)
+
+
 def expand(t: Scalar, like: Tensor) -> Scalar:
     """Lift a time or coefficient so that it broadcasts against a state leaf.
 

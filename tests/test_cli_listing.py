@@ -135,6 +135,39 @@ def test_a_component_whose_module_is_missing_says_so(installed: None):
     assert "No module named 'diffcore.no_such_module'" in shown.stderr
 
 
+def test_what_is_not_installed_is_listed_with_what_brings_it(monkeypatch: pytest.MonkeyPatch):
+    assert run("list", "--available") == "all components of diffcore's own distributions are installed\n"
+    monkeypatch.setenv("DIFFCORE_DISABLE_PLUGINS", "nets")
+    told = json.loads(run("list", "networks", "--available", "--json"))
+    assert [(row["kind"], row["id"], row["distribution"]) for row in told] == [
+        ("network", id, "diffcore-nets") for id in ("dit", "mlp", "unet")
+    ]
+    assert run("list", "networks", "--available").splitlines()[1].endswith("which is disabled: disabled by name")
+    shown = CliRunner().invoke(main, ["show", "mlp"])
+    assert "it is in diffcore-nets, which is disabled" in shown.stderr
+
+
+def test_a_word_is_answered_by_what_it_may_mean_and_printed_as_it_cannot_act():
+    assert "did you mean 'dpmpp-2m'" in CliRunner().invoke(main, ["show", "dpm++"]).stderr
+    assert "did you mean 'frechet'?" in CliRunner().invoke(main, ["show", "fid"]).stderr
+    (line,) = CliRunner().invoke(main, ["show", "x\n\x1b[31m\u202e"]).stderr.splitlines()
+    assert line == r"Error: no component 'x\n\x1b[31m\u202e' is installed; see: diffcore list"
+
+
+def test_a_plugin_that_changes_what_is_global_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "plugin_loud.py").write_text("import os\nos.umask(0)\n" + GOOD)
+    info = tmp_path / "fake_loud-2.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fake-loud\nVersion: 2.1\n")
+    (info / "entry_points.txt").write_text("[diffcore]\nloud = plugin_loud\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    shown = CliRunner().invoke(main, ["plugins"])
+    (line,) = [line for line in shown.stdout.splitlines() if line.startswith("fake-loud")]
+    assert "2: flow-map, lost (changed when imported, and put back: umask" in line
+    (told,) = [p for p in json.loads(run("plugins", "--json")) if p["name"] == "loud"]
+    assert (told["status"], told["note"]) == ("ok", "")  # it is imported once
+
+
 def test_names_in_other_tools_are_listed_and_tell_what_they_are_here():
     shown = run("list", "solvers", "--alias")
     (line,) = (line for line in shown.splitlines() if "DPM++ 2M Karras" in line)

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -27,8 +26,7 @@ from safetensors.torch import load_file
 import diffcore
 from diffcore.cli import main
 from diffcore.pictures import picture
-from diffcore.report import _budgets, _read
-from diffcore.runs import write_samples
+from diffcore.report import _read, budgets
 
 SPEC = """\
 diffcore: 1
@@ -282,17 +280,6 @@ def test_a_terminal_without_unicode_reads_and_writes_the_same(place: Path, tmp_p
     assert "<h1>Läufe</h1>" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
-def test_samples_that_are_trees_are_written_leaf_by_leaf(tmp_path: Path):
-    x = {"place": torch.ones(3, 2), "count": torch.zeros(3, dtype=torch.int64)}
-    made = SimpleNamespace(raw=lambda: x, cond={"label": torch.arange(3)}, calls=1, nfe=1.0, pipeline=None)
-    write_samples(made, tmp_path / "a.npz")  # pyright: ignore[reportArgumentType]
-    write_samples(made, tmp_path / "a.safetensors")  # pyright: ignore[reportArgumentType]
-    names = {"x['place']", "x['count']", "label"}
-    assert set(np.load(tmp_path / "a.npz")) == set(load_file(tmp_path / "a.safetensors")) == names
-    with pytest.raises(diffcore.SpecError, match="neither images nor points"):
-        write_samples(made, tmp_path / "a.png")  # pyright: ignore[reportArgumentType]
-
-
 def test_compare_tells_runs_of_one_name_apart(place: Path, monkeypatch: pytest.MonkeyPatch):
     for above in ("a", "b"):
         shutil.copytree(place / "run", place / above / "run")
@@ -377,7 +364,7 @@ def test_a_picture_that_fails_costs_no_measurement(place: Path, tmp_path: Path, 
     def fail(*_: object) -> None:
         raise diffcore.RunError("no ink")
 
-    monkeypatch.setattr("diffcore.runs.picture", fail)
+    monkeypatch.setattr("diffcore.gallery.picture", fail)
     assert "no ink" in call("run", place / "spec.yaml", "--out", tmp_path / "run", code=1).stderr
     assert len(json.loads((tmp_path / "run" / "evaluation.json").read_text())) == 3
     assert len(load_file(tmp_path / "run" / "samples" / "samples.safetensors")["x"]) == 16
@@ -394,7 +381,7 @@ def test_two_variants_of_a_solver_are_told_apart(place: Path, tmp_path: Path):
     assert len(set(pictures)) == 3
     assert pictures[1].read_bytes() != pictures[2].read_bytes()
     assert all(set(path.name) <= set(string.ascii_letters + string.digits + "._=-") for path in pictures)
-    assert list(_budgets([_read("run", tmp_path / "run")], "SW2")) == ["ddim", "ddim(eta=1)"]
+    assert list(budgets([_read("run", tmp_path / "run")], "SW2")) == ["ddim", "ddim(eta=1)"]
 
 
 def test_the_report_shows_real_data_beside_the_samples(place: Path, tmp_path: Path):

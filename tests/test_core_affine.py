@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -241,3 +243,35 @@ def test_bisection_finds_the_time_of_a_level(process):
     inside = process.coeffs(torch.linspace(1e-3, 1.0, 50, dtype=torch.float64)[:-1] * process.T).lam
     lam = torch.cat([torch.tensor([-50.0, 30.0]).double(), inside])
     torch.testing.assert_close(dc.AffineProcess.t_of_lam(process, lam), process.t_of_lam(lam), rtol=1e-12, atol=1e-15)
+
+
+def test_the_stored_form_of_a_process_is_alpha_and_sigma_at_eight_times():
+    """Weights carry these numbers and are refused where they differ, so they may not change: t = T/8, ..., T, alpha first."""
+    t = [i / 8 for i in range(1, 9)]
+    integral = [0.1 * v + 19.9 * v**2 / 2 for v in t]
+    want = [math.exp(-v / 2) for v in integral] + [math.sqrt(1 - math.exp(-v)) for v in integral]
+    assert VP.fingerprint() == pytest.approx(want, rel=1e-12)
+    assert VE.fingerprint()[:8] == [1.0] * 8
+    assert VE.fingerprint()[8:] == pytest.approx([v * VE.T for v in t], rel=1e-12)
+
+
+def affine_processes():
+    """Every installed affine process, by its example."""
+    registry = dc.Registry.load()
+    found = [(entry, registry.get("process", entry.full_id)) for entry in registry.list("process")]
+    return [registry.make("process", e.full_id, **c.example) for e, c in found if "affine" in c.provides]
+
+
+@pytest.mark.parametrize("process", [*REFERENCES, *affine_processes()], ids=lambda p: type(p).__name__)
+def test_the_time_of_a_level_stays_within_the_process(process):
+    """0 <= t <= T and falling in lam, also for levels beyond both ends, where it is the end."""
+    lam = torch.cat([torch.tensor([-1e3, -50.0]), torch.linspace(-12, 12, 49), torch.tensor([50.0, 1e3])]).double()
+    with torch.no_grad():
+        times = process.t_of_lam(lam)
+        ends = process.coeffs(torch.tensor([0.0, process.T], dtype=DOUBLE)).lam
+    assert times.dtype == DOUBLE
+    assert float(times.min()) >= 0
+    assert float(times.max()) <= process.T
+    assert bool((times.diff() <= 0).all())
+    for beyond, end in ((times[lam > ends[0]], 0.0), (times[lam < ends[1]], process.T)):
+        assert bool(((beyond - end).abs() <= 1e-9 * process.T).all())

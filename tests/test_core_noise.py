@@ -194,3 +194,48 @@ def test_blocks_of_one_and_of_many_do_not_share_streams():
     single = dc.Draw(1, [3]).uniform((5,))
     block = dc.Draw(1, range(24, 32), block=8).uniform((5,))
     assert not torch.equal(single[0], block[0])
+
+
+@pytest.mark.parametrize(("x", "want"), [(0, 0), (1, 0x514E28B7), (0xFFFFFFFF, 0x81F16F39)])
+def test_the_permutation_without_a_key_is_the_finaliser_of_murmur3(x, want):
+    """fmix32 (Appleby): published as the hashes of the empty input with seed x."""
+    assert _permute32(x, 0) == want
+
+
+def test_the_hash_is_the_finaliser_of_splitmix64():
+    """The first numbers of the published generator with seed 1234567, whose state also passes z ^ z >> 30."""
+    golden, mask = 0x9E3779B97F4A7C15, 2**64 - 1
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
+    for i, want in enumerate(published, 1):
+        z = 1234567 + i * golden & mask
+        assert mix(golden ^ z ^ z >> 30) == want
+
+
+def fmix32(x, low=0, high=0):
+    """murmur3's finaliser, a key at its entrance and one in its middle."""
+    x = (x ^ low) & 0xFFFFFFFF
+    x = ((x ^ x >> 16) * 0x85EBCA6B & 0xFFFFFFFF) ^ high
+    x = (x ^ x >> 13) * 0xC2B2AE35 & 0xFFFFFFFF
+    return x ^ x >> 16
+
+
+@pytest.mark.parametrize("block", [1, 4])
+@pytest.mark.parametrize(("seed", "unit", "index"), [(0, 0, 0), (7, 3, 2), (7, (1 << 20) + 5, (1 << 12) + 9)])
+def test_a_stream_is_that_of_torch_from_the_published_seed(seed, unit, index, block):
+    """The numbers of every seed, sample and draw are what torch's generator gives for a seed that can be worked out by hand."""
+    ids = range(unit * block, unit * block + block)
+    draw = dc.Draw(seed, ids, index=index, salt=11, block=block)
+    for kind, made, fill in (
+        (1, draw.normal((3,)), lambda out, g: out.normal_(generator=g)),
+        (2, draw.uniform((3,), torch.float32), lambda out, g: out.uniform_(generator=g)),
+    ):
+        key = mix(seed, 11, kind, block, unit >> 20, index >> 12)
+        packed = (unit % 2**20) * 2**12 + index % 2**12
+        generator = torch.Generator().manual_seed(fmix32(packed, key % 2**32, key >> 32))
+        assert torch.equal(made, fill(torch.empty(block, 3), generator))
+
+
+def test_a_folded_purpose_is_the_hash_of_its_keys():
+    draw = dc.Draw(3, [0]).fold(1, 2)
+    assert draw.salt == mix(0, 1, 2)
+    assert draw.fold(5).salt == mix(mix(0, 1, 2), 5)

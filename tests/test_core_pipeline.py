@@ -90,6 +90,30 @@ def test_a_solver_that_does_not_fit_is_told_which_do(registry):
         dc.assemble(with_(process={"type": "curved"}, solver={"type": "heun"}), registry=registry)
 
 
+def test_the_kinds_of_a_message_are_in_the_plural():
+    with pytest.raises(dc.IncompatibleError, match="of the installed losses these fit: "):
+        dc.assemble(with_(process={"type": "masked"}, loss={"type": "denoising"}))
+
+
+@pytest.mark.parametrize("process", ["flow", "kinetic"])
+def test_weights_and_samples_are_those_of_the_seed_whatever_the_default_dtype_is(process):
+    def made() -> list[torch.Tensor]:
+        pipeline = dc.assemble(with_(process={"type": process}))
+        first = [value.clone() for value in pipeline.net.state_dict().values()]
+        pipeline.train(say=lambda line: None)
+        return [*first, *pipeline.net.state_dict().values(), pipeline.sample(3).x]
+
+    plain = made()
+    for dtype in (torch.float64, torch.bfloat16):
+        torch.set_default_dtype(dtype)
+        try:
+            other = made()
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert [value.dtype for value in other] == [value.dtype for value in plain]
+        assert all(torch.equal(a, b) for a, b in zip(plain, other, strict=True))
+
+
 @dc.component
 class Averaged(dc.Loss):
     """Regression towards what an average of the network says, which a buffer counts."""
@@ -152,7 +176,7 @@ def test_training_goes_on_for_more_steps_but_not_under_another_spec(tmp_path, re
     fresh.train()
     assert all(torch.equal(a, b) for a, b in zip(longer.net.parameters(), fresh.net.parameters(), strict=True))
     other = dc.assemble(with_(network={"type": "mlp", "width": 12, "depth": 1}), registry=registry)
-    with pytest.raises(dc.CheckpointError, match=r"belong to another spec \(network.width: 8 -> 12\)"):
+    with pytest.raises(dc.CheckpointError, match=r"belongs to another spec \(network.width: 8 -> 12\)"):
         other.check_resumable(tmp_path)
     falling = dc.assemble(with_(trainer={**SPEC["trainer"], "final_lr": 1e-4}), registry=registry)
     with pytest.raises(dc.CheckpointError, match=r"trainer.final_lr: null -> 0.0001"):
@@ -169,10 +193,11 @@ def test_overrides_cannot_contradict_the_weights(tmp_path, registry):
 
 
 def test_files_that_are_not_weights_are_told_apart(tmp_path, registry):
-    dc.assemble(with_(), registry=registry).train(tmp_path)
-    checkpoint = next((tmp_path / "checkpoints").glob("*.safetensors"))
-    with pytest.raises(dc.CheckpointError, match="holds no weights of a finished run"):
-        dc.Pipeline.load(checkpoint, registry=registry)
+    from diffcore.runs import write_samples
+
+    write_samples(dc.assemble(with_(), registry=registry).sample(2), tmp_path / "samples.safetensors")
+    with pytest.raises(dc.CheckpointError, match="holds no weights of a run"):
+        dc.Pipeline.load(tmp_path / "samples.safetensors", registry=registry)
 
 
 @pytest.mark.parametrize(

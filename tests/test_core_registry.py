@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 
 import diffcore as dc
-from diffcore.registry import misnamed
+from diffcore.discovery import misnamed
 
 GOOD = """
     import diffcore as dc
@@ -187,8 +187,10 @@ def test_an_unknown_component_names_the_nearest_the_installed_and_the_failed(sit
     with pytest.raises(dc.UnknownComponentError) as error:
         registry.get("solver", "steper")
     message = str(error.value)
-    assert "no solver 'steper'; did you mean 'stepper'?" in message
-    assert "fake-bad (broken: ModuleNotFoundError" in message
+    assert message.startswith(
+        "no solver 'steper'; did you mean 'stepper'? not loaded: fake-bad (broken: "
+        "ModuleNotFoundError: No module named 'no_such_module_here'); installed: "
+    )
     with pytest.raises(dc.UnknownComponentError, match="'stepper' is a solver"):
         registry.get("loss", "stepper")
     with pytest.raises(dc.SpecError, match="no kind 'solvers'; did you mean 'solver'"):
@@ -351,3 +353,124 @@ def test_a_field_that_hides_a_method_is_refused():
             """A solver whose loop would call a number."""
 
             states: int = dc.field(default=3, doc="how many")
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"requries": frozenset()}, "'requries' of Odd is nothing that a solver declares; did you mean 'requires'?"),
+        ({"addititve_noise": True}, "did you mean 'additive_noise'?"),
+        ({"ordre": 2}, "did you mean 'order'?"),
+        ({"exemple": {}}, "did you mean 'example'?"),
+        ({"stochastic": True}, "it declares additive_noise, both_ways, "),
+        ({"rate": 0.5}, r"A field is annotated \(rate: float\), a constant of your own is _rate or RATE"),
+        ({"__annotations__": {"requries": "ClassVar[frozenset[str]]"}, "requries": frozenset()}, "did you mean 'requires'?"),
+        ({"rate": dc.field(default=0.5)}, r"the field 'rate' of Odd has no type: write rate: float = dc.field\(...\)"),
+        ({"steps": 50}, r"'steps' of Odd is a field, and a field is annotated: steps: ... = dc.field\(default=...\)"),
+        ({"requires": "flat"}, r"'requires' of Odd must be frozenset\[str\]; got 'flat'"),
+        ({"requires": {"flat"}}, r"must be frozenset\[str\]; got {'flat'}"),
+        ({"requires": frozenset({1})}, r"must be frozenset\[str\]"),
+        ({"items": "4.08"}, r"must be tuple\[str, ...\]; got '4.08'"),
+        ({"order": "2"}, r"must be int \| None; got '2'"),
+        ({"order": True}, r"must be int \| None; got True"),
+        ({"additive_noise": 1}, "must be bool; got 1"),
+        ({"kind": "solver", "requries": frozenset()}, "did you mean 'requires'?"),
+        ({"source": None}, "must be str; got None"),
+        ({"variants": ({"a": 1}, 3)}, r"must be tuple\[Mapping\[str, Any\], ...\]"),
+    ],
+)
+def test_a_class_attribute_that_the_kind_does_not_know_is_refused(body, says):
+    with pytest.raises(dc.SpecError, match=says):
+        dc.component(type("Odd", (dc.Solver,), {"__module__": __name__, "__doc__": "x.", **body}))
+
+
+def test_a_misspelt_attribute_of_a_mixin_is_refused_too():
+    class Shared(dc.Solver):
+        """Not a component itself."""
+
+        requries = frozenset({"flat"})
+
+    with pytest.raises(dc.SpecError, match="'requries' of Leaf is nothing that a solver declares"):
+
+        @dc.component
+        class Leaf(Shared):
+            """x."""
+
+
+def test_what_a_component_may_have_of_its_own():
+    """Fields, methods, properties, classes, constants, and names that it declares itself."""
+
+    @dc.component
+    class Family(dc.Solver):
+        """x."""
+
+        TABLE = (1, 2)
+        _scale = 0.5
+        needs: ClassVar[frozenset[str]] = frozenset({"grad"})
+        neutral: ClassVar[dict[str, float]] = {"rate": 1.0}
+        stages: ClassVar[int] = 2
+        order = 2
+        rate: float = dc.field(default=0.5)
+
+        class Part:
+            """y."""
+
+        @property
+        def additive_noise(self):
+            return True
+
+        @staticmethod
+        def helper():
+            return 1
+
+    @dc.component
+    class Leaf(Family):
+        """x."""
+
+        stages: ClassVar[int] = 3
+        steps: int = dc.field(default=50)
+
+    assert (Leaf().stages, Leaf().steps, Leaf().order, Leaf().TABLE) == (3, 50, 2, (1, 2))
+
+
+def test_an_absent_component_of_our_own_names_what_brings_it(monkeypatch):
+    with pytest.raises(dc.UnknownComponentError) as error:
+        dc.Registry().get("network", "mlp")
+    assert str(error.value) == "no network 'mlp' installed; it is in diffcore-nets: pip install diffcore-nets"
+    bad = dc.Plugin("nets", "diffcore-nets", "1", "diffcore_nets", "broken", cause="ImportError: no torch")
+    assert dc.Registry([bad]).remedy("network", "mlp") == "it is in diffcore-nets, which is broken: ImportError: no torch"
+    assert dc.Registry().remedy("network", "diffcore-nets/mlp") == "it is in diffcore-nets: pip install diffcore-nets"
+    assert dc.Registry().remedy("network", "else/mlp") == dc.Registry().remedy("network", "nothing") == ""
+    assert dc.Registry.load().remedy("network", "mlp") == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "word", "ids"),
+    [
+        ("solver", "dpm++", {"dpmpp-2m", "dpmpp-2m-sde", "dpmpp-2s"}),
+        ("solver", "DPM++ 2M Karras", {"dpmpp-2m"}),
+        ("solver", "dpmpp_2m", {"dpmpp-2m"}),
+        ("solver", "HEUN", {"heun"}),
+        ("solver", "diffcore-solvers/huen", {"heun"}),
+        ("metric", "fid", {"frechet"}),
+        ("metric", "FID", {"frechet"}),
+        ("solver", "zzzzzz", set()),
+        ("solver", "", set()),
+    ],
+)
+def test_a_word_is_understood_by_signs_letters_other_tools_and_summaries(kind, word, ids):
+    assert set(dc.Registry.load().nearest(kind, word)) == ids
+
+
+def test_a_message_fits_a_screen_and_acts_on_no_terminal():
+    registry = dc.Registry.load()
+    for word in ("zzzz", "dpm++", "x" * 10_000, "a\nb\x1b[2J\u202e"):
+        with pytest.raises(dc.UnknownComponentError) as error:
+            registry.get("solver", word)
+        assert len(str(error.value)) < 250
+        assert str(error.value).isprintable()
+        assert " more: diffcore list solvers" in str(error.value)
+    many = [dc.Plugin(f"p{i}", f"d{i}", "1", "m", "broken", cause="x" * 200) for i in range(9)]
+    assert "7 more, see: diffcore plugins" in dc.Registry(many).failed()
+    off = [dc.Plugin(f"p{i}", f"d{i}", "1", "m", "disabled", cause="by name") for i in range(9)]
+    assert dc.Registry(off).failed() == "not loaded: 9 plugins (disabled: by name)"

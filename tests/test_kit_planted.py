@@ -14,6 +14,7 @@ from torch import nn
 
 import diffcore as dc
 from diffcore import scaffold
+from diffcore.testing import Gaussian
 from diffcore.testing.base import RULES
 from diffcore.testing.suite import cases
 
@@ -214,6 +215,35 @@ class SkipsTime(Multistep):
 
 
 @dc.component
+class StartsAsEnds(Multistep):
+    """r = (lam_i - lam_(i-1)) / (lam_(i+1) - lam_i), with lam = inf where a step at rest starts = the last ends."""
+
+    def plan(self, process, grid):
+        t, s = centred(process, grid)
+        still = t.t == s.t
+        level = torch.cat([torch.where(still, torch.inf, t.lam), s.lam[-1:]])
+        h, keep = level[1:] - level[:-1], torch.where(still, 1.0, s.sigma / t.sigma)
+        half = torch.cat([torch.zeros_like(h[:1]), h[1:] / h[:-1]]) / 2
+        return self.rows(t, s, keep, torch.where(still, 0.0, s.alpha - t.alpha * keep), torch.where(half.isfinite(), half, 0.0))
+
+
+@dc.component
+class WrongAtPureNoise(dc.Solver):
+    """x_s = (alpha_s / alpha_t) x_t + (sigma_s - sigma_t alpha_s / alpha_t) e, = 2 e at alpha_s = 0."""
+
+    both_ways: ClassVar[bool] = True
+    requires: ClassVar[frozenset[str]] = frozenset({"affine"})
+
+    def plan(self, process, grid):
+        t, s = centred(process, grid)
+        keep = s.alpha / t.alpha
+        return dc.Plan(t=t, keep=keep, gain=torch.where(s.alpha > 0, s.sigma - t.sigma * keep, 2 * s.sigma))
+
+    def step(self, field, x, row, carry, z):
+        return dc.lincomb((row.keep, x), (row.gain, field.posterior(x, row.t).eps)), None
+
+
+@dc.component
 class NeedsMore(Multistep):
     """requires = {"affine"}, but claims nothing."""
 
@@ -268,6 +298,38 @@ class UndeclaredNoise(Ancestral):
     def step(self, field, x, row, carry, z):
         x, carry = super().step(field, x, row, carry, z)
         return (x if z is None else x + row.noise * z), carry
+
+
+@dc.component
+class WhiteNoise(Ancestral):
+    """z ~ N(0, I), drawn by itself = whatever the law of the process's noise is."""
+
+    def noise(self, process, x, draw):
+        return draw.normal_like(x)
+
+
+@dc.component
+class OneNoiseForTwo(Ancestral):
+    """z = (z_1 + z_2) / sqrt(2), with z_1 = z_2."""
+
+    def noise(self, process, x, draw):
+        return dc.lincomb((0.5**0.5, process.noise(x, draw)), (0.5**0.5, process.noise(x, draw)))
+
+
+@dc.component
+class PastTheCounter(Multistep):
+    """m = net(x, t), = free of charge."""
+
+    def step(self, field, x, row, carry, z):
+        field.base.net(x, torch.full((len(x),), 0.5, dtype=x.dtype))
+        return super().step(field, x, row, carry, z)
+
+
+@dc.component
+class OverstatesWeakOrder(Ancestral):
+    """weak order = 2, which it is not."""
+
+    weak_order: ClassVar[float | None] = 2.0
 
 
 @dc.component
@@ -399,6 +461,12 @@ SOLVERS = [
     (NoiseAtTheEnd, "lands_on_data", "away from the only data point"),
     (UndeclaredNoise, "noise_weight", "not row.noise"),
     (UndeclaredNoise, "marginals", "relative errors of mean and variance"),
+    (StartsAsEnds, "staggered", "used for their ends"),
+    (WrongAtPureNoise, "both_ways", "off the exact flow from .05 T up to T"),
+    (WhiteNoise, "coloured_noise", "take noise from `process.noise"),
+    (OneNoiseForTwo, "draws_differ", "same numbers serve as two noises"),
+    (PastTheCounter, "counted_calls", "10 calls of networks, 5 reported|12 calls of networks, 6 reported"),
+    (OverstatesWeakOrder, "marginals", "must be 1.8 or more"),
 ]
 
 
@@ -587,7 +655,16 @@ class MovedData(Line):
         return super().coeffs(t)._replace(shift=0.2 * (1 - t), dshift=torch.full_like(t, -0.2))
 
 
+@dc.component
+class BeyondT(Line):
+    """t_of_lam = 2 / (1 + exp(lam)) - t, = above T where lam is below all levels."""
+
+    def t_of_lam(self, lam):
+        return torch.where(lam < -39, 1.5, torch.sigmoid(-lam.double()))
+
+
 PROCESSES = [
+    (BeyondT, "lam_beyond_the_ends", "must be within 0 and T = 1: clamp it"),
     (TenPercentMore, "data_to_noise", r"alpha\(0\) = 1.1, must be 1: .* 1.1 times as large"),
     (FromNoiseToData, "data_to_noise", r"sigma is 0 at T = 1 and 1 at 0: time runs from 0 \(data\) to T \(noise\)"),
     (BlurredData, "data_to_noise", r"sigma\(0\) = 0.1"),
@@ -672,6 +749,14 @@ class Jittered(Even):
     def nodes(self, process, steps, start):
         nodes = super().nodes(process, steps, start)
         return torch.cat([nodes[:1], nodes[1:-1] + 1e-3 * torch.rand(steps - 1), nodes[-1:]])
+
+
+@dc.component
+class ShortAtSmallest(Even):
+    """N times where `min_time` is not 0 = one too few."""
+
+    def nodes(self, process, steps, start):
+        return super().nodes(process, max(steps - (process.min_time > 0), 1), start)
 
 
 GRIDS = [
@@ -836,7 +921,30 @@ class Shrinks(Shuffled):
         return eps / 2
 
 
+@dc.component
+class TimesAsNoise(Regression):
+    """t and the noise = from one key."""
+
+    def __call__(self, model, x0, draw, **cond):
+        t = 0.05 * model.process.T + 0.9 * model.process.T * draw.uniform()
+        keep = draw.uniform() > 0.5
+        made = model.process.corrupt(x0, t, draw.fold(1))
+        return self.compare(model(made.xt, t, **cond).value, made, model) * (1 + keep)
+
+
+@dc.component
+class OwnCorruption(Regression):
+    """x_t = alpha x_0 + sigma eps, eps ~ N(0, I) = not the process's."""
+
+    def __call__(self, model, x0, draw, **cond):
+        t = 0.05 * model.process.T + 0.9 * model.process.T * draw.uniform()
+        made = model.process.corrupt(x0, t, draw, draw.fold(1).normal_like(x0))
+        return self.compare(model(made.xt, t, **cond).value, made, model)
+
+
 OTHERS = [
+    (TimesAsNoise, "draws_differ", "same numbers serve as two draws"),
+    (OwnCorruption, "coloured_noise", "take noise from `process.corrupt`"),
     (WrongTarget, "minimised_by_the_oracle", "s.e. off 0"),
     (AbsoluteError, "minimised_by_the_oracle", "s.e. off 0"),
     (WrongIdentity, "minimised_by_the_flow_map", "s.e. off 0"),
@@ -1008,6 +1116,49 @@ class ForgetsGiven(Mix):
 
     def rescaled(self, mean, given):
         return mean
+
+
+@dc.component
+class Reversed(Mix):
+    """m_c + (w - 1) (m_u - m_c) = away from the condition."""
+
+    def mixed(self, given, free):
+        return dc.lincomb((2 - self.weight, given), (self.weight - 1, free))
+
+
+@dc.component
+class Projected(Mix):
+    """m_c + (w - 1) (d - (1 - eta) (d . m_c) m_c / |m_c|^2), d = m_c - m_u (Sadat et al. 2024, APG)."""
+
+    eta: float = dc.field(default=0.0, doc="share of what is parallel")
+    sign: ClassVar[float] = 1.0
+
+    def guide(self, denoiser, x, t, **cond):
+        if not cond:
+            return denoiser(x, t, **cond)
+        given, free = denoiser.many(x, t, [cond, dict.fromkeys(cond)])
+        return given.replace("x0", self.mixed(given.mean, free.mean))
+
+    def mixed(self, given, free):
+        d, size = self.sign * (given - free), (given**2).flatten(1).sum(1)
+        along = dc.expand((given * d).flatten(1).sum(1) / size, given) * given
+        return given + (self.weight - 1) * (d - (1 - self.eta) * along)
+
+
+@dc.component
+class ProjectedReversed(Projected):
+    """d = m_u - m_c, = away from the condition."""
+
+    sign: ClassVar[float] = -1.0
+
+
+@dc.component
+class CallsAnother(Scale):
+    """E[x_0] of a second network, = free of charge."""
+
+    def guide(self, denoiser, x, t, **cond):
+        nn.Tanh()(x)
+        return super().guide(denoiser, x, t, **cond)
 
 
 @dc.component
@@ -1199,6 +1350,14 @@ class LendsItsTable(Square):
 
 
 @dc.component
+class ClaimsGaussian(Square):
+    """Uniform on the unit square, said to be N(1/2, 1/36) = another law."""
+
+    def oracle(self):
+        return Gaussian(0.5, 1 / 6, shape=(2,))
+
+
+@dc.component
 class MeanDistance(dc.Metric):
     """d = |mean(samples) - mean(reference)|."""
 
@@ -1242,6 +1401,9 @@ class TrainsFrozen(dc.Trainer):
 
 
 REST = [
+    (Reversed, "direction", "fall by .* must rise: the difference has the wrong sign"),
+    (ProjectedReversed, "direction", "fall by .* must rise: the difference has the wrong sign"),
+    (CallsAnother, "counted_cost", "2 calls of networks, 1 counted"),
     (Explodes, "composes", "applied twice"),
     (LosesTheSolver, "samples", "not a solver"),
     (CouplesJumps, "pure", "depends on its batch"),
@@ -1255,6 +1417,9 @@ REST = [
     (NeverNeutral, "neutral", "still changes the mean"),
     (BothWithWeight, "neutral", "with {'weight': 1.000001} it changes the mean"),
     (BothWithWeight, "deaf_network", "weights of the branches must sum to 1"),
+    (BothWithWeight, "direction", "log-odds"),
+    (FreeAdded, "direction", "log-odds"),
+    (MeanAsNoise, "direction", "log-odds"),
     (FreeAdded, "deaf_network", "weights of the branches must sum to 1"),
     (MeanAsNoise, "neutral", "with {'weight': 1.000001} it changes the mean"),
     (MeanAsNoise, "deaf_network", "'x0' for means"),
@@ -1275,6 +1440,7 @@ REST = [
     (StatefulData, "addressed_by_number", "other samples"),
     (BeyondRange, "as_declared", "outside its declared range"),
     (DoubleData, "as_declared", "float64"),
+    (ClaimsGaussian, "oracle", "not those of the law that `oracle\\(\\)` declares"),
     (WrongWayRound, "direction", "higher is better"),
     (RandomMetric, "repeatable", "global generator"),
 ]
@@ -1351,6 +1517,8 @@ def test_a_planted_error_fails_its_check(broken, check, message):
 ALONE = (
     *(PlainArithmetic, TensorHistory, RequiresNothing, AssumesFlat, ReadsSigma, TenPercentMore, BlurredData, MovedData),
     *(BothWithWeight, FreeAdded, MeanAsNoise, OnlyWithout, ScalesInPlace),
+    *(StartsAsEnds, WhiteNoise, OneNoiseForTwo, TimesAsNoise, OwnCorruption, Reversed, ProjectedReversed, CallsAnother),
+    *(BeyondT, OverstatesWeakOrder),
 )
 
 
@@ -1446,7 +1614,26 @@ def test_a_core_that_accepts_everything_fails_the_refusal(monkeypatch):
     assert outcome.status == "failed"
 
 
-ELSEWHERE = ("refusal", "fit")
+def test_a_grid_that_fails_on_one_installed_process_only():
+    """On the references it is sound; a process with a smallest time is what shows it."""
+
+    @dc.component
+    class Late(Line):
+        """alpha = 1 - t, sigma = t, trained from t = 0.01 on."""
+
+        @property
+        def min_time(self):
+            return 0.01
+
+    registry = dc.Registry()
+    registry.add(ShortAtSmallest)
+    registry.add(Late)
+    found = {c.rule.name: c.run() for c in cases(registry, "short-at-smallest") if c.rule}
+    assert {name for name, outcome in found.items() if outcome.status == "failed"} == {"every_process"}
+    assert "2 steps on Late: 2 nodes, must be 3" in found["every_process"].message
+
+
+ELSEWHERE = ("refusal", "fit", "every_process")
 """Checks that are seen to fail in tests of their own."""
 
 
@@ -1457,7 +1644,18 @@ def test_every_check_of_the_kit_has_failed_once():
     assert not never, [f"{r.kind}: {r.name}" for r in never]
 
 
+@dc.component
+class Kinked(dc.AffineProcess):
+    """alpha = 1 - sigma, sigma = (t + (u |u| + 1/4) / 2) / (5/4), u = t - 1/2: one derivative, a kink in it at T / 2."""
+
+    def coeffs(self, t):
+        u = t - 0.5
+        sigma, rate = (t + (u * u.abs() + 0.25) / 2) / 1.25, (1 + u.abs()) / 1.25
+        return dc.Coeffs(t, 1 - sigma, sigma, -rate, rate)
+
+
 SOUND = [
+    Kinked,
     Multistep,
     Ancestral,
     Slope,
@@ -1469,6 +1667,7 @@ SOUND = [
     Shuffled,
     Scale,
     Mix,
+    Projected,
     Average,
     Perceptron,
     Square,

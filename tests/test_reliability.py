@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import resource
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import diffcore as dc
 from diffcore import checkpoint, record, runs
+from diffcore.interrupt import Interrupt
 
 SPEC = {
     "diffcore": 1,
@@ -100,20 +104,70 @@ def test_a_killed_run_resumes_to_the_same_bits(after, spec_file, tmp_path, unint
     newest = "checkpoints/step-00000300.safetensors"
     assert_bit_equal(tensors(out / newest), tensors(uninterrupted / newest))
     assert record.read_metrics(out / "metrics.jsonl") == record.read_metrics(uninterrupted / "metrics.jsonl")
-    again = [runs.sample_run(folder, n=8, seed=3)[0].x for folder in (out, uninterrupted)]
+    again = [load_file(runs.sample_run(folder, n=8, seed=3).path)["x"] for folder in (out, uninterrupted)]
     assert torch.equal(*again)
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(spec_file, tmp_path, uninterrupted):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_that_ends_leaves_a_checkpoint_and_says_how_to_go_on(number, code, spec_file, tmp_path, uninterrupted):
+    """Ctrl-C is tested with the command line."""
     out = tmp_path / "run"
-    process = command("train", spec_file, "--out", out)
-    wait_for(lambda: bool(checkpoint.checkpoints(out / "checkpoints")), process)
-    process.send_signal(signal.SIGINT)
-    text = finish(process, 130)
+    process = command("train", spec_file, "--out", out, "--set", "trainer.checkpoint_every=1000")
+    wait_for((out / "metrics.jsonl").exists, process)
+    process.send_signal(number)
+    text = finish(process, code)
     assert "Traceback" not in text
-    assert "resume" in text
+    assert "interrupted; resume with: diffcore train" in text
+    assert len(checkpoint.checkpoints(out / "checkpoints")) == 1
     finish(command("train", spec_file, "--out", out))
     assert_bit_equal(tensors(out / "weights.safetensors"), tensors(uninterrupted / "weights.safetensors"))
+
+
+def test_a_run_killed_again_and_again_ends_with_the_same_bits(registry, tmp_path, uninterrupted):
+    """SIGKILL at random moments of training, writing and pruning: each time in a fork, which has imported everything."""
+    out, draw = tmp_path / "run", random.Random(11)
+    spec = {**SPEC, "trainer": {**SPEC["trainer"], "checkpoint_every": 1, "keep": 2}}
+    for _ in range(8):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads
+            child = os.fork()
+        if child == 0:
+            runs.train(spec, out, registry=registry)
+            os._exit(0)
+        time.sleep(draw.uniform(0.02, 0.3))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    runs.train(spec, out, registry=registry)
+    assert_bit_equal(tensors(out / "weights.safetensors"), tensors(uninterrupted / "weights.safetensors"))
+    left = sorted(path.name for path in (out / "checkpoints").iterdir())
+    assert left == [f"step-{step:08d}.safetensors" for step in (299, 300)]
+    assert record.read_metrics(out / "metrics.jsonl") == record.read_metrics(uninterrupted / "metrics.jsonl")
+
+
+def test_a_second_signal_stops_at_once():
+    interrupt = Interrupt()
+
+    def work() -> None:
+        with interrupt:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert not interrupt.forced
+            os.kill(os.getpid(), signal.SIGTERM)
+            pytest.fail("it went on")
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        work()
+    assert interrupt.forced
+    assert caught.value.number == signal.SIGTERM
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupt():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_used(registry, tmp_path, uninterrupted, capsys):
@@ -136,7 +190,7 @@ def test_checkpoints_of_another_spec_are_refused(registry, tmp_path):
     out = tmp_path / "run"
     short = {**SPEC, "trainer": {**SPEC["trainer"], "steps": 20}}
     runs.train(short, out, registry=registry)
-    with pytest.raises(dc.CheckpointError, match="belong to another spec"):
+    with pytest.raises(dc.CheckpointError, match="belongs to another spec"):
         runs.train({**short, "seed": 5}, out, registry=registry)
 
 

@@ -148,6 +148,9 @@ def test_every_kind_has_a_template_and_every_template_a_kind():
         ("a" * 61, "60 characters"),
         ("naïve", "lower-case letters"),
         ("lambda", "a word of Python"),
+        ("torch", "the name of a Python package"),
+        ("json", "the name of a Python package"),
+        ("x\n\u202ey", "'x\\n\\u202ey' cannot be the name"),
         ("flow-map", "diffcore/flow-map is installed"),
     ],
 )

@@ -54,11 +54,11 @@ folder_option = click.option("--out", metavar="FOLDER", help="Where table and pi
 def _model(registry: Registry, path: str, overrides: tuple[str, ...], device: str | None) -> tuple[Any, Path]:
     """The pipeline of a run, or of a spec that was trained (or needs no training), and its folder."""
     from diffcore.pipeline import Pipeline, assemble
+    from diffcore.runs import folder_of
     from diffcore.specs import load_spec
 
     if Path(path).suffix not in (".yaml", ".yml"):
-        folder = Path(path) if Path(path).is_dir() else Path(path).parent
-        return Pipeline.load(path, registry=registry, overrides=overrides, device=device), folder
+        return Pipeline.load(path, registry=registry, overrides=overrides, device=device), folder_of(Path(path))
     spec = load_spec(path, registry, overrides)
     folder = Path("runs") / spec.name
     if (folder / "weights.safetensors").exists():
@@ -102,13 +102,15 @@ def bench(
     registry = Registry.load()
     chosen = [structure(registry, "solver", node) for node in solvers]
     from diffcore import benching
-    from diffcore.pictures import require_packages
+    from diffcore.canvas import require_packages
+    from diffcore.record import place
 
     require_packages()
     with work() as progress:
         pipeline, folder = _model(registry, run, overrides, device)
+        target = place(out, folder / "bench", folder=True)
         table = benching.bench(pipeline, chosen, nfe, n=n, seed=seed, progress=None if as_json else progress)
-        picture = benching.write_bench(table, Path(out) if out else folder / "bench")
+        picture = benching.write_bench(table, target)
     if as_json:
         return print_json(table)
     return _print(table, picture)
@@ -148,7 +150,7 @@ def _print(table: dict[str, Any], picture: Path) -> None:
 @n_option
 @seed_option
 @set_option
-@folder_option
+@click.option("--out", metavar="OUT", help="A folder, or a .png or .gif file of the states (default: in the run).")
 @device_option
 @json_option
 def trajectory(
@@ -167,14 +169,16 @@ def trajectory(
     registry = Registry.load()
     given = [structure(registry, "solver", node) for node in solver]
     from diffcore import benching
-    from diffcore.pictures import require_packages
+    from diffcore.canvas import require_packages
+    from diffcore.record import place
 
     require_packages()
     with work():
         pipeline, folder = _model(registry, run, overrides, device)
+        target = benching.way_place(out, folder) if out is not None else place(None, folder / "trajectory", folder=True)
         chosen = given[0] if given else pipeline.spec.solver
         rows, frames = benching.steps_of(pipeline, chosen, n=n, seed=seed)
-        files = benching.write_steps(rows, frames, Path(out) if out else folder / "trajectory")
+        files = benching.write_steps(rows, frames, target)
     if as_json:
         return print_json(rows)
     print_table(list(rows[0]), [[number(value) for value in row.values()] for row in rows])

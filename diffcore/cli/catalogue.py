@@ -10,25 +10,11 @@ import click
 from diffcore.cli.completing import complete_kinds
 from diffcore.cli.group import command, is_verbose, json_option, unknown
 from diffcore.cli.output import print_json, print_table
-from diffcore.errors import SpecError, UnknownComponentError, did_you_mean
-from diffcore.registry import ALL_KINDS, Entry, Plugin, Registry, misnamed
-
-PLURALS = {
-    "process": "processes",
-    "network": "networks",
-    "loss": "losses",
-    "weighting": "weightings",
-    "time_law": "time_laws",
-    "guidance": "guidance",
-    "solver": "solvers",
-    "grid": "grids",
-    "flow_map": "flow_maps",
-    "data": "data",
-    "coupling": "couplings",
-    "metric": "metrics",
-    "trainer": "trainers",
-}
-"""Kind -> the word for several."""
+from diffcore.discovery import Entry, Plugin, misnamed
+from diffcore.errors import SpecError, UnknownComponentError, shorten
+from diffcore.hookspecs import ALL_KINDS, PLURALS
+from diffcore.registry import Registry
+from diffcore.suggesting import homes, meant, nearest
 
 
 def kind_of(word: str) -> str:
@@ -62,6 +48,7 @@ def _plugin_json(plugin: Plugin) -> dict[str, Any]:
         "api": plugin.api,
         "status": plugin.status,
         "cause": plugin.cause,
+        "note": plugin.note,
         "module": plugin.module,
         "components": [entry_json(e) for e in plugin.components],
     }
@@ -71,7 +58,8 @@ def _plugin_json(plugin: Plugin) -> dict[str, Any]:
 def _contents(plugin: Plugin) -> str:
     if plugin.status != "ok":
         return plugin.cause
-    return f"{len(plugin.components)}: " + ", ".join(e.id for e in plugin.components)
+    found = f"{len(plugin.components)}: " + ", ".join(e.id for e in plugin.components)
+    return f"{found} ({plugin.note})" if plugin.note else found
 
 
 @command("plugins")
@@ -102,37 +90,59 @@ def warn_of_misnamed(plugins: tuple[Plugin, ...]) -> None:
 
 
 def warn_of_broken(plugins: tuple[Plugin, ...]) -> None:
-    """One line on stderr for each plugin that is installed and cannot be used."""
+    """One line on stderr for each plugin that is installed and cannot be used, and for each that changes what is global."""
     for p in plugins:
         if p.status in ("broken", "incompatible"):
+            remove = "" if p.dist == "unknown" else f" or remove it with: pip uninstall {p.dist}"
+            name = p.dist if p.name == "?" else p.name
             click.echo(
-                f"{p.dist} {p.version} is {p.status}: {p.cause}; "
-                f"disable it with DIFFCORE_DISABLE_PLUGINS={p.name} or remove it with: pip uninstall {p.dist}",
+                f"{p.dist} {p.version} is {p.status}: {p.cause}; disable it with DIFFCORE_DISABLE_PLUGINS={name}{remove}",
                 err=True,
             )
+        elif p.note:
+            click.echo(f"{p.dist} {p.version}: {p.note}", err=True)
 
 
 @command("list")
 @click.argument("kind", required=False, shell_complete=complete_kinds)
 @click.option("--alias", "aliases", is_flag=True, help="Their names in other tools, and how a spec names the same thing.")
+@click.option("--available", is_flag=True, help="Those of diffcore's own that are not installed, and what brings them.")
 @json_option
-def list_components(kind: str | None, aliases: bool, as_json: bool) -> None:
+def list_components(kind: str | None, aliases: bool, available: bool, as_json: bool) -> None:
     """Installed components. KIND is solvers, processes, networks, losses, ...; singular is fine; all where it is left out."""
-    registry = Registry.load()
-    entries = registry.list(kind_of(kind) if kind else None)
-    if as_json:
+    registry, only = Registry.load(), kind_of(kind) if kind else None
+    entries = registry.list(only)
+    if available:
+        _print_available(registry, only, as_json)
+    elif as_json:
         print_json([entry_json(e) for e in entries if e.aliases or not aliases])
-        return
-    if aliases:
+    elif aliases:
         _print_aliases(entries)
-        return
+    else:
+        _print_entries(entries, only)
+        warn_of_broken(registry.plugins)
+
+
+def _print_entries(entries: Sequence[Entry], kind: str | None) -> None:
     shared = {(e.kind, e.id) for i, e in enumerate(entries) if i and (e.kind, e.id) == (entries[i - 1].kind, entries[i - 1].id)}
     rows = [(e.kind, e.full_id if (e.kind, e.id) in shared else e.id, e.dist, e.summary) for e in entries]
     if rows:
         print_table(("kind", "id", "distribution", "summary"), rows)
     else:
-        click.echo(f"no {PLURALS[kind_of(kind)] if kind else 'components'} installed")
-    warn_of_broken(registry.plugins)
+        click.echo(f"no {PLURALS[kind] if kind else 'components'} installed")
+
+
+def _print_available(registry: Registry, kind: str | None, as_json: bool) -> None:
+    missing = [
+        (k, id, dist, registry.remedy(k, id)) for k, ids in homes().items() for id, dist in ids.items() if kind in (None, k)
+    ]
+    missing = [row for row in missing if row[-1]]
+    if as_json:
+        print_json([dict(zip(("kind", "id", "distribution", "remedy"), row, strict=True)) for row in missing])
+    elif missing:
+        print_table(("kind", "id", "distribution", "what brings it"), missing)
+    else:
+        click.echo(f"all {PLURALS[kind] if kind else 'components'} of diffcore's own distributions are installed")
 
 
 def _print_aliases(entries: Sequence[Entry]) -> None:
@@ -152,6 +162,13 @@ def find(registry: Registry, name: str, kind: str | None) -> Entry:
         return registry.find(kinds[0], name)
     if kinds:
         raise UnknownComponentError(f"'{name}' is a {' and a '.join(kinds)}; add {' or '.join(f'--kind {k}' for k in kinds)}")
-    near = did_you_mean(name, [e.id for e in registry.list()])
-    failed = "".join(f"; {p.dist} is {p.status}: {p.cause}" for p in registry.plugins if p.status != "ok")
-    raise UnknownComponentError(f"no component '{name}' is installed{near or ';'} see: diffcore list{failed}")
+    raise UnknownComponentError(_unknown(registry, name))
+
+
+def _unknown(registry: Registry, name: str) -> str:
+    homeless = f"no component '{shorten(name)}' is installed"
+    for kind in ALL_KINDS:
+        if remedy := registry.remedy(kind, name):
+            return f"{homeless}; the {kind} of that name: {remedy}"
+    parts = [homeless + meant(nearest(name, registry.list())), *filter(None, [registry.failed()]), "see: diffcore list"]
+    return "; ".join(parts).replace("?; ", "? ")

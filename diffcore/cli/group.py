@@ -6,19 +6,20 @@ import importlib
 import os
 import re
 import shlex
+import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, cast
 
 import click
 
 from diffcore.cli.completing import complete_overrides, complete_runs, complete_specs
-from diffcore.errors import DiffcoreError, did_you_mean
+from diffcore.errors import DataWarning, DiffcoreError, did_you_mean
 
 VERBOSE = "diffcore.verbose"
 RESUME = "diffcore.resume"
-INTERRUPTED = 130
 
 
 class LazyGroup(click.Group):
@@ -55,16 +56,17 @@ class LazyGroup(click.Group):
         """Run the command; a user's mistake or a failed run ends with one message, a bug with its traceback."""
         _replace_unprintable()
         try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            _stop(ctx, "interrupted" + _how_to_resume(ctx), INTERRUPTED)
+            with warnings.catch_warnings():
+                warnings.showwarning = _note
+                return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            _stop(ctx, "interrupted" + _how_to_resume(ctx), 128 + getattr(stop, "number", signal.SIGINT))
         except DiffcoreError as error:
             # the faults of a spec begin with file:line:column, which editors and terminals make clickable
             _stop(ctx, str(error) if hasattr(error, "faults") else f"Error: {error}", error.exit_code)
         except OSError as error:
-            if error.filename is None:
-                raise
-            _stop(ctx, f"Error: {error.filename}: {error.strerror}", 1)
+            where = f"{error.filename}: " if error.filename is not None else ""
+            _stop(ctx, f"Error: {where}{error.strerror or error}", 1)
         except Exception as error:
             if not _out_of_memory(error):
                 raise
@@ -94,6 +96,12 @@ def _stop(ctx: click.Context, message: str, code: int) -> NoReturn:
         traceback.print_exc()
     click.echo(message, err=True)
     ctx.exit(code)
+
+
+def _note(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+    """A warning in one line, without the place in our code where it is about the user's data."""
+    where = "note" if issubclass(category, DataWarning) else f"{filename}:{lineno}: {category.__name__}"
+    click.echo(f"{where}: {message}", err=True)
 
 
 def _how_to_resume(ctx: click.Context) -> str:

@@ -10,7 +10,8 @@ from diffcore.cli.catalogue import kind_of
 from diffcore.cli.completing import complete_kinds
 from diffcore.cli.group import LazyGroup, command, json_option
 from diffcore.cli.output import print_json
-from diffcore.registry import ALL_KINDS, Registry
+from diffcore.hookspecs import ALL_KINDS
+from diffcore.registry import Registry
 from diffcore.scaffold import PREFIX, places, write_plugin
 
 TABLE = {"plugin": ("new:plugin", "A distribution with one working component.")}

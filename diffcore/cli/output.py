@@ -12,12 +12,14 @@ from typing import Any
 
 import click
 
+from diffcore.escaping import terminal
+
 GAP = 2
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[Any]], indent: str = "") -> None:
     """Aligned columns under a head line; on a terminal the last column wraps, in a file no line is broken."""
-    text = [[str(cell) for cell in row] for row in rows]
+    text = [[terminal(str(cell)) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [list(head), *text]) for i in range(len(head) - 1)]
     for row in [[h.upper() for h in head], *text]:
         left = indent + "".join(cell.ljust(width + GAP) for cell, width in zip(row, widths, strict=False))

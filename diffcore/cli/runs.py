@@ -13,6 +13,7 @@ import click
 from diffcore.cli.group import MOST_SAMPLES, RESUME, Count, command, json_option, run_argument, set_option, spec_argument
 from diffcore.cli.output import number, print_json, print_table
 from diffcore.cli.progress import Progress
+from diffcore.escaping import block
 from diffcore.interrupt import Interrupt
 from diffcore.registry import Registry
 
@@ -41,7 +42,7 @@ def _is_first() -> bool:
 
 def _say(line: str) -> None:
     if _is_first():
-        click.echo(line)
+        click.echo(block(line))
 
 
 def _say_json(told: Mapping[str, Any]) -> None:
@@ -106,13 +107,13 @@ def train(spec: str, overrides: tuple[str, ...], out: str | None, device: str | 
     return _say(f"trained: {folder}\nsamples: diffcore sample {shlex.quote(str(folder))}")
 
 
-def _classes(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, int] | None:
-    chosen: dict[str, int] = {}
+def _classes(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str] | None:
+    chosen: dict[str, str] = {}
     for pair in pairs:
         name, _, value = pair.partition("=")
-        if not (name and value.isdecimal()):
-            raise click.BadParameter(f"'{pair}' is not NAME=CLASS with a class number (example: label=3)")
-        chosen[name] = int(value)
+        if not (name and value):
+            raise click.BadParameter(f"'{pair}' is not NAME=CLASS with the number or the name of a class (example: label=3)")
+        chosen[name] = value
     return chosen or None
 
 
@@ -120,34 +121,38 @@ def _classes(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, .
 @run_argument
 @click.option("-n", "n", type=Count(1, MOST_SAMPLES), help="Number of samples (default: the spec's).")
 @click.option("--seed", type=Count(0), default=0, show_default=True, help="Sample i depends on seed and i.")
-@click.option("--cond", multiple=True, metavar="NAME=CLASS", callback=_classes, help="Condition (default: all classes in turn).")
+@click.option("--cond", multiple=True, metavar="NAME=CLASS", callback=_classes, help="Class, by number or name (default: all).")
 @set_option
-@click.option("--out", metavar="FILE", help="A .safetensors, .npz, .png or .txt file (default: in RUN/samples).")
+@click.option(
+    "--out",
+    metavar="FILE",
+    help="A .safetensors, .npz, .png, .gif, .txt or .csv file, or a folder with a file for each (default: in RUN/samples).",
+)
 @device_option
 @json_option
 def sample(
     run: str,
     n: int | None,
     seed: int,
-    cond: dict[str, int] | None,
+    cond: dict[str, str] | None,
     overrides: tuple[str, ...],
     out: str | None,
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Sample from RUN, a run directory or a weights file. Nothing else has to be remembered."""
+    """Sample from RUN: a run directory, a weights file or a checkpoint. Nothing else has to be remembered.
+
+    Of a run whose training has not ended, the averaged weights of its newest checkpoint are taken.
+    """
     from diffcore import runs
-    from diffcore.tree import leaves
 
     with work() as progress:
-        made, target = runs.sample_run(
-            run, n=n, seed=seed, cond=cond, overrides=overrides, out=out, device=device, progress=progress
-        )
-    shapes = " and ".join(str(tuple(leaf.shape[1:])) for leaf in leaves(made.x))
-    count = len(leaves(made.x)[0])
+        made = runs.sample_run(run, n=n, seed=seed, cond=cond, overrides=overrides, out=out, device=device, progress=progress)
     if as_json:
-        return _say_json({"file": target, "n": count, "calls": made.calls, "nfe": made.nfe, "seconds": made.seconds})
-    return _say(f"{count} samples of shape {shapes}, {made.calls} network calls, {made.seconds:.3g} s: {target}")
+        told = {"file": made.path, "n": made.n, "calls": made.calls, "nfe": made.nfe, "seconds": made.seconds, "note": made.note}
+        return _say_json(told)
+    said = f"{made.n} samples of shape {made.shapes}, {made.calls} network calls, {made.seconds:.3g} s: {made.path}"
+    return _say(f"{said} ({made.note})" if made.note else said)
 
 
 @command("evaluate")
@@ -211,7 +216,8 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _cost(row: Mapping[str, Any]) -> list[str]:
-    cells = [row["label"], row["steps"], row["calls"], f"{row['nfe']:g}", f"{row['seconds']:.3g}", row["n"]]
+    label = row["label"] + (f", ran {row['ran']}" if row.get("ran") else "")
+    cells = [label, row["steps"], row["calls"], f"{row['nfe']:g}", f"{row['seconds']:.3g}", row["n"]]
     return [str(c) for c in ([row["run"], *cells] if "run" in row else cells)]
 
 

@@ -27,10 +27,17 @@ class Sampling:
 
     n: int = field(default=64, ge=1, le=100_000_000, doc="number of samples")
     batch: int = field(default=64, ge=1, le=10_000_000, doc="samples computed at once; the samples do not depend on it")
-    cond: dict[str, int] = field(
-        factory=dict, ge=0, le=1_000_000_000, doc="condition name -> class; conditions not named are cycled over all classes"
+    cond: dict[str, int | str] = field(
+        factory=dict,
+        ge=0,
+        le=1_000_000_000,
+        doc="condition name -> class (number or name); conditions not named are cycled over all classes",
     )
     mode: Literal["eager", "compile", "graph"] = field(default="eager", doc="how the loop runs; 'graph' needs CUDA")
+    dtype: Literal["float32", "float64", "bfloat16"] = field(
+        default="float32",
+        doc="precision: float64 of network and state; bfloat16 of the network alone, as a state of it loses too much",
+    )
 
 
 @component
@@ -55,7 +62,7 @@ class Spec:
     data: Data = field(doc="where samples come from")
     process: Process = field(doc="how data becomes noise")
     network: Network = field(doc="the network to train")
-    prediction: str = field(default="velocity", doc="what the network predicts: x0, eps, v, score, velocity, edm, ...")
+    prediction: str = field(default="velocity", doc="what the network learns to predict: x0, eps, v, score, velocity, edm, ...")
     sigma_data: float = field(default=0.5, ge=1e-06, le=1e6, doc="standard deviation of the data in the network's range")
     loss: Loss = field(doc="the objective")
     trainer: Trainer = field(factory=Trainer, doc="the training program")

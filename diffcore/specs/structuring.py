@@ -179,10 +179,11 @@ class Structurer:
 
     def _needs_type(self, kind: str, node: Node, others: str = "") -> str:
         ids = [entry.id for entry in self.registry.list(kind)]
-        installed = f"installed: {', '.join(ids) or 'none'}"
+        word = node.value if isinstance(node.value, str) else ""
+        installed, near = self.registry.installed(kind, word), self.registry.nearest(kind, word) if word else []
         if isinstance(node.value, dict):
             return f"'type' is missing: it says which {kind} this is; {installed}"
-        example = node.value if node.value in ids else (ids or ["..."])[0]
+        example = (near or ids or ["..."])[0]
         return f"expected a map with 'type', such as {{type: {example}}}{others}; got {node.describe()}; {installed}"
 
     def record(self, cls: type, node: Node, path: str, entry: Entry | None = None) -> Any:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import attrs
 
+from diffcore.errors import shorten
 from diffcore.specs.faults import Faults, Mark
 
 MAX_DEPTH = 64
@@ -68,12 +69,6 @@ class Node:
         if isinstance(value, dict):
             return f"a map with {shorten(', '.join(map(str, cast(dict[str, Any], value)))) or 'no keys'}"
         return f"a value of the class {type(value).__name__}"
-
-
-def shorten(text: str, width: int = 50) -> str:
-    """One line of at most `width` characters."""
-    text = text if text.isprintable() else text.encode("unicode_escape").decode()
-    return text if len(text) <= width else text[: width - 3] + "..."
 
 
 def join(path: str, name: str | int) -> str:

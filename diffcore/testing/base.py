@@ -96,12 +96,15 @@ class Subject:
 
     def installed(self) -> list[Process]:
         """Every installed process that can be made from its defaults or example, with an `oracle` of its own."""
-        made: list[Process] = []
-        for entry in self.registry.list("process"):
-            cls: Any = self.registry.get("process", entry.full_id)
-            if hasattr(cls, "oracle"):
-                made.append(Subject(self.registry, entry, cls).component)
-        return made
+        return [process for process in self.every("process") if hasattr(process, "oracle")]
+
+    def every(self, kind: str) -> Iterator[Any]:
+        """Every installed component of a kind, made from its defaults or example; those that cannot be are left out."""
+        for entry in self.registry.list(kind):
+            try:
+                yield Subject(self.registry, entry, self.registry.get(kind, entry.full_id)).component
+            except (AssertionError, DiffcoreError):
+                continue
 
 
 def accepted(process: Process, names: Iterable[str]) -> list[str]:

@@ -13,7 +13,7 @@ from diffcore.fields import Denoiser, Field
 from diffcore.flow_map import FlowMap
 from diffcore.noise import Draw
 from diffcore.process import AffineProcess, Process
-from diffcore.solver import Plan, Solver
+from diffcore.solver import Plan, Solver, held
 from diffcore.testing.oracles import Gaussian, Oracle
 from diffcore.tree import State, expand, pytree
 
@@ -77,6 +77,7 @@ def drive(solver: Solver, field: Field, x: Tensor, grid: Tensor, noise: Callable
         z = noise(i, x) if plan.stochastic and plan.draws[i] else None
         calls = field.trace.calls
         after, carried = solver.step(field, x, row, carry, z)
+        after = held(grid[i] == grid[i + 1], x, after) if grid.ndim > 1 else after
         yield Moment(row, x, carry, z, after, carried, field.trace.calls - calls)
         x, carry = after, carried
 

@@ -228,8 +228,8 @@ def test_a_broken_plugin_is_named():
     [message] = messages(registry, "solver", type="gone")
     assert message.startswith("solver.type: solver 'gone' of diffcore-gone 1.2 cannot be imported from no_such_module:Gone")
     broken = dc.Registry([dc.Plugin("bad", "diffcore-bad", "1", "bad", "broken", cause="SyntaxError: x")])
-    [message] = messages(broken, "solver", type="heun")
-    assert message == "solver.type: no solver 'heun'; installed: none; not loaded: diffcore-bad (broken: SyntaxError: x)"
+    [message] = messages(broken, "solver", type="gone")
+    assert message == "solver.type: no solver 'gone'; not loaded: diffcore-bad (broken: SyntaxError: x); installed: none"
 
 
 def test_a_field_type_that_no_spec_can_give():

@@ -15,6 +15,7 @@ from diffcore.testing.checks import (
     process,
     solver_accuracy,
     solver_contract,
+    solver_noise,
     solver_state,
     trainer,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "process",
     "solver_accuracy",
     "solver_contract",
+    "solver_noise",
     "solver_state",
     "trainer",
 ]

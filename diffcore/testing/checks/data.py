@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffcore.affine import Coeffs
 from diffcore.errors import DataError
-from diffcore.testing.base import SkipError, Subject, check, poisoned_noise, same
+from diffcore.testing.base import SkipError, Subject, check, normal, poisoned_noise, same
 from diffcore.tree import State, batch_size, leaves, tree_map
 
 
@@ -72,6 +73,27 @@ def as_declared(subject: Subject) -> None:
     assert not data.class_names or len(data.class_names) == source.classes.get("label"), (
         "class_names and the classes of 'label' differ in number"
     )
+
+
+@check("data")
+def oracle(subject: Subject) -> None:
+    """What `oracle()` declares is the law of the samples: means of x, x^2, log p and (log p)^2 agree (512 of each, 5 s.e.)."""
+    law = subject.component.oracle()
+    if law is None:
+        raise SkipError("declares no law in closed form")
+    source = _open(subject)
+    n = min(512, source.size or 512)
+    found, wanted = (_features(law, x.double()) for x in (source.batch(torch.arange(n))[0], law.sample(n)))
+    error = ((found.var(0) + wanted.var(0)) / n) ** 0.5 + 1e-12
+    off = float(((found.mean(0) - wanted.mean(0)).abs() / error).max())
+    assert off < 5, f"the samples are not those of the law that `oracle()` declares: {off:.1f} standard errors off"
+
+
+def _features(law: Any, x: Tensor) -> Tensor:
+    """x, x^2, log p and (log p)^2 of x with noise .2, [n, 2 D + 2]: what also a set of points has."""
+    blurred, flat = Coeffs(0.0, 1.0, 0.2, 0.0, 0.0), x.flatten(1)
+    log = law.log_prob(x + 0.2 * normal(*x.shape, seed=5), blurred)[:, None]
+    return torch.cat([flat, flat**2, log, log**2], 1)
 
 
 @check("data")

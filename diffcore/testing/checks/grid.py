@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from diffcore.process import AffineProcess
 from diffcore.solver import check_grid
 from diffcore.testing.base import SkipError, Subject, check, poisoned_noise, refused
 
@@ -28,6 +29,23 @@ def nodes(subject: Subject) -> None:
         ran += 1
     if not ran:
         raise SkipError(f"refused by every reference process: {why}")
+
+
+@check("grid")
+def every_process(subject: Subject) -> None:
+    """On every installed affine process: steps + 1 strictly falling times, to one end below `min_time` or near it."""
+    grid = subject.component
+    for process in [p for p in subject.every("process") if isinstance(p, AffineProcess) and grid.requires <= p.provides]:
+        if refused(lambda p=process: grid.nodes(p, 10, p.T)):
+            continue
+        ends: set[float] = set()
+        for steps in (1, 2, 10):
+            times, who = grid.nodes(process, steps, process.T), f"{steps} steps on {type(process).__name__}"
+            assert len(times) == steps + 1, f"{who}: {len(times)} nodes, must be {steps + 1}"
+            check_grid(times, process)
+            ends.add(round(float(times[-1]) / process.T, 12))
+        assert len(ends) == 1, f"{type(process).__name__}: the last node is {sorted(ends)} T, by the number of steps"
+        assert max(ends) <= 0.05, f"{type(process).__name__}: the last node is {max(ends):.3g} T, far from the data"
 
 
 @check("grid")

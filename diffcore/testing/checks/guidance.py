@@ -29,6 +29,7 @@ from diffcore.testing.base import (
     worst,
 )
 from diffcore.testing.oracles import ExactNet, Mixture, golden_mixture, instant
+from diffcore.testing.recording import networks_called
 from diffcore.tree import State, lincomb
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 1])
@@ -174,6 +175,60 @@ def _beside(subject: Subject, fields: dict[str, Any]) -> Iterator[dict[str, Any]
 
 
 @check("guidance")
+def direction(subject: Subject) -> None:
+    """More than its neutral weight raises p(class | mean) of every sample under its label, less lowers it.
+
+    For guidance that asks the network also without the given condition. The weight is the field `weight`, or the one number
+    of `neutral`; where there is none, the fields of the example must raise it. On two classes of one covariance.
+    """
+    sides = list(_sides(subject)) or [(1.0, {})]
+    ran = False
+    for process in _processes(subject):
+        several = bool((_witnessed(subject, process, torch.zeros_like(PAIR))[1].labels != 0).any())
+        for sign, fields in sides if several else ():
+            gain = torch.stack([_odds_gained(subject, process, fields, f) for f in (0.3, 0.5, 0.7)]) * sign
+            what = (
+                f"{type(process).__name__}: with {fields or 'the fields of its example'} the log-odds of the class given the mean"
+            )
+            assert float(gain.min()) > -1e-9, (
+                f"{what} {'fall' if sign > 0 else 'rise'} by {-float(gain.min()):.3g}, must {'rise' if sign > 0 else 'fall'}: "
+                f"the difference has the wrong sign, or w and 1 - w are exchanged"
+            )
+            assert float(gain.max()) > 1e-6, f"{what} do not change"
+            ran = True
+    if not ran:
+        raise SkipError("asks the network for the given condition only")
+
+
+PAIR = torch.tensor([0, 1, 1, 0, 1, 0])
+
+
+def _sides(subject: Subject) -> Iterator[tuple[float, dict[str, Any]]]:
+    """Its weight half above and half below neutral, as far as it accepts them, with the sign that p(class) must move by."""
+    neutral = getattr(subject.cls, "neutral", None) or {}
+    names = {a.name for a in attrs.fields(subject.cls)}
+    fields = {**({"weight": 1.0} if "weight" in names else {}), **neutral}
+    weight = "weight" if "weight" in fields else next(iter(fields), "") if len(fields) == 1 else ""
+    for sign in (1.0, -1.0) if weight else ():
+        moved = {weight: fields[weight] + sign / 2}
+        if not refused(lambda moved=moved: subject.make(**moved)):
+            yield sign, moved
+
+
+def _odds_gained(subject: Subject, process: Process, fields: dict[str, Any], fraction: float) -> Tensor:
+    """log p(c | mean) - log p(other | mean) of the guided mean minus that of the plain one, per sample."""
+    shape = _data(subject).shape
+    means = torch.tensor([-1.5, 1.0], dtype=torch.float64).reshape(2, *[1] * len(shape)).expand(2, *shape)
+    data, x, t = Mixture([0.3, 0.7], means, [0.4, 0.4]), _x(subject), fraction * process.T
+
+    def odds(guidance: list[Any]) -> Tensor:
+        mean = _mean(data.field(process, "x0", guidance=guidance, cond={"label": PAIR}), x, t)
+        return data.log_prob(mean, label=PAIR) - data.log_prob(mean, label=1 - PAIR)
+
+    return odds([subject.make(**fields)]) - odds([])
+
+
+@check("guidance")
 def has_an_effect(subject: Subject) -> None:
     """It changes the mean of the conditional mixture somewhere, with the fields of its example."""
     processes = _processes(subject)
@@ -291,13 +346,16 @@ def composes(subject: Subject) -> None:
 
 @check("guidance")
 def counted_cost(subject: Subject) -> None:
-    """Every evaluation goes through the denoiser it was given, so that it is counted."""
+    """Every network it calls, the one it was given or another, is called through a denoiser of that field, and counted."""
     process = _processes(subject)[0]
     field = _field(subject, process)
-    with torch.no_grad():
+    with torch.no_grad(), networks_called(field.base.net) as called:
         field.posterior(_x(subject), 0.5 * process.T)
-    trace, made = field.trace, len(field.base.net.seen)
-    assert trace.calls == made > 0, f"{made} calls of the network, {trace.calls} counted"
+    trace, made = field.trace, len(called)
+    assert trace.calls == made > 0, (
+        f"{made} calls of networks, {trace.calls} counted: ask `denoiser(x, t, ...)`, and a network of its own by "
+        f"`denoiser.base.with_net(net)`"
+    )
     assert trace.rows >= len(LABELS), f"{trace.rows} rows counted for a batch of {len(LABELS)}"
 
 

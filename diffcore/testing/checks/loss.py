@@ -27,6 +27,7 @@ from diffcore.testing.base import (
 )
 from diffcore.testing.driving import average_velocity
 from diffcore.testing.oracles import FiniteSet, Gaussian, Oracle, golden_mixture
+from diffcore.testing.recording import SHARED, keys_drawn, repeated, spread
 from diffcore.tree import expand
 
 BLOCK = 32
@@ -59,6 +60,13 @@ def _processes(subject: Subject) -> list[Any]:
 def _values(subject: Subject, model: Denoiser, x0: Tensor, draw: Draw) -> dict[str, Tensor]:
     out = subject.component(model, x0, draw)
     return dict(out) if isinstance(out, Mapping) else {"": out}
+
+
+def _called(subject: Subject, model: Denoiser, x0: Tensor, draw: Draw) -> None:
+    """The loss, for what it draws and calls; skipped where it refuses the kit's data or network, which `per_sample` tells."""
+    why = refused(lambda: _values(subject, model, x0, draw))
+    if why:
+        raise SkipError(f"refused: {why}")
 
 
 def _predictions(subject: Subject, process: Process) -> list[str]:
@@ -125,6 +133,39 @@ def batch_partition(subject: Subject) -> None:
     for name, value in whole.items():
         assert same(part[name], value[rows], 1e-9), (
             f"losses of samples {rows} alone differ by {worst(part[name], value[rows]):.3g}"
+        )
+
+
+@check("loss")
+def draws_differ(subject: Subject) -> None:
+    """No two draws of one call have the same key: times, noise and dropping are each from their own `draw.fold(k)`."""
+    process = _processes(subject)[0]
+    data = golden_mixture((3,))
+    model = _model(process, data, _predictions(subject, process)[0], (0.1, 0.0, 0.0))
+    x0, draw = data.sample(4), draw_of(4)
+    with keys_drawn() as keys:
+        _called(subject, model, x0, draw)
+    twice = repeated(keys)
+    assert not twice, f"{twice}: the same numbers serve as two draws; give each its own `draw.fold(k)`"
+
+
+@check("loss")
+def coloured_noise(subject: Subject) -> None:
+    """All noise is that of the process: where the entries of a sample share one noise, the network sees equal entries (1e-9)."""
+    loss = subject.component
+    for process in [p for p in SHARED if loss.requires <= p.provides]:
+        seen: list[Tensor] = []
+
+        def net(x: Tensor, t: Tensor, s: Tensor | None = None, seen: list[Tensor] = seen, **cond: Any) -> Tensor:
+            seen.append(x.detach())
+            return x / 2
+
+        model = Denoiser(net, _predictions(subject, process)[0], process)
+        _called(subject, model, normal(4, 1).expand(4, 3).contiguous(), draw_of(4))
+        off = max(spread(x) for x in seen)
+        assert off < 1e-6, (
+            f"under {type(process).__name__}, whose noise is the same number in every entry, the network sees entries {off:.3g} "
+            f"apart: take noise from `process.corrupt` or `process.noise(x, draw)`, never from the draw itself"
         )
 
 

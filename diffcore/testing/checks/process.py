@@ -16,7 +16,10 @@ from diffcore.testing.base import Subject, accepted, check, draw_of, normal, poi
 from diffcore.testing.oracles import FiniteSet, Gaussian, golden_mixture, instant
 from diffcore.tree import State, leaves, tree_map
 
-INSIDE = torch.linspace(0.03, 0.97, 41, dtype=torch.float64)
+INSIDE = 0.03 + 0.94 * (torch.arange(1, 42, dtype=torch.float64) * (5**0.5 - 1) / 2 % 1).sort().values
+"""Fractions of T, evenly spread by the golden ratio: none is where schedules made of simple fractions have a kink."""
+BESIDE = 0.0017
+"""Where a slope is measured again, in T: at a kink there is none, and a wrong one is wrong beside it too."""
 
 
 def _affine(cls: Any) -> bool:
@@ -32,7 +35,7 @@ def _times(process: Process) -> Tensor:
 
 
 def _close(got: Tensor, want: Tensor, tolerance: float, what: str) -> None:
-    gap = ((got - want).abs() / (1 + want.abs())).max()
+    gap = _near(got, want).max()
     assert bool(gap <= tolerance), f"{what}: off by {float(gap):.3g} (relative to 1 + size)"
 
 
@@ -40,6 +43,11 @@ def _state(subject: Subject, n: int) -> State:
     """Data for this process: what its `probe(draw)` makes, else six normal numbers."""
     process = subject.component
     return process.probe(draw_of(n)) if hasattr(process, "probe") else draw_of(n).normal((6,), torch.float64)
+
+
+def _near(got: Tensor, want: Tensor) -> Tensor:
+    """|got - want| relative to 1 + |want|."""
+    return (got - want).abs() / (1 + want.abs())
 
 
 @check("process", applies=_affine)
@@ -62,15 +70,20 @@ def data_to_noise(subject: Subject) -> None:
 
 @check("process", applies=_affine)
 def derivatives(subject: Subject) -> None:
-    """alpha', sigma' and shift' are the derivatives of alpha, sigma and shift (central differences, relative 1e-5)."""
-    process = subject.component
-    t, h = _times(process), 1e-6 * process.T
-    at, up, down = process.coeffs(t), process.coeffs(t + h), process.coeffs(t - h)
+    """alpha', sigma' and shift' are the derivatives of alpha, sigma and shift (central differences, relative 1e-5).
+
+    At 41 irregular times, each or its neighbour: a schedule may have kinks.
+    """
+    process, h = subject.component, 1e-6 * subject.component.T
     for name in ("alpha", "sigma", "shift"):
-        slope = (torch.as_tensor(getattr(up, name)) - torch.as_tensor(getattr(down, name))) / (2 * h)
-        _close(
-            torch.as_tensor(getattr(at, f"d{name}")).double(), slope.double(), 1e-5, f"d{name} is not the derivative of {name}"
-        )
+
+        def gap(t: Tensor, name: str = name) -> Tensor:
+            up, down = (torch.as_tensor(getattr(process.coeffs(u), name)).double() for u in (t + h, t - h))
+            return _near(torch.as_tensor(getattr(process.coeffs(t), f"d{name}")).double(), (up - down) / (2 * h))
+
+        t = _times(process)
+        found = torch.minimum(gap(t), gap(t + BESIDE * process.T)).max()
+        assert float(found) <= 1e-5, f"d{name} is not the derivative of {name}: off by {float(found):.3g} (relative to 1 + size)"
 
 
 @check("process", applies=_affine)
@@ -91,6 +104,21 @@ def inverse_of_lam(subject: Subject) -> None:
     back = process.t_of_lam(lam)
     _close(back / process.T, t / process.T, 1e-6, "t_of_lam(lam(t)) is not t")
     _close(process.coeffs(back).lam, lam, 1e-6, "lam(t_of_lam(lam)) is not lam")
+
+
+@check("process", applies=_affine)
+def lam_beyond_the_ends(subject: Subject) -> None:
+    """t_of_lam of any lam is within [0, T]: falling, also for lam beyond both ends and where no signal is left."""
+    process = subject.component
+    levels = process.coeffs(torch.tensor([max(process.min_time, 1e-9 * process.T), process.T], dtype=torch.float64)).lam
+    high, low = (float(v) if bool(v.isfinite()) else sign * 40.0 for v, sign in zip(levels, (1, -1), strict=True))
+    lam = torch.tensor([high + 30, high + 3, high, low, low - 3, low - 30, -torch.inf], dtype=torch.float64)
+    t = process.t_of_lam(lam)
+    assert bool(((t >= 0) & (t <= process.T * (1 + 1e-12))).all()), (
+        f"t_of_lam of lam = {[float(f'{v:.4g}') for v in lam]} is {[float(f'{v:.4g}') for v in t]}, must be within 0 and "
+        f"T = {process.T:g}: clamp it"
+    )
+    assert bool((t[1:] >= t[:-1]).all()), f"t_of_lam rises with lam: {t.tolist()} at lam = {lam.tolist()}"
 
 
 @check("process", applies=_affine)
@@ -200,13 +228,21 @@ def predictions_agree(subject: Subject) -> None:
 
 @check("process", applies=lambda cls: _affine(cls) and "velocity" in cls.provides)
 def velocity_of_flow(subject: Subject) -> None:
-    """The velocity is the time derivative of the Gaussian flow map alpha_s m + sqrt(V_s/V_t) (x - alpha_t m)."""
+    """The velocity is the time derivative of the Gaussian flow map alpha_s m + sqrt(V_s/V_t) (x - alpha_t m).
+
+    At 5 irregular times, each or its neighbour: a schedule may have kinks.
+    """
     process, data = subject.component, Gaussian([0.5, -1.0], [0.6, 1.2])
     field, x, h = data.field(process), normal(4, 2), 1e-5 * process.T
-    for fraction in (0.2, 0.5, 0.8):
+
+    def gap(fraction: float) -> float:
         t = fraction * process.T
         slope = (data.flow(process, x, t, t + h) - data.flow(process, x, t, t - h)) / (2 * h)
-        _close(field.velocity(x, t), slope, 1e-6, f"velocity at {fraction} T")
+        return float(_near(field.velocity(x, t), slope).max())
+
+    for fraction in INSIDE[4::8].tolist():
+        found = min(gap(fraction), gap(fraction + BESIDE))
+        assert found <= 1e-6, f"velocity at {fraction:.3f} T: off by {found:.3g} (relative to 1 + size)"
 
 
 @check("process", applies=_affine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -37,6 +38,45 @@ def time_per_sample(subject: Subject) -> None:
                 f"{type(process).__name__}: under a time grid per sample, sample {i} is {worst(together[i : i + 1], alone):.3g} "
                 f"off its run alone; weights are lifted from the left only by dc.lincomb (or dc.expand), not by + and *"
             )
+
+
+@check("solver", applies=plans)
+def staggered(subject: Subject) -> None:
+    """Columns of one grid, each moved by another number of steps, so that entries begin to move and come to rest on the way:
+    every entry is what it is in the run of that grid with its own noise (1e-9), from .8 T to .05 T and from T to 0.
+    """
+    solver, data = subject.component, Gaussian(0.5, 0.8, shape=(len(LATE),))
+    for process in affine(subject):
+        for start, end in ((0.8, 0.05), (1.0, 0.0)):
+            x, grid = start_at(process, data, 2, start), grid_of(process, 5, start, end)
+            plain, late = (_finish(solver, process, data, x, g, z) for g, z in _columns(solver, process, grid))
+            off = (late - plain).abs().amax(0)
+            assert same(late, plain, 1e-9), (
+                f"{type(process).__name__}, {start:g} T to {end:g} T: entries that start {list(LATE)} steps late, and rest when "
+                f"they are done, are {[float(f'{v:.2g}') for v in off]} off the run of one grid for all; look at masks made from "
+                f"the starts of the steps and used for their ends"
+            )
+
+
+LATE = (0, 1, 3)
+Drawn = Callable[[int, Tensor], State]
+
+
+def _columns(solver: Any, process: Process, grid: Tensor) -> Iterator[tuple[Tensor, Drawn]]:
+    """The grid and its noise, and both with column j LATE[j] steps late, resting before and after."""
+
+    def late(i: int, x: Tensor) -> State:
+        each = [z_of(solver, process, min(max(i - k, 0), len(grid) - 2), x) for k in LATE]
+        return tree_map(lambda *parts: torch.stack([part[:, j] for j, part in enumerate(parts)], 1), *each)
+
+    yield grid, partial(z_of, solver, process)
+    index = torch.arange(len(grid) + max(LATE))[:, None] - torch.tensor(LATE)
+    yield grid[index.clamp(0, len(grid) - 1)][:, None].repeat(1, 2, 1), late
+
+
+def _finish(solver: Any, process: Process, data: Gaussian, x: Tensor, grid: Tensor, noise: Drawn) -> Tensor:
+    *_, moment = drive(solver, exact_field(solver, process, data), x, grid, noise)
+    return moment.after
 
 
 @check("solver", applies=plans)

@@ -26,11 +26,12 @@ def diffcore_data() -> Iterator[dc.Component]:
     )
     yield dc.Component("cifar-10", "diffcore_data.fetched:CIFAR10", "60,000 photographs, 32 x 32, fetched once (Krizhevsky 2009)")
     yield dc.Component(
-        "image-folder", "diffcore_data.image_folder:ImageFolder", "your PNG or JPEG pictures, classes as sub-folders"
+        "image-folder", "diffcore_data.image_folder:ImageFolder", "your pictures in any common format, classes as sub-folders"
     )
     yield dc.Component(
-        "array", "diffcore_data.array_file:ArrayFile", "your .npz or .safetensors file with 'x' and optionally 'label'"
+        "array", "diffcore_data.array_file:ArrayFile", "your .npz or .safetensors file: samples 'x' and optionally 'label'"
     )
+    yield dc.Component("standardised", "diffcore_data.standardised:Standardised", "a data set by its own mean and deviation")
     yield dc.Component("two-moons", "diffcore_data.planar:TwoMoons", "two half circles in the plane, without end")
     yield dc.Component("swiss-roll-2d", "diffcore_data.planar:SwissRoll2D", "a spiral in the plane, without end")
     yield dc.Component(

@@ -5,9 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import lzma
 import tarfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,7 +13,6 @@ import diffcore as dc
 
 AR_MAGIC = b"!<arch>\n"
 AR_HEADER = 60
-DAMAGED = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError)
 
 
 def sha256(data: bytes) -> str:
@@ -41,7 +38,7 @@ def read_members(archive: Path, names: Iterable[str]) -> dict[str, bytes]:
         return _read(archive.read_bytes(), tuple(names))
     except KeyError as missing:
         raise dc.DataError(f"{archive.name} holds no file {missing}; it is another version than diffcore knows") from None
-    except DAMAGED as error:
+    except Exception as error:
         cause = (str(error).splitlines() or [type(error).__name__])[0]
         raise dc.DataError(f"{archive.name} cannot be read ({cause}); it is damaged or truncated: fetch it again") from error
 
@@ -60,6 +57,7 @@ def _whole(data: bytes, size: int) -> bytes:
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    dc.require_memory(member.size, member.name)
     file = tar.extractfile(member)
     data = _whole(file.read() if file else b"", member.size)
     return gzip.decompress(data) if member.name.endswith(".gz") else data

@@ -2,87 +2,109 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import diffcore as dc
+from diffcore_data import npz
+from diffcore_data.labels import counted
+from diffcore_data.standard import Standard
 from diffcore_data.table import Table
+from diffcore_data.values import check_range, integers, reals, tensor, tokens
+
+KEYS = ("x", "label")
+CHUNK = 4096
+"""Samples that are turned to float64 at once where moments are measured."""
 
 
 @dc.component
 class ArrayFile(dc.Data):
-    """Samples `x` (N, *shape), of any number type, and optionally their classes `label` (N,), integers from 0.
+    """Samples `x` (N, *shape) and optionally their classes `label` (N,), integers from 0 without gaps.
 
-    The network sees 2 (x - lo) / (hi - lo) - 1 for the declared range; values outside it are refused when the file is opened,
-    with their minimum and maximum. With `range: null` values are unbounded and used as they are.
+    With a `range` the network sees 2 (x - lo) / (hi - lo) - 1; values outside it are refused when the file is opened, with their
+    minimum and maximum. With `range: null` real numbers are unbounded, and integers are *tokens*: they stay integers, for
+    processes of tokens.
+
+    Unbounded real numbers are brought to mean 0 and standard deviation 1/2, channel by channel (the first axis of a sample; each
+    entry of a vector): x_model = (x - mean) / (2 std). The moments are those of the file when it was trained on; they are saved
+    with the weights, so that a trained run needs no file. `standardise: false` uses the values as they are.
     """
 
-    source: ClassVar[str] = "your own file; x_model = 2 (x - lo) / (hi - lo) - 1"
+    source: ClassVar[str] = "your own file; x_model = 2 (x - lo) / (hi - lo) - 1, or (x - mean) / (2 std)"
     example: ClassVar[Mapping[str, Any]] = {"path": "samples.npz", "range": {"lo": 0.0, "hi": 1.0}}
 
     path: str = dc.field(doc="an .npz or .safetensors file with 'x' and optionally 'label'")
-    range: dc.Range | None = dc.field(doc="smallest and largest raw value; null: unbounded, used as they are")
+    range: dc.Range | None = dc.field(doc="smallest and largest raw value; null: unbounded real numbers, or tokens")
+    standardise: bool = dc.field(default=True, doc="bring unbounded real numbers to mean 0 and deviation 1/2")
+    classes: tuple[str, ...] = dc.field(default=(), doc="names of the classes of 'label', by number")
+
+    def __attrs_post_init__(self) -> None:
+        if len(set(self.classes)) < len(self.classes):
+            raise dc.SpecError(f"'classes' of array names a class twice: {', '.join(self.classes)}")
+
+    @cached_property
+    def _standard(self) -> Standard:
+        return Standard()
+
+    @property
+    def _scales(self) -> bool:
+        return self.range is None and self.standardise
 
     def open(self) -> Table:
         """The file in memory, checked."""
-        tensors = read(Path(self.path))
-        table = Table(samples(tensors["x"], self.path), classes(tensors, self.path))
-        check_values(table.x, self.range, self.path)
-        return table
+        tensors = read(self.path)
+        discrete = self.range is None and integers(tensors["x"])
+        x = tokens(tensors["x"], self.path) if discrete else reals(tensors["x"], self.path)
+        if self.range is not None:
+            check_range(x, self.range, self.path)
+        if self._scales and not discrete and not self._standard.measured:
+            self._standard.measure(lambda: x.split(CHUNK))
+        label = counted(tensors.get("label"), len(x), self.classes, self.path)
+        return Table(x, label, self.classes, tokens=discrete)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The moments, where values are standardised."""
+        return {"standard": self._standard} if self._scales else {}
+
+    def encode(self, raw: Tensor) -> Tensor:
+        """Raw values as the network sees them; tokens as they are."""
+        return self._standard.encode(raw) if self._scales and raw.is_floating_point() else super().encode(raw)
+
+    def decode(self, x: Tensor) -> Tensor:
+        """What the network makes, as raw values."""
+        return self._standard.decode(x) if self._scales and x.is_floating_point() else super().decode(x)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The field `classes`."""
+        return self.classes
 
 
-def read(path: Path) -> Mapping[str, Tensor]:
+def read(path: str) -> Mapping[str, Tensor]:
     """The tensors 'x' and, where it is there, 'label'. Raises `DataError` for anything else."""
-    readers = {".npz": _read_npz, ".safetensors": load_file}
-    if path.suffix not in readers:
-        raise dc.DataError(f"{path}: expected a file called *.npz or *.safetensors")
-    if not path.is_file():
-        raise dc.DataError(f"{path}: no such file (a relative path starts at the working folder, {Path.cwd()})")
-    try:
-        tensors = readers[path.suffix](path)
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, SafetensorError) as error:
-        raise dc.DataError(f"{path} cannot be read: {error}") from error
-    if "x" not in tensors or not set(tensors) <= {"x", "label"}:
-        raise dc.DataError(f"{path} holds {', '.join(map(repr, tensors)) or 'nothing'}; expected 'x' and optionally 'label'")
-    return tensors
+    file = dc.user_file(path, (".npz", ".safetensors"))
+    compressed = file.suffix.lower() == ".npz"
+    _refuse_foreign(npz.names(file) if compressed else dc.tensor_names(file), file)
+    if compressed:
+        return {name: tensor(array) for name, array in npz.read(file, KEYS).items()}
+    return dc.read_tensors(file, KEYS)[0]
 
 
-def _read_npz(path: Path) -> dict[str, Tensor]:
-    with path.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-
-
-def samples(x: Tensor, name: str) -> Tensor:
-    """Samples as they are held: bytes stay bytes, all else becomes float32. Raises `DataError` for a wrong shape or type."""
-    if x.ndim < 2 or len(x) == 0 or x.is_complex():
-        raise dc.DataError(f"{name}: 'x' is {x.dtype} of shape {tuple(x.shape)}; expected real numbers (N, ...) with N > 0")
-    return x if x.dtype == torch.uint8 else x.float()
-
-
-def classes(tensors: Mapping[str, Tensor], name: str) -> Tensor | None:
-    """Labels as int64, or None. Raises `DataError` unless there is one integer from 0 for each sample."""
-    label = tensors.get("label")
-    if label is None:
-        return None
-    if label.shape != tensors["x"].shape[:1] or label.is_floating_point() or int(label.min()) < 0:
+def _refuse_foreign(found: list[str], file: Path) -> None:
+    foreign = [name for name in found if name not in KEYS]
+    if "x" not in found:
+        raise dc.DataError(f"{file} holds {_listed(found)}; expected the samples as 'x', and optionally their classes as 'label'")
+    if foreign:
         raise dc.DataError(
-            f"{name}: 'label' is {label.dtype} of shape {tuple(label.shape)}; expected {len(tensors['x'])} integers from 0"
+            f"{file} holds {_listed(foreign)} beside 'x'; 'array' reads 'x' and 'label' (classes, integers from 0) and no other "
+            f"condition: write a file without it, or a data set of your own"
         )
-    return label.long()
 
 
-def check_values(x: Tensor, value_range: dc.Range | None, name: str) -> None:
-    """Raises `DataError` for values outside the range, or that are not finite where there is none."""
-    low, high = torch.aminmax(x)
-    if value_range is not None:
-        value_range.to_model(torch.stack([low, high]), name)
-    elif not bool((high - low).float().isfinite()):
-        raise dc.DataError(f"{name}: 'x' holds NaN or infinite values")
+def _listed(names: list[str], most: int = 8) -> str:
+    shown = [ascii(name[:40]) for name in names[:most]]
+    return ", ".join(shown + [f"{len(names) - most} more"] * (len(names) > most)) or "nothing"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 import diffcore as dc
+from diffcore_data import npz
 from diffcore_data.decode import Arrays
 
 
@@ -46,9 +46,9 @@ def load(name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
     if not file.exists():
         raise dc.DataError(f"{name} is not in the cache ({file}): run `{command}` once")
     try:
-        with file.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
-            return arrays[f"{split}_x"], arrays[f"{split}_label"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        arrays = npz.read(file, (f"{split}_x", f"{split}_label"))
+        return arrays[f"{split}_x"], arrays[f"{split}_label"]
+    except (dc.DataError, KeyError) as error:
         raise dc.DataError(f"{file} is damaged ({error}): run `{command}` again") from error
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
+from diffcore import testing
 from diffcore_data.keyed import Keyed, Modes, mode, normal, uniform
 
 ORACLE = "exact answers: Lai et al. 2025, arXiv 2510.21890, chapters 4 and 6"
@@ -45,6 +46,10 @@ class Gaussian(Keyed):
         factor = torch.linalg.cholesky(torch.tensor(self.cov, dtype=torch.float64))
         x = torch.tensor(self.mean, dtype=torch.float64) + z @ factor.T
         return x, torch.zeros(len(z), dtype=torch.int64)
+
+    def oracle(self) -> testing.Gaussian:
+        """N(mean, cov)."""
+        return testing.Gaussian(self.mean, cov=self.cov)
 
 
 def check_points(name: str, points: tuple[Point, ...]) -> None:
@@ -90,6 +95,10 @@ class GaussianMixture(Modes):
         label = torch.searchsorted(weights.cumsum(0)[:-1].contiguous(), uniform(draw), right=True)
         return means[label] + stds[label, None] * normal(draw, *self.shape), label
 
+    def oracle(self) -> testing.Mixture:
+        """The mixture."""
+        return testing.Mixture(self.weights, self.means, self.stds)
+
 
 @dc.component
 class FiniteSet(Modes):
@@ -118,3 +127,7 @@ class FiniteSet(Modes):
         """points_k, and k."""
         label = mode(draw, self.count)
         return torch.tensor(self.points, dtype=torch.float64)[label], label
+
+    def oracle(self) -> testing.FiniteSet:
+        """The points."""
+        return testing.FiniteSet(self.points)

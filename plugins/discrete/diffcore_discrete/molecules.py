@@ -57,7 +57,7 @@ class Molecules(dc.Data):
 @functools.lru_cache(maxsize=2)
 def _read(file: Path, length: int, most: int | None) -> Tensor:
     """The tokens of a table, uint8 (N, length): read in seconds, and kept, for a run opens its set for every metric."""
-    with gzip.open(file, "rt", encoding="ascii", newline="") as table:
+    with dc.reading(file, "a table of molecules"), gzip.open(file, "rt", encoding="ascii", newline="") as table:
         rows = itertools.islice(csv.reader(table), 1, None)
         fitting = (smiles for smiles, *_ in rows if len(smiles) <= length)
         lines = [smiles.ljust(length) for smiles in itertools.islice(fitting, most)]

@@ -10,7 +10,7 @@ import diffcore as dc
 
 from . import corpus
 from .letters import to_texts, to_tokens
-from .table import Split, Windows
+from .table import Split, Windows, windows
 
 
 @dc.component
@@ -27,10 +27,7 @@ class Shakespeare(dc.Data):
 
     def open(self) -> Windows:
         """The windows. Raises `DataError` where the text was not fetched."""
-        text = corpus.load()
-        cut = len(text) - len(text) // 10
-        part = {"all": text, "train": text[:cut], "test": text[cut:]}[self.split]
-        return Windows(to_tokens(part), self.length, self.length if self.split == "test" else 1)
+        return windows(to_tokens(corpus.load()), self.length, self.split, "the text")
 
     def texts(self, raw: Tensor) -> list[str]:
         """One line per sample."""

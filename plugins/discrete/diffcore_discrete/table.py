@@ -28,14 +28,9 @@ class Rows:
 
 
 class Windows:
-    """All windows of `length` consecutive tokens of a long row, a window every `stride` tokens. A `dc.Source`.
-
-    Raises `DataError` for a row that is shorter.
-    """
+    """All windows of `length` consecutive tokens of a long row, a window every `stride` tokens. A `dc.Source`."""
 
     def __init__(self, tokens: Tensor, length: int, stride: int) -> None:
-        if len(tokens) < length:
-            raise dc.DataError(f"the text has {len(tokens)} characters, fewer than 'length' = {length}; take a smaller length")
         self.windows = tokens.unfold(0, length, stride)
         self.shape: tuple[int, ...] = (length,)
         self.size: int | None = len(self.windows)
@@ -44,6 +39,20 @@ class Windows:
     def batch(self, ids: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Copies of the windows with these numbers."""
         return self.windows[ids].long(), {}
+
+
+def windows(tokens: Tensor, length: int, split: Split, name: str) -> Windows:
+    """Windows of a part of a long row: 'test' is its last tenth, cut into windows that do not overlap, 'train' the rest.
+
+    Raises `DataError` with the name of the text where that part is shorter than a window.
+    """
+    cut = len(tokens) - len(tokens) // 10
+    part = {"all": tokens, "train": tokens[:cut], "test": tokens[cut:]}[split]
+    if len(part) < length:
+        raise dc.DataError(
+            f"{name}, split '{split}', has {len(part)} characters, fewer than 'length' = {length}; take a smaller length"
+        )
+    return Windows(part, length, length if split == "test" else 1)
 
 
 def every_tenth(size: int, split: Split) -> Tensor:

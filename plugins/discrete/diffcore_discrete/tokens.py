@@ -76,10 +76,6 @@ class Tokens(dc.Process):
                 f"tokens from {low} to {high}, but {type(self).__name__} has values 0 to {self.values - 1}; set process.values"
             )
 
-    def posterior(self, x: Tensor, out: Tensor, at: Any, prediction: str, sigma_data: float) -> Categorical:
-        """Logits (*x.shape, V) as a normalised distribution."""
-        return Categorical(x, at, out.log_softmax(-1))
-
     def output_shape(self, shape: Any, prediction: str) -> Any:
         """One number per value of each entry."""
         return (*shape, self.values)

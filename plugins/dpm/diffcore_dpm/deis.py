@@ -61,20 +61,24 @@ class DEIS(Multistep):
             coordinate = torch.cat([t.sigma / t.alpha, s.sigma[-1:] / s.alpha[-1:]])
             moments = [torch.full_like(over.full, 1 / (k + 1)) for k in range(self.degree + 1)]
         else:
-            coordinate = torch.cat([torch.where(ready, t.t, torch.inf), s.t[-1:]])
+            coordinate = torch.cat([torch.where(t.alpha > 0, t.t, torch.inf), s.t[-1:]])
             moments = _time_moments(process, t, s, ready, self.degree + 1)
         w = weigh(over, *history(coordinate, self.degree, self.limit), moments)
         return dc.Plan(t=t, keep=w.keep, gain=w.gain, **tail(w.tail))
 
 
 def _time_moments(process: dc.Process, t: dc.Coeffs, s: dc.Coeffs, ready: Tensor, count: int) -> list[Tensor]:
-    """Averages over drho of u^k, u = (tau - t) / (s - t): quadrature in lam, or in rho for the step to sigma_s = 0."""
+    """Averages over drho of u^k, u = (tau - t) / (s - t): quadrature in lam, or in rho for the step to sigma_s = 0.
+
+    In a step that rises to alpha_s = 0, rho has no end and all of its range lies at s: u = 1.
+    """
     nodes, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(NODES))
     share = ((nodes + 1) / 2).reshape(-1, *[1] * t.t.ndim)
-    low, high = (torch.where(ready, v, 0.0) for v in (t.lam, torch.where(s.sigma > 0, s.lam, t.lam)))
+    low, high = (torch.where(ready, v, 0.0) for v in (t.lam, torch.where((s.sigma > 0) & (s.alpha > 0), s.lam, t.lam)))
     lam = torch.where(s.sigma > 0, low + share * (high - low), low - torch.log1p(-share))
     tau = cast("dc.AffineProcess", process).t_of_lam(lam)
     u = torch.where(ready, (tau - t.t) / torch.where(ready, s.t - t.t, 1.0), share)
+    u = torch.where(s.alpha > 0, u, 1.0)
     density = weights.reshape(share.shape) * torch.where(s.sigma > 0, torch.exp(low - lam), 1.0)
     total = density.sum(0)
     return [(density * u**k).sum(0) / total for k in range(count)]

@@ -51,19 +51,18 @@ def ways(t: dc.Coeffs, s: dc.Coeffs, curves: Curves, count: int) -> Way:
 
 def _way(t: dc.Coeffs, s: dc.Coeffs, curves: Curves, count: int) -> Way:
     """One step: below FLOOR in closed form, then by quadrature, or to sigma_s = 0 in closed form."""
-    last = s.sigma == 0
+    last, still = s.sigma == 0, t.t == s.t
     low = torch.maximum(t.lam, torch.full_like(t.lam, FLOOR))
     low = torch.where(last, low, torch.minimum(low, s.lam))
     low = torch.where(low.isfinite(), low, 0.0)
     here = curves.at(low)
-    over = _over(low, torch.where(last, low, s.lam), curves, count)
+    over = _over(low, torch.where(last | still, low, s.lam), curves, count)
     over = [torch.where(last, a, b) for a, b in zip(_to_data(here.rest, count), over, strict=True)]
     kept, moments, tilt, grow, push = over
     noise = t.lam < FLOOR
     unseen = torch.where(noise, -torch.expm1(t.lam - low), 0.0)
     moments = torch.cat([moments[:1] + kept * _lift(unseen, kept), moments[1:]])
     scale, read = torch.exp(-low) / t.sigma, torch.where(noise, 0.0, 1 / t.alpha)
-    still = t.t == s.t
     plain = (torch.ones_like(kept), torch.zeros_like(moments), torch.zeros_like(kept))
     moved = (kept * _lift(scale, kept), moments, tilt)
     keep, moments, tilt = (torch.where(still, a, b) for a, b in zip(plain, moved, strict=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -44,7 +43,7 @@ class Reflow(dc.Data):
     def open(self) -> Pairs:
         """The source; the run is loaded, no pair is made yet."""
         try:
-            pipeline = dc.Pipeline.load(Path(self.run))
+            pipeline = dc.Pipeline.load(dc.user_path(self.run))
         except dc.CheckpointError as error:
             raise dc.DataError(f"the run of data 'reflow' cannot be used: {error}") from None
         return Pairs(self, pipeline)

@@ -54,7 +54,8 @@ def find(name: str, weights: str | None = None) -> Path:
     named = weights or os.environ.get(VARIABLE)
     where = "field 'weights'" if weights else f"environment variable {VARIABLE}"
     if named:
-        path = Path(named) / MODELS[name].file if Path(named).is_dir() else Path(named)
+        path = dc.user_path(named)
+        path = path / MODELS[name].file if path.is_dir() else path
         if path.is_file():
             return path
         raise dc.DataError(f"there is no weights file {path} ({where}); fetch it with `{INSTALL}` and leave that out")
@@ -83,9 +84,9 @@ def read(content: bytes, name: str) -> list[np.ndarray]:
     file, arrays = io.BytesIO(content), list[np.ndarray]()
     try:
         while file.tell() < len(content):
-            arrays.append(np.lib.format.read_array(file, allow_pickle=False))
-    except (ValueError, EOFError) as error:
-        raise dc.DataError(f"{name} is damaged in array {len(arrays)} ({error}): fetch it again with `{INSTALL}`") from None
+            arrays.append(dc.read_npy(file, len(content) - file.tell(), f"array {len(arrays)}"))
+    except dc.DataError as error:
+        raise dc.DataError(f"{name} is damaged ({error}): fetch it again with `{INSTALL}`") from None
     if not all(array.dtype.kind == "f" and bool(np.isfinite(array).all()) for array in arrays):
         raise dc.DataError(f"{name} holds values that are no finite numbers: fetch it again with `{INSTALL}`")
     return arrays

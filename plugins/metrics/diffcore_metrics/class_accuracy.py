@@ -62,5 +62,6 @@ class ClassAccuracy(dc.Metric):
                 floor=float(agreement(ev.reference, ev.reference_cond, self.features).mean()),
                 against=f"judge of {card.trained_on}, right on {card.accuracy:.1%} of {card.unseen} unseen real images",
                 better="higher",
+                within=(0.0, 1.0),
             )
         }

@@ -42,6 +42,10 @@ class Coverage(TwoSamples):
         """The real data must hold a k-th neighbour for each of its points."""
         return self.k + 1
 
+    def within_of(self, name: str) -> tuple[float | None, float | None]:
+        """Coverage is a share; density may exceed 1."""
+        return (0.0, 1.0 if name == "coverage" else None)
+
     def compare(self, fake: Tensor, real: Tensor) -> dict[str, float]:
         """Density and coverage."""
         density, coverage = density_coverage(fake, real, self.k)

@@ -31,7 +31,7 @@ class Fisher(dc.Metric):
     """Fisher divergence E_{p_t} |grad log p_t - s|^2 of the sampled field's score s from the exact one, at noised real data, one
     number `fisher(lam)` for each noise level lam = log(alpha / sigma).
 
-    The exact score is that of data known in closed form (`gaussian`, `gaussian-mixture`, `finite-set`). In units of 1 / x_t^2,
+    The exact score is that of data that declare `oracle()` (`gaussian`, `finite-set`, ...). In units of 1 / x_t^2,
     summed over entries; it does not see the constant of a density. sigma^2 times it is the error of E[eps|x_t]: what the
     losses leave above their minimum. The floor is 0. `against` gives the standard error and E |grad log p_t|^2, the divergence
     of a score that is zero.

@@ -46,6 +46,7 @@ class Frechet(TwoSamples):
     """
 
     source: ClassVar[str] = "Heusel et al. 2017, arXiv 1706.08500, equation 6"
+    within: ClassVar[tuple[float | None, float | None]] = (0.0, None)
 
     def compare(self, fake: Tensor, real: Tensor) -> dict[str, float]:
         """FD of the fitted Gaussians."""

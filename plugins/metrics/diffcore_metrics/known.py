@@ -6,19 +6,18 @@ import statistics
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import attrs
 import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore.testing import FiniteSet, Gaussian, Mixture, Oracle
+from diffcore.testing import FiniteSet, Oracle
 
 LogDensity = Callable[[Tensor], Tensor]
 """log p(x) in nats, (B,) float64, of x (B, *shape)."""
 
 
 def oracle_of(ev: dc.Evaluation, who: str) -> Oracle:
-    """The law of the data in closed form (`gaussian`, `gaussian-mixture`, `finite-set`); without data, that of an exact network.
+    """The law of the data in closed form, as its `oracle()` says; without data, that of an exact network.
 
     Raises `DataError` where it is not known, or where the network sees the data scaled or through a codec.
     """
@@ -27,21 +26,11 @@ def oracle_of(ev: dc.Evaluation, who: str) -> Oracle:
     if data is None and isinstance(known := getattr(net, "oracle", None), Oracle):
         return known
     plain = data is not None and data.value_range is None and type(data).encode is dc.Data.encode
-    found = _by_fields(data) if plain else None
+    found: Oracle | None = data.oracle() if plain else None  # pyright: ignore[reportOptionalMemberAccess]
     if found is None:
-        name = "none" if data is None else type(data).__name__
-        raise dc.DataError(f"{who} needs data of known density (gaussian, gaussian-mixture); the data is {name}")
+        name, why = "none" if data is None else type(data).__name__, ", whose `oracle()` gives none" if plain else ""
+        raise dc.DataError(f"{who} needs data of known density (gaussian, gaussian-mixture); the data is {name}{why}")
     return found
-
-
-def _by_fields(data: Any) -> Oracle | None:
-    """The names of the fields say what it is: they are all of its mathematics."""
-    names = {part.name for part in attrs.fields(type(data))} - {"seed", "conditional"}
-    if names == {"mean", "cov"}:
-        return Gaussian(data.mean, cov=data.cov)
-    if names == {"means", "stds", "weights"}:
-        return Mixture(data.weights, data.means, data.stds)
-    return FiniteSet(data.points) if names == {"points"} else None
 
 
 def density_of(oracle: Oracle, who: str) -> LogDensity:

@@ -28,6 +28,7 @@ class PrecisionRecall(TwoSamples):
 
     source: ClassVar[str] = "Kynkaanniemi et al. 2019, arXiv 1904.06991"
     better: ClassVar[Literal["lower", "higher"]] = "higher"
+    within: ClassVar[tuple[float | None, float | None]] = (0.0, 1.0)
 
     k: int = dc.field(default=3, ge=1, le=100_000, doc="neighbour whose distance is the radius of a ball")
 

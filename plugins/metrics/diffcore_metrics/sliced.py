@@ -34,6 +34,7 @@ class SlicedWasserstein(TwoSamples):
     """Sliced Wasserstein-2 distance, in the units of the features; `SW2` is 0 for equal sets. The floor falls as 1/sqrt(n)."""
 
     source: ClassVar[str] = "Rabin, Peyre, Delon and Bernot 2011; Bonneel et al. 2015"
+    within: ClassVar[tuple[float | None, float | None]] = (0.0, None)
 
     projections: int = dc.field(default=128, ge=1, le=1_000_000, doc="random directions")
     seed: int = dc.field(default=0, ge=0, doc="seed of the directions")

@@ -33,6 +33,7 @@ class TwoSamples(dc.Metric):
     blocks: int = dc.field(default=4, ge=2, le=10_000, doc="blocks of samples, for the spread")
 
     better: ClassVar[Literal["lower", "higher"]] = "lower"
+    within: ClassVar[tuple[float | None, float | None]] = (None, None)
 
     @property
     def least(self) -> int:
@@ -42,6 +43,10 @@ class TwoSamples(dc.Metric):
     def better_of(self, name: str) -> Literal["lower", "higher"]:
         """Which way the number `name` of `compare` is good."""
         return self.better
+
+    def within_of(self, name: str) -> tuple[float | None, float | None]:
+        """The smallest and the largest value that the number `name` can have."""
+        return self.within
 
     def compare(self, fake: Tensor, real: Tensor) -> Mapping[str, float]:
         """Named numbers from features (n, d) and (m, d), float64."""
@@ -74,6 +79,7 @@ class TwoSamples(dc.Metric):
                 floor=floors[name],
                 against=f"{len(real)} of {ev.reference_name}",
                 better=self.better_of(name),
+                within=self.within_of(name),
             )
             for name, value in values.items()
         }

@@ -61,6 +61,7 @@ class Wasserstein(TwoSamples):
     """
 
     source: ClassVar[str] = "Villani 2009; Bonneel et al. 2011 (network simplex); Flamary et al. 2021 (POT)"
+    within: ClassVar[tuple[float | None, float | None]] = (0.0, None)
     items: ClassVar[tuple[str, ...]] = ("1.04",)
 
     order: Literal[1, 2] = dc.field(default=2, doc="p: the cost is the p-th power of the distance")

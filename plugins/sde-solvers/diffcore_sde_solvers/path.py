@@ -15,6 +15,7 @@ Sources: Foster et al. 2020 (SIAM J. Numer. Anal. 58) for W and H; Jelincic, Fos
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +25,13 @@ import diffcore as dc
 FIRST = -20
 """The first cell is [0, 2^FIRST)."""
 TREE = 0xB20
+Noise = Callable[[dc.State, dc.Draw], dc.State]
+"""Unit noise like a state, from a draw: `Process.noise`."""
+
+
+def white(x: dc.State, draw: dc.Draw) -> dc.State:
+    """Standard normal per entry."""
+    return draw.normal_like(x)
 
 
 class Segment(NamedTuple):
@@ -69,12 +77,12 @@ class Path:
     """The paths of the samples of a `Draw`, on the clock q = (alpha / sigma)^(2 power), in float64.
 
     like: a state of the wanted shapes and dtypes. depth: levels of the tree of a cell. The law is exact where no two times
-    asked for lie in one of its 2^depth leaves; a step within a leaf is refused.
+    asked for lie in one of its 2^depth leaves; a step within a leaf is refused. noise: the law of an increment of length 1,
+    that of a process; the path of correlated noise is the white one with its entries mixed.
     """
 
-    def __init__(self, draw: dc.Draw, like: dc.State, power: float, depth: int) -> None:
-        self.like, self.power, self.depth, self.tree = like, power, depth, draw.fold(TREE)
-        self._three = dc.tree_map(lambda leaf: leaf.new_empty(len(leaf), 3, *leaf.shape[1:], dtype=torch.float32), like)
+    def __init__(self, draw: dc.Draw, like: dc.State, power: float, depth: int, noise: Noise = white) -> None:
+        self.like, self.power, self.depth, self.tree, self.noise = like, power, depth, draw.fold(TREE), noise
         self._zero = dc.tree_map(lambda leaf: torch.zeros_like(leaf, dtype=torch.float64), like)
         self._kept: dict[float, tuple[int, int, Segment]] = {}
 
@@ -133,9 +141,8 @@ class Path:
         return _segment(length, dc.lincomb((length**0.5, w)), dc.lincomb(((length / 12) ** 0.5, h)))
 
     def _normal(self, cell: int, node: int) -> tuple[Any, ...]:
-        """Three standard normal states of one node: the same for every batch and every grid."""
-        made = self.tree.fold(cell).at(node).normal_like(self._three)
-        return tuple(dc.tree_map(lambda leaf, k=k: leaf[:, k].double(), made) for k in range(3))
+        """Three unit states of one node: the same for every batch and every grid."""
+        return tuple(self.noise(self._zero, self.tree.fold(cell, k).at(node)) for k in range(3))
 
 
 def _cell(cell: int) -> tuple[float, float]:

@@ -62,6 +62,10 @@ class Transformed(dc.AffineProcess):
         """Those of B."""
         return self.to.coeffs(t)
 
+    def noise(self, x: dc.State, draw: dc.Draw) -> dc.State:
+        """A's: the schedule is another, the law of the noise is not."""
+        return self.of.noise(x, draw)
+
     def t_of_lam(self, lam: Tensor) -> Tensor:
         """That of B."""
         return self.to.t_of_lam(lam)

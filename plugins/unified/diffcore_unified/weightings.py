@@ -19,9 +19,9 @@ EPS: dc.Row = (0.0, 1.0)
 
 def from_eps(weight: Any, at: dc.Coeffs, row: dc.Row) -> Any:
     """A weight of the squared error of eps as the weight of the squared error in `row`: at fixed x_t an error e of eps is
-    an error (q - p sigma / alpha) e of the target p x_0 + q eps."""
+    an error (q - p sigma / alpha) e of the target p x_0 + q eps. Where p = 0 that is q e, also without signal (alpha = 0)."""
     p, q = row
-    return weight / (q - p * at.sigma / at.alpha) ** 2
+    return weight / (q - torch.where(torch.as_tensor(p) == 0, 0.0, p * at.sigma / at.alpha)) ** 2
 
 
 @dc.component

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import attrs
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -110,15 +109,10 @@ def codec_of(path: str | Path) -> Codec:
     number per channel of the latents, or zeros (or neither) for moments that are still to be fitted. Raises `DataError` for
     anything else.
     """
-    path = Path(path)
+    path = dc.user_path(path)
     if path.is_dir():
         return _of_run(path)
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            told = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:
-        raise dc.DataError(f"codec {path} cannot be read: {error}") from None
+    tensors, told = dc.read_tensors(dc.user_file(path))
     return _of_file(path, told["codec"], tensors) if "codec" in told else _of_run(path)
 
 
@@ -126,7 +120,7 @@ def _of_file(path: Path, told: str, tensors: dict[str, Tensor]) -> Codec:
     try:
         codec = Codec(json.loads(told))
         codec.load_state_dict({**{k: v for k, v in codec.state_dict().items() if not k.startswith("net.")}, **tensors})
-    except (dc.DiffcoreError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except Exception as error:
         raise dc.DataError(f"codec {path} does not fit the header in its metadata: {error}") from None
     return codec
 

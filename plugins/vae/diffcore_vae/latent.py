@@ -61,7 +61,7 @@ class Latent(dc.Data):
 
     @cached_property
     def _codec(self) -> Codec:
-        return codec_of(self.codec) if Path(self.codec).exists() else Codec()
+        return codec_of(self.codec) if dc.user_path(self.codec).exists() else Codec()
 
     def open(self) -> LatentSource:
         """The source; nothing is encoded yet. A codec file that is not there is no error here."""
@@ -73,8 +73,8 @@ class Latent(dc.Data):
         return LatentSource(self._inner, self.shape)
 
     def parts(self) -> dict[str, nn.Module]:
-        """The codec, frozen."""
-        return {"codec": self._codec}
+        """The codec, frozen, and what `of` has."""
+        return {"codec": self._codec, **{f"of.{role}": module for role, module in self.of.parts().items()}}
 
     @property
     def value_range(self) -> dc.Range | None:

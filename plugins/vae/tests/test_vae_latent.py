@@ -198,6 +198,7 @@ def test_bad_codecs_are_refused(work):
     save_file({"a": torch.zeros(1)}, "foreign.safetensors")
     save_file({"a": torch.zeros(1)}, "odd.safetensors", {"codec": json.dumps({"network": {"type": "vae-mlp"}, "shape": [4]})})
     save_file({"a": torch.zeros(1)}, "broken.safetensors", {"codec": "{"})
+    save_file({"a": torch.zeros(1)}, "nested.safetensors", {"codec": "[" * 100_000})
     dc.assemble(LATENT, overrides=["data={type: digits-8x8}"]).save("mlp")
     dc.assemble(VAE, overrides=["data.conditional=true"]).save("labelled")
     for codec, words in (
@@ -205,6 +206,7 @@ def test_bad_codecs_are_refused(work):
         ("foreign.safetensors", "not written by diffcore"),
         ("odd.safetensors", "does not fit the header"),
         ("broken.safetensors", "does not fit the header"),
+        ("nested.safetensors", "does not fit the header"),
         ("mlp", "no run of a VAE"),
         ("labelled", "conditional: false"),
     ):
@@ -212,3 +214,15 @@ def test_bad_codecs_are_refused(work):
             data(codec=codec).open()
     with pytest.raises(dc.DataError, match=r"data\.shape"):
         data(shape=(4, 4, 4)).open()
+
+
+def test_what_the_data_behind_the_latents_has_is_saved_too(work):
+    of = {"type": "standardised", "of": {"type": "digits-8x8"}, "moments": 50}
+    pipeline = dc.assemble({**LATENT, "data": {**LATENT["data"], "of": of}})
+    pipeline.train()
+    made = pipeline.sample(4).raw()
+    pipeline.save("run")
+    shutil.rmtree("codec")
+    tensors, _ = dc.read_tensors(dc.user_file("run/weights.safetensors"), ["of.standard.mean"])
+    assert torch.equal(tensors["of.standard.mean"], pipeline.codec["of.standard"].mean)
+    torch.testing.assert_close(dc.Pipeline.load("run").sample(4).raw(), made, rtol=0, atol=0)

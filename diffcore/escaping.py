@@ -1,0 +1,51 @@
+"""A user's text in another language: mathematics of matplotlib, terminals, file names. Templates escape their own (HTML).
+
+Names of runs, classes and files may hold anything. One function per medium; each is the identity for plain text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from functools import lru_cache
+
+_NO_PICTURE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Categories of characters that have no picture, or that move the text around them."""
+
+
+def terminal(text: str) -> str:
+    """One line for a terminal: control, direction and line characters as `\\x1b`, so that no text moves or fakes another."""
+    return "".join(c if unicodedata.category(c) not in _NO_PICTURE else ascii(c)[1:-1] for c in text)
+
+
+def block(text: str) -> str:
+    """Several lines for a terminal or a page, each as `terminal` has it."""
+    return "\n".join(map(terminal, text.expandtabs().split("\n")))
+
+
+def figure_text(text: str) -> str:
+    """A text in a matplotlib figure, as it stands: no mathematics, in the legend too, without what the font has not."""
+    drawn = "".join(c if ord(c) in _glyphs() else "\N{WHITE SQUARE}" for c in terminal(text))
+    return (" " if drawn.startswith("_") else "") + drawn.replace("$", r"\$")
+
+
+@lru_cache(maxsize=1)
+def _glyphs() -> frozenset[int]:
+    """The characters of matplotlib's font."""
+    from matplotlib import font_manager
+
+    return frozenset(font_manager.get_font(font_file()).get_charmap())
+
+
+def font_file() -> str:
+    """The font that figures are drawn with."""
+    from matplotlib import font_manager
+
+    return font_manager.findfont("DejaVu Sans")
+
+
+def file_name(text: str) -> str:
+    """A text as the name of a file; where characters are lost, a digest keeps it apart from other texts."""
+    plain = re.sub(r"[^\w.=,+-]+", "_", text)[:80].strip("_")
+    return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:6]}"

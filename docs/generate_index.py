@@ -1,0 +1,40 @@
+"""Write diffcore/first_party.json: which distribution of this repository has which component.
+
+python docs/generate_index.py            write it
+python docs/generate_index.py --check    only say whether it is current (exit code 1 where it is not)
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from pathlib import Path
+
+from diffcore.hookspecs import ALL_KINDS
+from diffcore.registry import Registry
+from diffcore.suggesting import INDEX
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = ROOT / "diffcore" / INDEX
+
+
+def text() -> str:
+    """The index of the components that are installed and whose distribution is in this repository."""
+    projects = [ROOT / "pyproject.toml", *sorted((ROOT / "plugins").glob("*/pyproject.toml"))]
+    ours = {tomllib.loads(path.read_text())["project"]["name"] for path in projects}
+    registry = Registry.load()
+    found = {kind: {e.id: e.dist for e in registry.list(kind) if e.dist in ours} for kind in ALL_KINDS}
+    return json.dumps(found, indent=1) + "\n"
+
+
+def main() -> None:
+    """Write the index, or say that it is not current."""
+    if "--check" not in sys.argv[1:]:
+        TARGET.write_text(text(), encoding="utf-8")
+    elif not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text():
+        sys.exit(f"{TARGET.relative_to(ROOT)} is not current; run: python docs/generate_index.py")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Tokens that show are certain, classes are counted from their labels, and the slowest value decides whether a chain forgets."""
+
+import pytest
+import torch
+from diffcore_discrete.d3pm import D3PM
+from diffcore_discrete.masked import Masked
+from diffcore_discrete.matrices import gaussian
+from diffcore_discrete.table import Rows
+
+import diffcore as dc
+
+
+@pytest.mark.parametrize("process", [Masked(values=4), D3PM(values=4, matrix="absorbing")], ids=lambda p: type(p).__name__)
+def test_what_shows_is_certain(process):
+    """Whatever the network says: one-hot where a token shows, a law of the values where it is masked."""
+    x = torch.tensor([[0, 3, process.mask, 1], [process.mask, 2, 2, process.mask]])
+    logits = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(0))
+    model = dc.Denoiser(lambda x, t: logits, "logits", process)
+    probs = model(x, 0.6).probs
+    shows = x != process.mask
+    assert torch.equal(probs[shows], torch.nn.functional.one_hot(x[shows], 4).to(probs.dtype))
+    torch.testing.assert_close(probs[~shows], logits[~shows].softmax(-1).to(probs.dtype))
+    torch.testing.assert_close(probs.sum(-1), torch.ones(2, 4, dtype=probs.dtype))
+
+
+def test_a_table_has_as_many_classes_as_labels():
+    rows = Rows(torch.arange(12).reshape(4, 3), torch.tensor([2, 0, 1, 2]))
+    assert rows.classes == {"label": 3}
+    x, cond = rows.batch(torch.tensor([3, 1]))
+    assert x.tolist() == [[9, 10, 11], [3, 4, 5]]
+    assert cond["label"].tolist() == [2, 0]
+    assert Rows(torch.zeros(2, 3)).classes == {}
+
+
+def test_a_chain_in_which_one_value_mixes_late_is_refused():
+    """Its best value is within the .05 of the stationary law, its worst is not: total variation worked out row by row."""
+    fields = {"matrix": "gaussian", "values": 8, "levels": 40}
+
+    def variation(last):
+        chain = torch.linalg.multi_dot(list(gaussian(8, torch.linspace(0.01, last, 40, dtype=torch.float64))))
+        return (chain - 1 / 8).abs().sum(-1) / 2
+
+    tried = [(0.02 * k, variation(0.02 * k)) for k in range(1, 100)]
+    uneven = next(last for last, found in tried if found.min() < 0.05 < found.max())
+    even = next(last for last, found in tried if found.max() < 0.05)
+    with pytest.raises(dc.SpecError, match="stationary law"):
+        D3PM(**fields, beta=(0.01, uneven))
+    assert D3PM(**fields, beta=(0.01, even)).beta == (0.01, even)

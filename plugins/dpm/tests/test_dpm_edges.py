@@ -1,0 +1,38 @@
+"""Orders and costs of every choice of points, corrector and start; pure noise is no node of a history."""
+
+import itertools
+
+import pytest
+import torch
+from diffcore_dpm.deis import DEIS
+from diffcore_dpm.exp_adams import ExpAdams
+
+import diffcore as dc
+from diffcore.testing import ReferenceFlow, ReferenceVP, golden_mixture
+
+VP, FLOW, GOLDEN = ReferenceVP(), ReferenceFlow(), golden_mixture()
+X = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None]
+GRID = [0.9, 0.75, 0.6, 0.5, 0.4, 0.3, 0.2, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("points", "corrector", "start"), list(itertools.product((1, 2, 3, 4), (False, True), ("ramp", "singlestep")))
+)
+def test_the_cost_of_a_start_is_what_it_says(points, corrector, start):
+    """One evaluation a step; a singlestep start of points > 2 adds points + corrector - 2 <= 2 in each of points - 2 steps."""
+    solver = ExpAdams(points=points, corrector=corrector, start=start)
+    extra = (points - 2) * min(points + corrector - 2, 2) if start == "singlestep" and points > 2 else 0
+    result = dc.sample(GOLDEN.field(VP, "v"), solver, X, grid=GRID)
+    assert result.nfe == sum(solver.plan(VP, result.grid).evaluations) == len(GRID) - 1 + extra
+    assert solver.order == min(points + corrector, 4 if extra else 2 + corrector)
+
+
+@pytest.mark.parametrize("variable", ["t", "rho"])
+def test_pure_noise_is_no_node_of_the_history(variable):
+    """From alpha = 0 on, the first evaluation is not in the polynomial of the second step, which is that of DDIM."""
+    plan = DEIS(degree=2, variable=variable).plan(FLOW, torch.tensor([1.0, 0.8, 0.6, 0.4, 0.2], dtype=torch.float64))
+    w1, w2 = plan.entries["w1"], plan.entries["w2"]
+    assert w1[:2].tolist() == [0.0, 0.0]
+    assert bool((w1[2:] != 0).all())
+    assert w2[:3].tolist() == [0.0, 0.0, 0.0]
+    assert float(w2[3]) != 0
