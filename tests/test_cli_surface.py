@@ -15,7 +15,7 @@ from diffcore.cli import COMMANDS, main
 
 SURFACE = {
     "plugins": ["--json", "-v --verbose"],
-    "list": ["KIND?", "--alias", "--json", "-v --verbose"],
+    "list": ["KIND?", "--alias", "--available", "--json", "-v --verbose"],
     "show": ["ID", "--kind", "--json", "-v --verbose"],
     "check": ["SPEC", "--set", "--json", "-v --verbose"],
     "explain": ["SPEC", "--set", "--targets", "--origin", "--json", "-v --verbose"],
@@ -90,7 +90,7 @@ def test_version_is_that_of_the_package():
         (["run"], "Missing argument 'SPEC'"),
         (["sample", "somewhere", "-n", "0"], "0 is not in the range"),
         (["sample", "somewhere", "--cond", "label"], "example: label=3"),
-        (["sample", "somewhere", "--out", "x.jpg"], ".npz, .png or .txt"),
+        (["sample", "somewhere", "--out", "x.jpg"], "the name must end in .safetensors"),
         (["sample", "no/such/run"], "no/such/run"),
         (["evaluate", "no/such/run"], "no/such/run"),
         (["compare", "no/such/run"], "no/such/run"),

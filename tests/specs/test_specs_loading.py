@@ -237,7 +237,7 @@ data: {type: pionts}
 proces: {type: square}
 network: net
 solver: {type: heun, steps: 0, churn: x, churn: 2}
-sampling: {n: yes, mode: quick, cond: {label: x}}
+sampling: {n: yes, mode: quick, cond: {label: 1.5}}
 guidance: [{type: nest, w: x}, {type: nset}]
 """
     assert [m.partition(";")[0] for m in spec_faults(pipeline_registry, text, "evaluation.n=x")] == [
@@ -253,7 +253,7 @@ guidance: [{type: nest, w: x}, {type: nset}]
         "<text>:7:42: solver.churn: the key is already on line 7",
         "<text>:8:15: sampling.n: expected an integer",
         "<text>:8:26: sampling.mode: expected one of 'eager', 'compile', 'graph'",
-        "<text>:8:47: sampling.cond.label: expected an integer",
+        "<text>:8:47: sampling.cond.label: expected an integer or text",
         "<text>:9:28: guidance.0.w: expected a number",
         "<text>:9:39: guidance.1.type: no guidance 'nset'",
     ]
