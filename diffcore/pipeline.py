@@ -24,9 +24,8 @@ from diffcore.data import Data, Loader, Source
 from diffcore.errors import DataError, IncompatibleError, SpecError, UnknownComponentError
 from diffcore.fields import Denoiser, Field, Reading
 from diffcore.fitting import Findings, place_of, problems
-from diffcore.interrupt import Interrupt
 from diffcore.kept import Kept
-from diffcore.metadata import Known, Trained
+from diffcore.metadata import Known, Paused, Trained
 from diffcore.noise import Draw, mix
 from diffcore.ownership import owned
 from diffcore.process import Process
@@ -37,7 +36,8 @@ from diffcore.solver import Solver
 from diffcore.sources import opened
 from diffcore.specs.spec import Spec
 from diffcore.state import plain_defaults
-from diffcore.trainer import Job, Player, Report
+from diffcore.trainer import Job, Report
+from diffcore.training import train as train_pipeline
 from diffcore.tree import State, batch_size, describe, tree_map
 
 FITTING = 0xF17
@@ -379,51 +379,9 @@ class Pipeline:
         """
         self._refuse_missing("trainer", "loss")
         if out is None:
-            return self._train(None, progress, log, say)
+            return train_pipeline(self, None, progress, log, say)
         with owned(Path(out), lambda: self.check_resumable(out)):
-            return self._train(Path(out) / "checkpoints", progress, log, say)
-
-    def _train(
-        self,
-        folder: Path | None,
-        progress: Progress | None,
-        log: Callable[[Report], None] | None,
-        say: Callable[[str], None],
-    ) -> None:
-        job, trainer = self.job(), self.spec.trainer
-        players = list(trainer.players(job.parts))
-        self.step = resuming.restore(folder, players, self.parts, self.codec, trainer.keep, say) if folder else 0
-        if self.step > trainer.steps:
-            say(f"the newest checkpoint is of step {self.step}, past trainer.steps ({trainer.steps}): the training ends with it")
-        for module in job.parts.values():
-            module.train()
-        if progress:
-            progress.start(trainer.steps, f"training {self.spec.name}", self.step)
-        with Interrupt() as interrupt:
-            try:
-                for report in trainer.run(job, players, self.step):
-                    self.step = report.step
-                    last = self.step == trainer.steps
-                    if log and (last or self.step % trainer.log_every == 0):
-                        log(report)
-                    if folder and (last or self.step % trainer.checkpoint_every == 0):
-                        self._keep(folder, players)
-                    if progress:
-                        progress.update(self.step, **report.numbers)
-                    interrupt.check()
-            except KeyboardInterrupt:
-                if folder and not interrupt.forced and distributed.world()[1] == 1:
-                    self._keep(folder, players)
-                raise
-            finally:
-                if progress:
-                    progress.close()
-        self._use_average(players)
-        self.fits.clear()
-
-    def _keep(self, folder: Path, players: Sequence[Player]) -> None:
-        parts = {**self.parts, **self.codec}
-        resuming.keep(folder, players, parts, self.record(), self.spec.trainer.keep)
+            return train_pipeline(self, Path(out) / "checkpoints", progress, log, say)
 
     def check_resumable(self, out: str | Path) -> None:
         """Raise `CheckpointError`, naming what differs, where `out` holds what another spec, or other data, has made."""
@@ -446,14 +404,6 @@ class Pipeline:
         found = [f"{name}: {why}" for name, why in self.missing.items() if name in sections]
         if found:
             raise UnknownComponentError(f"this run has parts that are not here: {'; '.join(found)}")
-
-    @torch.no_grad()
-    def _use_average(self, players: Sequence[Player]) -> None:
-        for player in players:
-            for key, average in player.ema.items():
-                player.parameters[key].copy_(average)
-        for module in self.parts.values():
-            module.eval()
 
     # --- sampling -----------------------------------------------------------------------------------------------------
 
@@ -676,7 +626,9 @@ class Pipeline:
         source = reopened(spec.data, known, replaced=replaced, say=_LOG.warning) if known else None
         pipeline = cls(attrs.evolve(spec, init=None), registry, device, source=source, known=known)
         weights.take(held.file, held.tensors, {**pipeline.parts, **pipeline.codec})
-        weights.check_process(held.file, held.meta.fingerprint, pipeline.process)
+        averaged_since = isinstance(pipeline.process, nn.Module) and isinstance(held.meta, Paused)
+        if not averaged_since:  # the numbers of a process that learns are those of its weights before their average
+            weights.check_process(held.file, held.meta.fingerprint, cast(Process, pipeline.process))
         pipeline.fits, pipeline.step = weights.fits_of(held), held.meta.step
         pipeline.spec, pipeline.missing = spec, missing
         return pipeline

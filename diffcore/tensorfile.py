@@ -68,7 +68,7 @@ class TensorFile:
     def close(self, meta: Mapping[str, Any]) -> None:
         """Write metadata and digest, those of `checkpoint.save`."""
         self._write_header(meta, "")
-        self._write_header(meta, checkpoint.digest(dict(self.read(self.path)), meta))
+        self._write_header(meta, checkpoint.digest(dict(self.read(self.path)), json.dumps(meta, sort_keys=True)))
 
     def _header(self, meta: Mapping[str, Any], digest: str) -> bytes:
         about = {"diffcore": json.dumps(meta, sort_keys=True), "digest": digest}

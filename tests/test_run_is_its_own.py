@@ -311,6 +311,17 @@ def test_a_checkpoint_of_tied_weights_can_be_sampled(registry, tmp_path):
     assert net.again.weight is net.first.weight
 
 
+def test_a_killed_run_whose_process_learns_can_be_sampled(registry, tmp_path):
+    """Its process is that of the averaged weights, which the checkpoint's own numbers are not."""
+    process = {"type": "vdm", "schedule": "network", "learn_ends": True}
+    spec = with_(process=process, prediction="v", loss={"type": "vdm"}, trainer=trainer(lr=0.05), solver={"type": "ancestral"})
+    run = killed(tmp_path / "run", registry, spec)
+    loaded = dc.Pipeline.load(run, registry=registry)
+    stored = weights.read(run).meta.fingerprint
+    assert max(abs(a - b) for a, b in zip(stored, loaded.process.fingerprint(), strict=True)) > 1e-6
+    assert bool(loaded.sample(4).x.isfinite().all())
+
+
 def test_the_numbers_of_a_failed_start_do_not_stay(registry, tmp_path):
     """Killed before its first checkpoint, a run begins anew, under another spec too, and with a log of its own."""
     run = killed(tmp_path / "run", registry, with_(trainer=trainer(lr=0.1)), step=3)
