@@ -74,6 +74,20 @@ def test_check_says_that_a_sound_spec_is_sound(place: Path):
     assert json.loads(call("check", place / "spec.yaml", "--json").stdout) == {"ok": True, "faults": []}
 
 
+def test_what_a_run_made_is_told_as_json(place: Path):
+    told = json.loads(call("run", place / "spec.yaml", "--out", place / "json", "--json").stdout)
+    assert (told["run"], told["report"]) == (str(place / "json"), str(place / "json" / "report.html"))
+    assert [row["calls"] for row in told["rows"]] == [
+        row["calls"] for row in json.loads((place / "json" / "evaluation.json").read_text())
+    ]
+    told = json.loads(call("train", place / "spec.yaml", "--out", place / "json", "--json").stdout)
+    assert Path(told["weights"]).exists()
+    told = json.loads(call("sample", place / "json", "-n", 3, "--out", place / "three.npz", "--json").stdout)
+    assert (told["n"], told["file"]) == (3, str(place / "three.npz"))
+    told = json.loads(call("new", "plugin", "brand-new", "--kind", "solver", "--dir", place, "--json").stdout)
+    assert (told["id"], told["kind"], Path(told["folder"]).is_dir()) == ("brand-new", "solver", True)
+
+
 def test_check_names_every_fault_at_its_place(tmp_path: Path):
     spec = tmp_path / "bad.yaml"
     spec.write_text(BAD)

@@ -15,7 +15,7 @@ from diffcore.cli import COMMANDS, main
 
 SURFACE = {
     "plugins": ["--json", "-v --verbose"],
-    "list": ["KIND?", "--alias", "--json", "-v --verbose"],
+    "list": ["KIND?", "--alias", "--available", "--json", "-v --verbose"],
     "show": ["ID", "--kind", "--json", "-v --verbose"],
     "check": ["SPEC", "--set", "--json", "-v --verbose"],
     "explain": ["SPEC", "--set", "--targets", "--origin", "--json", "-v --verbose"],

@@ -168,7 +168,7 @@ def test_a_spec_stands_for_its_run(pipeline, registry, tmp_path, monkeypatch):
         (["bench", "runs/tiny", "--solvers", "a: ["], "a '[' is not closed"),
         (["bench", "runs/tiny", "--solvers", "{foo: 1}"], "'type' is missing: it says which solver this is"),
         (["bench", "runs/tiny", "--solvers", "{type: [x]}"], "expected the id of a solver; got a list of 1"),
-        (["bench", "runs/tiny", "--solvers", "heun@{a: 1}, 3"], "no grid '{a: 1}'"),
+        (["bench", "runs/tiny", "--solvers", "heun@kerras, 3"], "did you mean 'karras'"),
         (["bench", "runs/tiny", "--solvers", "null"], "got null"),
         (["bench", "runs/tiny", "--solvers", "[" * 3000], "nested more than 64 levels deep"),
         (["trajectory", "runs/tiny", "--solver", "{foo: 1}"], "'type' is missing"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -28,6 +29,7 @@ def init_fields(cls: type) -> dict[str, attrs.Attribute[Any]]:
     return {a.alias or a.name: a for a in attrs.fields(cls) if a.init}
 
 
+@cache
 def field_types(cls: type) -> dict[str, Any]:
     """The types of these fields. Raises `PluginError` for annotations that cannot be resolved."""
     try:

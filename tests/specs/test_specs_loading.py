@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -236,7 +237,7 @@ data: {type: pionts}
 proces: {type: square}
 network: net
 solver: {type: heun, steps: 0, churn: x, churn: 2}
-sampling: {n: yes, mode: quick, cond: {label: x}}
+sampling: {n: yes, mode: quick, cond: {label: 1.5}}
 guidance: [{type: nest, w: x}, {type: nset}]
 """
     assert [m.partition(";")[0] for m in spec_faults(pipeline_registry, text, "evaluation.n=x")] == [
@@ -252,7 +253,7 @@ guidance: [{type: nest, w: x}, {type: nset}]
         "<text>:7:42: solver.churn: the key is already on line 7",
         "<text>:8:15: sampling.n: expected an integer",
         "<text>:8:26: sampling.mode: expected one of 'eager', 'compile', 'graph'",
-        "<text>:8:47: sampling.cond.label: expected an integer",
+        "<text>:8:47: sampling.cond.label: expected an integer or text",
         "<text>:9:28: guidance.0.w: expected a number",
         "<text>:9:39: guidance.1.type: no guidance 'nset'",
     ]
@@ -358,3 +359,45 @@ assert "torch" not in sys.modules
 def test_what_needs_no_torch():
     done = subprocess.run([sys.executable, "-c", NO_TORCH], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+# What is no file of text.
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ("pipe", "is a pipe or a device; write the spec to a file"),
+        ("/dev/zero", "is a pipe or a device; write the spec to a file"),
+        ("https://host.example/s.yaml", "is an address; download it, and name the file"),
+        ("~/there-is-none.yaml", "HOME/there-is-none.yaml' does not exist"),
+        (".", "is a folder"),
+    ],
+)
+@pytest.mark.parametrize("extends", [False, True])
+def test_what_is_no_file_is_refused_at_once(registry, tmp_path, monkeypatch, named, told, extends):
+    """To open a pipe that nobody writes would be to wait for ever."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/HOME")
+    os.mkfifo(tmp_path / "pipe")
+    source = {"extends": named} if extends else named
+    with pytest.raises(SpecErrors, match=told):
+        load_spec(source, registry)
+
+
+def test_a_home_folder_is_expanded(registry, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "base.yaml").write_text("diffcore: 1\nsolver: {type: huen}\n")
+    for source in ("~/base.yaml", {"extends": "~/base.yaml"}):
+        with pytest.raises(SpecErrors, match=r"base\.yaml:2:16: solver\.type: no solver 'huen'"):
+            load_spec(source, registry)
+
+
+def test_no_text_of_a_spec_makes_a_second_line_or_moves_the_cursor(registry):
+    odd = r'"a\n/x.yaml:1:1: solver: fake \u202e\e[31m"'
+    with pytest.raises(SpecErrors) as caught:
+        load_spec(f"diffcore: 1\nsolver: {{type: {odd}}}\n{odd}: {odd}\nprocess: {{type: square, {odd}: 1}}\n", registry)
+    assert all(str(fault).isprintable() for fault in caught.value.faults)
+    with pytest.raises(SpecErrors) as caught:
+        load_spec({"solver": {"type": "a\nb\x1b[31m"}, "data\u202e": 1}, registry)
+    assert all(str(fault).isprintable() for fault in caught.value.faults)

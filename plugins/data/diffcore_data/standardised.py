@@ -28,7 +28,7 @@ class Standardised(dc.Data):
     example: ClassVar[Mapping[str, Any]] = {"of": {"type": "two-moons"}}
 
     of: dc.Data = dc.field(doc="the data set")
-    moments: int = dc.field(default=10_000, ge=2, doc="samples on which mean and deviation are measured, at most")
+    moments: int = dc.field(default=10_000, ge=2, le=10_000_000, doc="samples on which mean and deviation are measured, at most")
 
     @cached_property
     def _standard(self) -> Standard:

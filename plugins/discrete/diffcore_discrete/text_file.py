@@ -31,7 +31,7 @@ class TextFile(dc.Data):
     example: ClassVar[Mapping[str, Any]] = {"path": "corpus.txt"}
 
     path: str = dc.field(doc="a UTF-8 text file")
-    length: int = dc.field(default=64, ge=2, doc="tokens of a window")
+    length: int = dc.field(default=64, ge=2, le=1_000_000, doc="tokens of a window")
     alphabet: str | None = dc.field(default=None, doc="the characters that are tokens, in order; null: tokens are bytes")
     split: Split = dc.field(default="train", doc="'test' is the last tenth of the text, 'train' the rest")
 
