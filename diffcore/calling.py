@@ -9,6 +9,7 @@ counters of their inputs are looked at.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -62,8 +63,8 @@ class Caller:
 
     def _guarded(self, x: State, fed: State, time: Tensor, cond: Cond) -> State:
         """A call of a network that is known not to write, with more than one tensor to look after."""
-        if any(leaf.is_inference() for leaf in leaves(fed)):  # such tensors count no versions
-            fed = _copied(fed)
+        if any(v.is_inference() for v in (*leaves(fed), *_tensors(cond))):  # such tensors count no versions
+            fed, cond = _copied(fed), _copied(cond)
         marks = _marks(time, fed, cond)
         out = self._run(fed, time, cond)
         self._compare(marks, _marks(time, fed, cond))
@@ -76,17 +77,18 @@ class Caller:
         out = self._run(given, clock, own)
         after = _marks(clock, given, own)
         self._compare(marks[:1], after[:1])
-        if self.copies is None and _ordinary(x):
+        plain = _ordinary((x, clock, own, _sample_of(out)))
+        if self.copies is None and plain:
             self._finite(x, _sample_of(out), at)
             out = self._checked(x, out)
             if not torch.equal(clock, time):
                 self._refuse("t")
-            wrote = after != marks or not _equal((given, own), (fed, cond))
-            self.copies = wrote or bool(_places(out) & _places((given, own)))
+            wrote = after != marks or not (_equal(given, fed) and _equal(own, cond))
+            self.copies = wrote or bool(_places(out) & (_places(given) | _places(own)))
         elif self.copies is False:
             self._compare(marks, after)
         out = self._checked(x, out)
-        if self.buffered is None and _ordinary(x):
+        if self.buffered is None and plain:
             self._look(out)
         return out if self.buffered is False else _copied(out)
 
@@ -160,7 +162,12 @@ class Caller:
     def _finite(self, x: State, out: Any, at: Any) -> None:
         """Refuse a first output that has no finite sample; single ones are found, with their step, at the end of a run."""
         found = _values(out)
-        if not found or not all(isinstance(v, Tensor) and v.ndim for v in found) or _finite_rows(out) or not _finite_rows(x):
+        if (
+            not found
+            or not all(isinstance(v, Tensor) and v.ndim and not v.is_complex() for v in found)
+            or _finite_rows(out)
+            or not _finite_rows(x)
+        ):
             return
         times = torch.as_tensor(at.t).flatten()
         raise NumericsError(
@@ -182,7 +189,9 @@ def in_precision(dtype: torch.dtype, x: State) -> State:
 
 
 def _copied(x: Any) -> Any:
-    return x.clone() if x.__class__ is Tensor else pytree.tree_map_only(Tensor, torch.clone, x)
+    if x.__class__ is Tensor:
+        return x.clone()
+    return pytree.tree_map_only(Tensor, torch.clone, x) if x else x
 
 
 def _sample_of(out: Any) -> Any:
@@ -192,11 +201,11 @@ def _sample_of(out: Any) -> Any:
 
 
 def _values(tree: Any) -> list[Any]:
-    return pytree.tree_leaves(tree)
+    return [tree] if tree.__class__ is Tensor else pytree.tree_leaves(tree)
 
 
 def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+    return [leaf for leaf in _values(tree) if isinstance(leaf, Tensor)]
 
 
 def _versions(tensors: Sequence[Tensor]) -> list[int]:
@@ -210,7 +219,7 @@ def _marks(time: Tensor, fed: State, cond: Cond) -> list[tuple[str, list[int]]]:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    return all(map(torch.equal, _tensors(a), _tensors(b)))
+    return a is b or all(map(torch.equal, _tensors(a), _tensors(b)))
 
 
 def _places(tree: Any) -> set[int]:
@@ -218,15 +227,21 @@ def _places(tree: Any) -> set[int]:
     return {v.untyped_storage().data_ptr() for v in _tensors(tree)} - {0}
 
 
-def _ordinary(x: State) -> bool:
+def _ordinary(tree: Any) -> bool:
     """Whether values can be looked at: not within a transform of functions, nor where a CUDA graph is captured."""
-    found = leaves(x)
+    found = _tensors(tree)
     capturing = found[0].is_cuda and torch.cuda.is_current_stream_capturing()
-    return not capturing and all(v.__class__ is Tensor and not is_functorch_wrapped_tensor(v) for v in found)
+    return (
+        not capturing
+        and all(isinstance(v, nn.Parameter) or v.__class__ is Tensor for v in found)
+        and not any(map(is_functorch_wrapped_tensor, found))
+    )
 
 
 def _finite_rows(x: State) -> bool:
     """Whether any sample is without NaN and +Inf; a category is ruled out by -Inf."""
+    if all(math.isfinite(v.detach().sum().item()) for v in leaves(x)):  # the usual case, in one pass
+        return True
     return all(bool((~(v.isnan() | (v == torch.inf)).reshape(len(v), -1).any(1)).any()) for v in leaves(x))
 
 

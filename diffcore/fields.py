@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -17,8 +16,8 @@ from diffcore.affine import Coeffs
 from diffcore.arguments import real, shown
 from diffcore.calling import Caller, Net, in_precision
 from diffcore.errors import DataError, IncompatibleError
-from diffcore.kept import hashable
 from diffcore.process import AffineProcess, Process
+from diffcore.reading import check_parts, check_prediction, reading_of
 from diffcore.tree import State, batch_size, leaves, tree_map
 
 if TYPE_CHECKING:
@@ -40,18 +39,6 @@ class Trace:
         self.posterior: Any = None
         self.at: Any = None
         self.watched = True
-
-
-@attrs.frozen
-class Reading:
-    """How a network is read: what it predicts, the deviation of its data, and whether its input is scaled for it.
-
-    A pipeline leaves it as the attribute `reading` of the networks it makes, so that a `Denoiser` of one needs no more.
-    """
-
-    prediction: str
-    sigma_data: float = 0.5
-    precondition: bool = False
 
 
 class Denoiser:
@@ -83,11 +70,11 @@ class Denoiser:
         null: Mapping[str, Any] | None = None,
         parts: Mapping[str, nn.Module] | None = None,
     ) -> None:
-        _check_parts(net, process, null, parts)
+        check_parts(net, process, null, parts)
         assert process is not None
-        self.reading = _reading(net, process, prediction, sigma_data, precondition)
+        self.reading = reading_of(net, process, prediction, sigma_data, precondition)
         self.prediction, self.sigma_data, self.precondition = attrs.astuple(self.reading)
-        _check_prediction(process, self.prediction, self.sigma_data)
+        check_prediction(process, self.prediction, self.sigma_data)
         self.net, self.process = net, process
         self.null: Mapping[str, Any] = getattr(net, "null_cond", {}) if null is None else null
         self.parts: Mapping[str, nn.Module] = parts or {}
@@ -190,56 +177,6 @@ class Denoiser:
 def number(value: Tensor) -> Any:
     """A 0-d tensor as a Python number; as it is where a gradient is to reach it (learned schedules)."""
     return value if value.requires_grad and torch.is_grad_enabled() else value.item()
-
-
-def _check_parts(net: Any, process: Any, null: Any, parts: Any) -> None:
-    if not callable(net) or isinstance(net, type):
-        raise IncompatibleError(f"Denoiser needs a network, a module or function net(x, t, **cond); got {shown(net)}")
-    if not hasattr(process, "check_prediction"):
-        raise IncompatibleError(
-            f"Denoiser needs the process its network was trained for, such as registry.make('process', 'vp'); got {process!r}"
-        )
-    if not isinstance(null, Mapping | None):
-        raise IncompatibleError(
-            f"null maps each condition to the value that means none, such as {{'label': 10}}; got {shown(null)}"
-        )
-    if not isinstance(parts, Mapping | None):
-        raise IncompatibleError(f"parts maps roles to modules; got {shown(parts)}")
-
-
-def _reading(net: Any, process: Process, prediction: Any, sigma_data: Any, precondition: Any) -> Reading:
-    """What is asked, completed by what the network says of itself. Raises `IncompatibleError` where the two differ."""
-    asked = {"prediction": prediction, "sigma_data": sigma_data, "precondition": precondition}
-    asked = {name: value for name, value in asked.items() if value is not None}
-    own = getattr(net, "reading", None)
-    if isinstance(own, Reading):
-        differ = [f"{k} = {getattr(own, k)!r}, not {v!r}" for k, v in asked.items() if getattr(own, k) != v]
-        if differ:
-            raise IncompatibleError(
-                f"this network was made by a pipeline to be read with {', '.join(differ)}; leave that out, or take "
-                f"pipeline.denoiser"
-            )
-        return own
-    if prediction is None:
-        raise IncompatibleError(
-            f"Denoiser must be told what the network predicts: prediction='eps', say; "
-            f"{type(process).__name__} reads {', '.join(process.predictions)}"
-        )
-    if not isinstance(prediction, str):
-        raise IncompatibleError(f"prediction is a name, one of {', '.join(process.predictions)}; got {shown(prediction)}")
-    if not isinstance(asked.get("precondition", False), bool) or not real("sigma_data", asked.get("sigma_data", 0.5)) > 0:
-        raise IncompatibleError(f"precondition is True or False, and sigma_data above 0; got {precondition!r} and {sigma_data!r}")
-    return Reading(**asked)
-
-
-def _check_prediction(process: Process, prediction: str, sigma_data: float) -> None:
-    found = _sound_prediction if not isinstance(process, nn.Module) and hashable(process) else _sound_prediction.__wrapped__
-    found(process, prediction, sigma_data)
-
-
-@lru_cache(maxsize=256)
-def _sound_prediction(process: Process, prediction: str, sigma_data: float) -> None:
-    process.check_prediction(prediction, sigma_data)
 
 
 @contextmanager

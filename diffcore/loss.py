@@ -92,21 +92,22 @@ def times_of(law: TimeLaw | None, process: Process, draw: Draw) -> Tensor:
 
 
 def dropped(cond: Mapping[str, Any], null: Mapping[str, Any], rate: float, draw: Draw) -> dict[str, Any]:
-    """The conditions, in a fraction `rate` of the samples replaced by the null values, all together.
+    """The conditions, in a fraction `rate` of the samples replaced by the null values where there are any, all together.
 
     So the same network learns the unconditional field too (Ho and Salimans 2022, arXiv 2207.12598). Raises
-    `IncompatibleError` where the network has no null value for one of them.
+    `IncompatibleError` where the network has a null value for none of them, and nothing would be left out.
     """
+    names = [name for name in cond if name in null]
     if rate == 0 or not cond:
         return dict(cond)
-    missing = [name for name in cond if name not in null]
-    if missing:
+    if not names:
+        first = next(iter(cond))
         raise IncompatibleError(
             f"the loss leaves conditions out with probability {rate:g} (drop), and the network has no null value for "
-            f"'{missing[0]}'; give it the attribute null_cond = {{'{missing[0]}': ...}}, or set loss.drop: 0"
+            f"'{first}'; give it the attribute null_cond = {{'{first}': ...}}, or set loss.drop: 0"
         )
     drop = draw.uniform() < rate
-    return {name: _replaced(drop, value, null[name]) for name, value in cond.items()}
+    return {**cond, **{name: _replaced(drop, cond[name], null[name]) for name in names}}
 
 
 def _replaced(drop: Tensor, value: Tensor, null: Any) -> Tensor:

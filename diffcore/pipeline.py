@@ -22,13 +22,14 @@ from diffcore.arguments import shown, whole
 from diffcore.calling import in_precision
 from diffcore.data import Data, Loader, Source
 from diffcore.errors import DataError, IncompatibleError, SpecError, UnknownComponentError
-from diffcore.fields import Denoiser, Field, Reading
+from diffcore.fields import Denoiser, Field
 from diffcore.fitting import Findings, place_of, problems
 from diffcore.kept import Kept
 from diffcore.metadata import Known, Paused, Trained
 from diffcore.noise import Draw, mix
 from diffcore.ownership import owned
 from diffcore.process import Process
+from diffcore.reading import Reading
 from diffcore.registry import Registry
 from diffcore.remembered import known_of, numbered, reopened
 from diffcore.samples import Samples

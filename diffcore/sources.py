@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 import attrs
@@ -40,7 +41,7 @@ def opened(found: Any, name: str = "the source") -> Source:
     if isinstance(found, (Checked, Remembered)):
         return found
     if not hasattr(found, "batch") and hasattr(found, "__getitem__") and hasattr(found, "__len__"):
-        found = None if isinstance(found, (Mapping, str)) else Mapped(found, name)
+        found = found if isinstance(found, (Mapping, str)) or getattr(found, "ndim", 1) == 0 else Mapped(found, name)
     fault = _fault(found)
     if fault:
         raise DataError(f"{name} opens no source: {fault}; {WANTED}")
@@ -53,7 +54,7 @@ def _fault(found: Any) -> str:
         return f"{shown(found)} has no '{missing[0]}'"
     if not callable(found.batch) or isinstance(found, type):
         return f"its 'batch' is {shown(found.batch)}"
-    if found.size is not None and (not isinstance(found.size, int) or found.size < 1):
+    if found.size is not None and (not isinstance(found.size, Integral) or found.size < 1):
         return f"its size is {shown(found.size)}"
     if isinstance(found.shape, (int, str)) or found.shape is None:
         return f"its shape is {shown(found.shape)}, not a tuple of integers"

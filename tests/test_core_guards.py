@@ -67,7 +67,7 @@ def test_a_bare_network_is_not_a_denoiser():
         (lambda f, x: dc.sample(f, Euler(), x, grid="karras"), dc.SpecError, "or the times themselves"),
         (lambda f, x: dc.sample(f, Euler(), x, grid=[1.0, 0.5], steps=7), dc.SpecError, "'steps' and 'start'"),
         (lambda f, x: dc.sample(f, Euler(), x, ids=[7]), dc.DataError, "1 ids for 3 samples"),
-        (lambda f, x: dc.sample(f, Euler(), x.numpy()), dc.DataError, "must be a tensor or a tree of tensors; got ndarray"),
+        (lambda f, x: dc.sample(f, Euler(), x.numpy()), dc.DataError, "must be a tensor or a tree of tensors; got a ndarray"),
         (lambda f, x: dc.Field(VP, f.base, dc.Guidance()), dc.IncompatibleError, "guidance must be a list"),
         (lambda f, x: dc.Denoiser(f.base.net, "eps", "vp"), dc.IncompatibleError, "needs the process"),
         (lambda f, x: VP.corrupt(torch.ones(3, 2).long(), 0.5, dc.Draw(0, range(3))), dc.DataError, "floating-point data"),

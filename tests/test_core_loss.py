@@ -60,3 +60,10 @@ def test_conditions_without_a_null_value_stay():
     assert found["label"].tolist() == [9, 9, 9]
     assert found["kept"] is cond["kept"]
     assert dc.dropped(cond, {"label": 9}, 0.0, dc.Draw(0, range(3))) == cond
+
+
+def test_null_values_may_be_arrays_and_one_there_must_be():
+    cond = {"y": torch.ones(3, 2)}
+    assert dc.dropped(cond, {"y": [4.0, 5.0]}, 1.0, dc.Draw(0, range(3)))["y"].tolist() == [[4.0, 5.0]] * 3
+    with pytest.raises(dc.IncompatibleError, match=r"no null value for 'y'; give it the attribute null_cond"):
+        dc.dropped(cond, {}, 0.1, dc.Draw(0, range(3)))
