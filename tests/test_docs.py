@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 GENERATED = ("docs/spec.md", "docs/checks.md")
 PAGES = sorted({"README.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))} - {*GENERATED})
-TARGETS = ("demo", "test", "setup", "lint", "types", "docs", "bench", "check", "clean")
+TARGETS = ("demo", "test", "setup", "lint", "types", "docs", "bench", "mutate", "check", "clean")
 
 
 def run(*command: str, **kwargs: object) -> subprocess.CompletedProcess[str]:

@@ -8,6 +8,7 @@ import torch
 from diffcore_metrics import weights
 from diffcore_metrics.kl import KL, log_ratios
 from diffcore_metrics.mmd import gaussian_mixture_kernel
+from diffcore_metrics.quantiles import quantile_costs
 
 import diffcore as dc
 from diffcore.testing import Gaussian, ReferenceVP
@@ -46,3 +47,9 @@ def test_the_kernel_is_its_formula():
     squared = torch.tensor([0.0, 1.0, 9.0], dtype=torch.float64)
     want = (torch.exp(-squared / 2) + torch.exp(-squared / 8)) / 2
     torch.testing.assert_close(gaussian_mixture_kernel([1.0, 2.0])(squared), want)
+
+
+@pytest.mark.parametrize(("order", "want"), [(1, 1.5), (2, 2.5)])
+def test_costs_of_either_sign_add_up(order, want):
+    x, y = torch.tensor([[3.0], [0.0]]), torch.tensor([[1.0], [1.0]])
+    assert quantile_costs(x, y, order).tolist() == [want]
