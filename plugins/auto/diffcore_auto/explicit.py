@@ -34,8 +34,8 @@ class Explicit(dc.Grid):
     example: ClassVar[Mapping[str, Any]] = {"lam": (-20.0, -3.0, -1.5, 0.0, 1.5, 4.0, 20.0), "resample": True}
 
     times: tuple[float, ...] | None = dc.field(default=None, ge=0, le=1e6, doc="times, falling")
-    lam: tuple[float, ...] | None = dc.field(default=None, ge=-50, le=50, doc="log(alpha / sigma), rising")
-    sigma: tuple[float, ...] | None = dc.field(default=None, ge=0, le=1e6, doc="sigma / alpha, falling")
+    lam: tuple[float, ...] | None = dc.field(default=None, ge=-math.inf, le=math.inf, doc="log(alpha / sigma), rising")
+    sigma: tuple[float, ...] | None = dc.field(default=None, ge=0, le=math.inf, doc="sigma / alpha, falling")
     resample: bool = dc.field(default=False, doc="whether other numbers of steps and other starts are interpolated")
 
     def __attrs_post_init__(self) -> None:
