@@ -12,7 +12,6 @@ noise level. The error of a state is its distance to a fine solution from the sa
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 
 import torch
 from accuracy import mixture, shown, solved
-from common import HERE, publish, table
+from common import publish, table
 from torch import Tensor
 
 import diffcore as dc
@@ -164,11 +163,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     found = measured(dc.Registry.load(), SOLVERS, options.calls)
-    print(report(found))
-    if options.write:
-        plain = {s: {g: [[*c, *e] for c, e in errors.items()] for g, errors in grids.items()} for s, grids in found.items()}
-        (HERE / "results" / "advice.json").write_text(json.dumps(plain))
-        publish("advice", report(found))
+    plain = {s: {g: [[*c, *e] for c, e in errors.items()] for g, errors in grids.items()} for s, grids in found.items()}
+    publish("advice", {"errors": plain}, report(found), options.write)
 
 
 if __name__ == "__main__":

@@ -182,8 +182,8 @@ def test_the_metric_is_of_the_model_without_guidance_and_says_what_is_missing():
     plain, guided = data.field(chain), data.field(chain, guidance=[Wrong()])
     assert ELBO().measure(evaluation(plain, x0)) == ELBO().measure(evaluation(guided, x0))
     assert ELBO(seed=1).measure(evaluation(plain, x0)) != ELBO().measure(evaluation(plain, x0))
-    for field, samples in ((None, x0), (plain, x0[:3])):
-        with pytest.raises(dc.DataError, match="at least 4 samples"):
+    for field, samples, missing in ((None, x0, "measures a field"), (plain, x0[:3], "at least 4 real samples")):
+        with pytest.raises(dc.DataError, match=missing):
             ELBO().measure(evaluation(field, samples))
 
 
