@@ -17,7 +17,7 @@ from diffcore.arguments import real, shown
 from diffcore.calling import Caller, Net, in_precision
 from diffcore.errors import DataError, IncompatibleError
 from diffcore.process import AffineProcess, Process
-from diffcore.reading import check_parts, check_prediction, reading_of
+from diffcore.readings import check_parts, check_prediction, reading_of
 from diffcore.tree import State, batch_size, leaves, tree_map
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from diffcore.metadata import Known, Paused, Trained
 from diffcore.noise import Draw, mix
 from diffcore.ownership import owned
 from diffcore.process import Process
-from diffcore.reading import Reading
+from diffcore.readings import Reading
 from diffcore.registry import Registry
 from diffcore.remembered import known_of, numbered, reopened
 from diffcore.samples import Samples
@@ -69,6 +69,8 @@ def assemble(
     Raises `SpecError` with every fault of the spec, `IncompatibleError` with every reason why parts do not fit (both name the
     places), `DataError` where the data is not there.
     """
+    if not isinstance(spec, (str, Path, Mapping, Spec)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise SpecError(f"a spec is a file, a mapping of sections or a Spec; got {shown(spec)}")
     if not isinstance(registry, Registry | None):
         raise SpecError(f"registry must be a Registry, such as Registry.load(); got {shown(registry)}")
     if not isinstance(overrides, (list, tuple)) or not all(isinstance(text, str) for text in overrides):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -202,8 +204,9 @@ class Pipeline:
         found = Findings()
         if "data" not in broken:
             with found.at(lambda error: place_of(spec.data, error)):
-                self.source: Source = opened(spec.data.open() if source is None else source, f"data {type(spec.data).__name__}")
-                self.known = known or known_of(spec.data, self.source)
+                there = opened(spec.data.open() if source is None else source, f"data {type(spec.data).__name__}")
+                self.known = known or known_of(spec.data, there)
+                self.source: Source = there
         if "process" not in broken:
             with found.at("process"), self._seeded(0x9C0):
                 self.process: Any = spec.process.build()
@@ -386,7 +389,7 @@ class Pipeline:
 
         Raises `SpecError` for arguments of the wrong kind.
         """
-        n = self.spec.sampling.n if n is None else n
+        n = self.spec.sampling.n if n is None else whole("n", n, 1, 2**40)
         sizes.require(n, self.source.shape, torch.device("cpu"))
         made = self.batches(n, seed, cond, solver=solver, batch=batch, guided=guided, progress=progress)
         done = first = next(made)

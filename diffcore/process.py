@@ -200,7 +200,8 @@ class AffineProcess(Process):
     def prior(self, shape: Sequence[int], draw: Draw) -> Tensor:
         """shift_T + sigma_T noise: N(shift_T, sigma_T^2 I) where the noise is white."""
         at = self.coeffs(torch.tensor(self.T, dtype=torch.float64))
-        return shifted(self.noise(torch.empty(len(draw.ids), *shape, device=draw.device), draw) * at.sigma.item(), at.shift)
+        like = torch.empty(len(draw.ids), *shape, dtype=torch.float32, device=draw.device)
+        return shifted(self.noise(like, draw) * at.sigma.item(), at.shift)
 
     def corrupt(self, x0: State, t: Tensor, draw: Draw, eps: State = None) -> Corruption:
         """alpha_t x_0 + sigma_t eps. Coefficients are computed in float64 and cast once to the dtype of x_0.

