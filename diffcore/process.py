@@ -267,6 +267,26 @@ class AffineProcess(Process):
             low, high = torch.where(above, middle, low), torch.where(above, high, middle)
         return (low + high) / 2
 
+    def default_grid(self, steps: int, start: float) -> Tensor:
+        """sin(phi) = sin(u)^2, phi = arctan(sigma / alpha), u equally spaced from `start` to 0: float64 [steps + 1].
+
+        Small steps at clean data and at pure noise (Rouard and Hadjeres 2021, arXiv 2106.07431). Of the grids compared on laws
+        of six kinds it has the least error, or nearly, with every kind of solver (benchmarks/README.md); equal steps in t, at few
+        calls, have 2 to 30 times its error. Coefficients of more than one entry have no one angle: equal steps in t.
+        """
+        ends = self.coeffs(torch.tensor([start, 0.0], dtype=torch.float64))
+        if ends.alpha.ndim > 1:
+            return super().default_grid(steps, start)
+        return self.times_down(steps, lambda n, end: self._small_at_both_ends(n, start, end))
+
+    @torch.no_grad()
+    def _small_at_both_ends(self, steps: int, start: float, end: float) -> Tensor:
+        ends = self.coeffs(torch.tensor([start, end], dtype=torch.float64))
+        high, low = torch.atan2(ends.sigma, ends.alpha).sin().sqrt().asin().tolist()
+        phi = (torch.linspace(high, low, steps + 1, dtype=torch.float64)[1:-1].sin() ** 2).asin()
+        inner = self.t_of_lam(-phi.tan().log())
+        return torch.cat([inner.new_tensor([start]), inner, inner.new_tensor([end])])
+
     def fingerprint(self) -> list[float]:
         """alpha and sigma at 8 times spread evenly over (0, T]."""
         c = self.coeffs(torch.linspace(self.T / 8, self.T, 8, dtype=torch.float64))

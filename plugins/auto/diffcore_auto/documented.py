@@ -29,8 +29,9 @@ ROWS: Sequence[tuple[str, Spec]] = (
     ),
     ("15 and more", {"type": "exp-adams", "points": 4, "prediction": "eps", "grid": {"type": "uniform-lam"}}),
     (
-        "any, where the field is exact down to t = 0",
+        "10 and more, smooth data, where the field is exact down to t = 0",
         {"type": "exp-adams", "points": 3, "prediction": "flow", "corrector": True, "grid": {"type": "crash"}},
     ),
+    ("any, data of few distinct points, or nothing known of it", {"type": "unipc", "grid": {"type": "crash"}}),
 )
 """The numbers of calls a row is for, and the row. All of them take part in every search, to its end."""

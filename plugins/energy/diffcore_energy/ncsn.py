@@ -66,6 +66,6 @@ class NCSN(dc.AffineProcess):
     def default_grid(self, steps: int, start: float) -> Tensor:
         """`steps` times uniform from `start` to 1, then 0; from a start below 1, uniform to 0."""
         if start <= 1:
-            return super().default_grid(steps, start)
+            return dc.Process.default_grid(self, steps, start)
         rungs = torch.linspace(start, 1.0, steps, dtype=torch.float64)
         return torch.cat([rungs, torch.zeros(1, dtype=torch.float64)])
