@@ -35,7 +35,7 @@ from diffcore.remembered import known_of, numbered, reopened
 from diffcore.samples import Samples
 from diffcore.sampling import Result, sample
 from diffcore.solver import Solver
-from diffcore.sources import opened
+from diffcore.sources import opened_of
 from diffcore.specs.spec import Spec
 from diffcore.state import plain_defaults
 from diffcore.trainer import Job, Report
@@ -204,7 +204,7 @@ class Pipeline:
         found = Findings()
         if "data" not in broken:
             with found.at(lambda error: place_of(spec.data, error)):
-                there = opened(spec.data.open() if source is None else source, f"data {type(spec.data).__name__}")
+                there = opened_of(spec.data, spec.data.open() if source is None else source)
                 self.known = known or known_of(spec.data, there)
                 self.source: Source = there
         if "process" not in broken:

@@ -316,10 +316,17 @@ def _shape(shapes: list[tuple[int, ...]]) -> str:
 def _kept(t: Coeffs, s: Coeffs) -> Any:
     """The weight of x_t in the reverse kernel; 1 where time stands still, whatever the ends of the schedule do there."""
     kept = (s.sigma / t.sigma) ** 2 * t.alpha / s.alpha
-    return torch.where(t.t == s.t, 1.0, kept) if isinstance(kept, Tensor) else kept
+    return _resting(t, s, 1.0, kept)
 
 
 def _one_minus_r(t: Coeffs, s: Coeffs) -> Any:
     """The share of the reverse kernel that is new; 0 where time stands still."""
     r = (t.alpha * s.sigma / (s.alpha * t.sigma)) ** 2
-    return torch.where(t.t == s.t, 0.0, (1 - r).clamp_min(0.0)) if isinstance(r, Tensor) else max(1 - r, 0.0)
+    return _resting(t, s, 0.0, (1 - r).clamp_min(0.0) if isinstance(r, Tensor) else max(1 - r, 0.0))
+
+
+def _resting(t: Coeffs, s: Coeffs, rest: float, moving: Any) -> Any:
+    """`rest` where time stands still; a time may be a number where the coefficients are tensors, of a schedule that is learnt."""
+    if isinstance(t.t, Tensor):
+        return torch.where(t.t == s.t, rest, moving)
+    return rest if t.t == s.t else moving

@@ -12,7 +12,7 @@ from torch import Tensor
 from diffcore.data import Data, Source
 from diffcore.errors import DataError, DiffcoreError, SpecError, did_you_mean
 from diffcore.metadata import Known
-from diffcore.sources import Remembered, opened
+from diffcore.sources import Remembered, opened_of
 
 NAMED = "label"
 """The condition whose classes `Data.class_names` names."""
@@ -42,7 +42,7 @@ def reopened(data: Data, known: Known, *, replaced: bool, say: Callable[[str], N
     replaced: other data was asked for, whose samples and names may be others. `say` gets a line where something has changed.
     """
     try:
-        source = opened(data.open(), f"data {type(data).__name__}")
+        source = opened_of(data, data.open())
     except (DiffcoreError, OSError) as error:
         return Remembered(known.shape, known.classes, str(error), known.arrays)
     now = known_of(data, source)

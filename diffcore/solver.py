@@ -250,6 +250,10 @@ class Solver(Base):
         """The fresh noise z of one step: the process's own; a solver that needs several independent ones returns a tree."""
         return process.noise(x, draw)
 
+    def default_grid(self, process: Process, steps: int, start: float) -> Tensor:
+        """The times where no grid is named: those of the process."""
+        return process.default_grid(steps, start)
+
     def nodes(self, process: Process, steps: int | None = None, start: float | None = None) -> Tensor:
         """The time grid of a run of this solver, checked."""
         steps = whole(f"'steps' of {type(self).__name__}", self.steps if steps is None else steps, 1)
@@ -257,10 +261,11 @@ class Solver(Base):
 
         def made() -> Tensor:
             with torch.inference_mode(False):
-                grid = process.default_grid(steps, start) if self.grid is None else self.grid.nodes(process, steps, start)
-                return check_grid(grid, process)
+                own = self.default_grid if self.grid is None else self.grid.nodes
+                return check_grid(own(process, steps, start), process)
 
-        return _GRIDS.get((self.grid, process, steps, start), made).clone() if _constant(self.grid, process) else made()
+        rule = self if type(self).default_grid is not Solver.default_grid else self.grid
+        return _GRIDS.get((rule, process, steps, start), made).clone() if _constant(self.grid, process) else made()
 
     def loop(self, field: Field, x: State, grid: Tensor, draw: Draw) -> Iterator[Frame]:
         """The frames of a run, the start included. A solver that owns its loop overrides this and yields the same frames."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffcore.arguments import shown
-from diffcore.data import Source
+from diffcore.data import Data, Source
 from diffcore.errors import DataError
 from diffcore.tree import State, leaves
 
@@ -36,8 +36,16 @@ class Remembered:
         raise DataError(self.why)
 
 
-def opened(found: Any, name: str = "the source") -> Source:
-    """What was opened, as a source that checks its batches. Raises `DataError` where it is none."""
+def opened_of(data: Data, found: Any) -> Source:
+    """`opened` of what a data set opened; samples of one with a codec have another shape than what the network sees."""
+    return opened(found, f"data {type(data).__name__}", coded=type(data).encode is not Data.encode)
+
+
+def opened(found: Any, name: str = "the source", *, coded: bool = False) -> Source:
+    """What was opened, as a source that checks its batches. Raises `DataError` where it is none.
+
+    coded: its shape is that of the codes of its samples.
+    """
     if isinstance(found, (Checked, Remembered)):
         return found
     if not hasattr(found, "batch") and hasattr(found, "__getitem__") and hasattr(found, "__len__"):
@@ -45,7 +53,7 @@ def opened(found: Any, name: str = "the source") -> Source:
     fault = _fault(found)
     if fault:
         raise DataError(f"{name} opens no source: {fault}; {WANTED}")
-    return Checked(found, name)
+    return Checked(found, name, coded)
 
 
 def _fault(found: Any) -> str:
@@ -68,8 +76,8 @@ def _fault(found: Any) -> str:
 class Checked:
     """A source whose batches are what it says: rows, shape, dtype and classes of each, finite values of the first."""
 
-    def __init__(self, inner: Source, name: str) -> None:
-        self.inner, self.name = inner, name
+    def __init__(self, inner: Source, name: str, coded: bool = False) -> None:
+        self.inner, self.name, self.coded = inner, name, coded
         self.shape, self.size, self.classes = inner.shape, inner.size, dict(inner.classes)
         self._arrays: dict[str, tuple[int, ...]] | None = None
 
@@ -102,7 +110,7 @@ class Checked:
             if leaf.ndim == 0 or len(leaf) != n:
                 raise self._error(f"gave samples of shape {tuple(leaf.shape)} for {n} ids", f"one row per id, ({n}, ...)")
         known = isinstance(self.shape, (tuple, list)) and all(isinstance(side, int) for side in self.shape)
-        if known and isinstance(raw, Tensor) and tuple(raw.shape[1:]) != tuple(self.shape):
+        if known and not self.coded and isinstance(raw, Tensor) and tuple(raw.shape[1:]) != tuple(self.shape):
             raise self._error(f"gave samples of shape {tuple(raw.shape)} for {n} ids", str((n, *self.shape)))
 
     def _condition(self, name: str, value: Any, n: int) -> Tensor:

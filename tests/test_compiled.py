@@ -61,7 +61,8 @@ def test_conditions_are_arguments_of_the_graph(registry, monkeypatch):
     counters.clear()
     process = registry.make("process", "flow")
     denoiser = dc.Denoiser(lambda x, t, label: x - label[:, None], "velocity", process=process)
-    solver, x = registry.make("solver", "euler", steps=4), torch.zeros(2, 1, dtype=torch.float64)
+    solver = registry.make("solver", "euler", steps=4, grid={"type": "uniform"})
+    x = torch.zeros(2, 1, dtype=torch.float64)
     for value in (1.0, 2.0):
         cond = {"label": torch.full((2,), value, dtype=torch.float64)}
         found = dc.sample(dc.Field(process, denoiser, cond=cond), solver, x, mode="compile").x
@@ -95,7 +96,8 @@ def test_the_cost_of_a_compiled_run_is_that_of_its_graph(registry, monkeypatch):
     denoiser = dc.Denoiser(lambda x, t, label: x * 0.1, "velocity", process=process, null={"label": 9})
     guidance = registry.make("guidance", {"type": "interval", "guidance": {"type": "cfg"}, "t_low": 0.2, "t_high": 0.5})
     field = dc.Field(process, denoiser, [guidance], cond={"label": torch.tensor([1, 2])})
-    solver, x = registry.make("solver", "euler", steps=10), torch.ones(2, 1, dtype=torch.float64)
+    solver = registry.make("solver", "euler", steps=10, grid={"type": "uniform"})
+    x = torch.ones(2, 1, dtype=torch.float64)
     eager, fast = (dc.sample(field, solver, x, mode=mode) for mode in ("eager", "compile"))
     torch.testing.assert_close(fast.x, eager.x)
     assert (eager.nfe, fast.nfe) == (10 + 4, 30)  # eager: times 0.5, 0.4, 0.3, 0.2 of the grid are inside

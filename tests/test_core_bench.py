@@ -114,7 +114,7 @@ def test_the_reference_itself_has_no_error(pipeline):
 
 def test_errors_along_a_run_add_up(pipeline, registry):
     """The first step's error is all there is so far; the last total is the error of the run; a finer run has smaller ones."""
-    solver = registry.make("solver", "heun", steps=3)
+    solver = registry.make("solver", "heun", steps=3, grid={"type": "uniform"})
     rows, shown = benching.steps_of(pipeline, solver, n=8)
     assert rows[0]["local"] == rows[0]["total"] > 0
     assert [row["to"] for row in rows] == [frame.t for frame in shown[1:]]

@@ -183,7 +183,7 @@ def test_nan_and_inf_name_the_first_step_and_its_time(value, keep):
     """Times 1, .75, .5, .25, 0: a network that fails at t <= .5 spoils step 3, which ends at .25."""
     field = dc.Field(VP, spoiled(0.5, value))
     with pytest.raises(dc.NumericsError, match=r"after step 3 \(to t = 0.25\) of solver Euler"):
-        dc.sample(field, Euler(), numbers(2, 2), steps=4, keep_frames=keep)
+        dc.sample(field, Euler(), numbers(2, 2), grid=torch.linspace(1, 0, 5, dtype=torch.float64), keep_frames=keep)
 
 
 def test_a_spoiled_start_is_told_from_a_spoiled_step():

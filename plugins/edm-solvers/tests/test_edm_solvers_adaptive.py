@@ -152,7 +152,7 @@ def test_runs_that_cannot_end_say_so():
     with pytest.raises(dc.NumericsError, match=r"9 of 9 samples have not arrived after max_steps = 3; raise it"):
         run(Adaptive(max_steps=3, rtol=1e-9, atol=1e-9), VP)
     broken = dc.Field(VP, dc.Denoiser(lambda x, t: x * torch.nan, "x0", VP))
-    with pytest.raises(dc.NumericsError, match="steps that vanish|finite"):
+    with pytest.raises(dc.NumericsError, match=r"steps that vanish|finite"):
         dc.sample(broken, Adaptive(), starts(VP), grid=window(VP))
 
 

@@ -178,7 +178,7 @@ def test_trees_float32_and_gradients():
 def test_a_field_that_is_not_finite_is_named_by_its_step():
     field = dc.Field(FLOW, dc.Denoiser(lambda x, t: torch.where(t[:, None] < 0.35, torch.nan, 0.0) * x, "velocity", FLOW))
     with pytest.raises(dc.NumericsError, match=r"after step 8 \(to t = 0\.2\) of solver Paradigms"):
-        dc.sample(field, Paradigms(), starts(), steps=10)
+        dc.sample(field, Paradigms(), starts(), grid=torch.linspace(1, 0, 11, dtype=torch.float64))
 
 
 def test_values_that_overflow_on_the_way_are_not_taken_for_converged():

@@ -58,10 +58,11 @@ def test_the_table_of_sweeps():
     assert len(rows) == 12
     for of, steps, window, *cells in rows:
         solver = MAKE("solver", of)
-        alone = dc.sample(FIELD, solver, start(), steps=int(steps)).x
+        grid = torch.linspace(1, 0, int(steps) + 1, dtype=torch.float64)
+        alone = dc.sample(FIELD, solver, start(), grid=grid).x
         for tolerance, cell in zip((0.1, 0.01, 0.001), cells, strict=True):
             parallel = Paradigms(of=solver, window=int(window), tolerance=tolerance)
-            found = dc.sample(FIELD, parallel, start(), steps=int(steps), keep_frames=True)
+            found = dc.sample(FIELD, parallel, start(), grid=grid, keep_frames=True)
             judge(cell, (int(found.frames[-1].sweeps.max()), found.nfe), rms(found.x, alone))
 
 

@@ -149,7 +149,7 @@ def test_without_codec_and_weights_the_first_use_says_what_to_do(work):
     for use in (lambda: latent.encode(source.batch(torch.arange(2))[0]), lambda: latent.decode(torch.zeros(1, 2, 4, 4))):
         with pytest.raises(dc.DataError, match="codec nowhere is not there"):
             use()
-    with pytest.raises(dc.DataError, match="train it first"):
+    with pytest.raises(dc.IncompatibleError, match="train it first"):
         dc.assemble(LATENT, overrides=["data.codec=nowhere"]).train()
 
 
