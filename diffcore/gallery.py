@@ -108,7 +108,6 @@ def draw_rows(pipeline: Pipeline, rows: Sequence[dict[str, Any]], shown: Sequenc
 def draw_way(pipeline: Pipeline, folder: Path) -> None:
     """`trajectory.png`, states of images and signals along the main solver's run, or `paths.png` of points."""
     count = 200 if len(pipeline.source.shape) == 1 else 10
-    cond = {k: v.to(pipeline.device) for k, v in pipeline.conditions(count, pipeline.spec.sampling.cond).items()}
-    frames = pipeline.sample_ids(range(count), 0, cond, keep_frames=True).frames
+    frames = pipeline.sample_ids(range(count), 0, pipeline.usual_conditions(count), keep_frames=True).frames
     if ways.have_picture(frames):
         checkpoint.write_aside(folder / f"{ways.name(frames)}.png", ways.picture(frames))

@@ -45,7 +45,8 @@ def run(
     pipeline, folder = _assembled(spec, out, overrides, device, registry)
     with owned(folder, lambda: pipeline.check_resumable(folder)):
         _train(pipeline, folder, progress)
-        made = pipeline.sample(progress=progress)
+        asked = pipeline.usual_conditions(pipeline.spec.sampling.n) if pipeline.arrays else None
+        made = pipeline.sample(cond=asked, progress=progress)
         first = distributed.world()[0] == 0
         made.save(folder / "samples" / "samples.safetensors")
         evaluate_pipeline(pipeline, folder, progress)

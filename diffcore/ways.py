@@ -21,6 +21,8 @@ PAGES = 60
 def have_picture(frames: Sequence[Frame]) -> bool:
     """Whether these states can be drawn on their way."""
     x = frames[0].x
+    if not all(isinstance(frame.x, Tensor) and frame.x.shape == x.shape for frame in frames):
+        return False  # latents on their way to an image are no picture together
     return are_images(x) or (isinstance(x, Tensor) and x.is_floating_point() and x.ndim in (2, 3) and x.numel() > 0)
 
 

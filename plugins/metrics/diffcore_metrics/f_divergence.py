@@ -57,6 +57,7 @@ class FDivergence(AgainstDensity):
 
     source: ClassVar[str] = "Csiszar 1967; Lai et al. 2025, arXiv 2510.21890, section 1.1"
     items: ClassVar[tuple[str, ...]] = ("1.02",)
+    id: ClassVar[str] = "f-divergence"
     event_shape: ClassVar[tuple[int, ...]] = (1,)
 
     cells: int = dc.field(default=12, ge=2, le=1000, doc="cells of the grid on each axis")

@@ -41,6 +41,7 @@ class KL(AgainstDensity):
 
     source: ClassVar[str] = "Lai et al. 2025, arXiv 2510.21890, section 1.1; entropy: Kozachenko and Leonenko 1987"
     items: ClassVar[tuple[str, ...]] = ("1.01",)
+    id: ClassVar[str] = "kl"
 
     k: int = dc.field(default=5, ge=1, le=100_000, doc="neighbour whose distance gives the entropy of the samples")
 

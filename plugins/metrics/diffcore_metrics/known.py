@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -62,6 +62,8 @@ class AgainstDensity(dc.Metric):
     """Numbers about n samples against the data's exact density. The floor is the same with n real samples; the spread is the
     standard deviation over blocks of n / blocks samples."""
 
+    id: ClassVar[str] = "a metric against the exact density"
+
     blocks: int = dc.field(default=4, ge=2, le=10_000, doc="blocks of samples, for the spread")
 
     @property
@@ -76,7 +78,7 @@ class AgainstDensity(dc.Metric):
     def check(self, ev: dc.Evaluation) -> None:
         """Also refuses data without a known density, and fewer samples, or real ones, than the blocks need."""
         super().check(ev)
-        density_of(oracle_of(ev, type(self).__name__), type(self).__name__)
+        density_of(oracle_of(ev, self.id), self.id)
         if min(len(ev.samples), len(ev.reference)) // self.blocks < self.least:
             need = self.blocks * self.least
             raise dc.DataError(
