@@ -109,9 +109,10 @@ def inside(folder: Path, name: str) -> Path:
     try:
         real = path.resolve()
         sound = not Path(name).is_absolute() and ".." not in Path(name).parts and real.is_relative_to(folder.resolve())
+        sound = sound and (path.is_file() or not path.exists())
     except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links in a circle
         sound = False
-    if not sound or (path.exists() and not path.is_file()):
+    if not sound:
         raise _bad(folder, f"{name!r} is no file within that directory")
     return path
 

@@ -244,7 +244,7 @@ def test_nan_in_the_samples_names_step_time_and_solver(registry):
 
     field = dc.Field(process, dc.Denoiser(net, "velocity", process=process))
     with pytest.raises(dc.NumericsError, match=r"after step 8 \(to t = 0\.2\) of solver Euler"):
-        dc.sample(field, registry.make("solver", "euler", steps=10), torch.ones(3, 2))
+        dc.sample(field, registry.make("solver", "euler", steps=10, grid={"type": "uniform"}), torch.ones(3, 2))
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])

@@ -52,12 +52,24 @@ def write_run(folder: Path, rows, losses=((10, 2.0), (20, 1.0))):
     (folder / "samples").mkdir(parents=True)
     for name in ("spec.yaml", "evaluation.yaml"):
         (folder / name).write_text(SPEC)
-    (folder / "lock.json").write_text(json.dumps({"torch": "2.13", "seed": 0}))
+    (folder / "lock.json").write_text(json.dumps(LOCK))
     (folder / "evaluation.json").write_text(json.dumps(rows))
     (folder / "metrics.jsonl").write_text("".join(json.dumps({"step": s, "loss": v}) + "\n" for s, v in losses))
     return folder
 
 
+LOCK = {
+    "python": "3.11",
+    "platform": "Linux",
+    "torch": "2.13",
+    "device": "cpu",
+    "threads": 1,
+    "processes": 1,
+    "seed": 0,
+    "evaluation_seed": 1,
+    "distributions": {},
+    "requires": {},
+}
 ROWS = [
     row("heun", 8, accuracy=measured(0.7, "higher", 0.9, within=(0.0, 1.0)), distance=measured(0.2, floor=0.05)),
     row("ddim", 5, 5, accuracy=measured(0.5, "higher", 0.9, within=(0.0, 1.0)), distance=measured(0.4, floor=0.05)),
