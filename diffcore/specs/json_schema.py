@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, get_args, get_origin
@@ -105,7 +106,8 @@ class _Writer:
     def field(self, attribute: attrs.Attribute[Any], wanted: Any) -> dict[str, Any]:
         """A field: its type, bounds, choices, default and documentation."""
         about = attribute.metadata
-        described: dict[str, Any] = self.type(wanted, {_BOUNDS[name]: about[name] for name in _BOUNDS if name in about})
+        bounds = {word: about[name] for name, word in _BOUNDS.items() if name in about and math.isfinite(about[name])}
+        described = self.type(wanted, bounds)
         described = {"allOf": [described]} if "$ref" in described else described  # draft-07 ignores what stands beside a $ref
         if "choices" in about:
             described["enum"] = [*unstructure(self.registry, about["choices"]), *([None] if is_union(wanted) else [])]
