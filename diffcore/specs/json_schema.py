@@ -107,7 +107,7 @@ class _Writer:
         """A field: its type, bounds, choices, default and documentation."""
         about = attribute.metadata
         bounds = {word: about[name] for name, word in _BOUNDS.items() if name in about and math.isfinite(about[name])}
-        described = self.type(wanted, bounds)
+        described: dict[str, Any] = self.type(wanted, bounds)
         described = {"allOf": [described]} if "$ref" in described else described  # draft-07 ignores what stands beside a $ref
         if "choices" in about:
             described["enum"] = [*unstructure(self.registry, about["choices"]), *([None] if is_union(wanted) else [])]
