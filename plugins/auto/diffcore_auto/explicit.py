@@ -36,7 +36,7 @@ class Explicit(dc.Grid):
 
     times: tuple[float, ...] | None = dc.field(default=None, ge=0, le=1e6, doc="times, falling")
     lam: tuple[float, ...] | None = dc.field(default=None, ge=-math.inf, le=math.inf, doc="log(alpha / sigma), rising")
-    sigma: tuple[float, ...] | None = dc.field(default=None, ge=0, le=math.inf, doc="sigma / alpha, falling")
+    sigma: tuple[float, ...] | None = dc.field(default=None, ge=0, le=1e12, doc="sigma / alpha, falling")
     resample: bool = dc.field(default=False, doc="whether other numbers of steps and other starts are interpolated")
 
     def __attrs_post_init__(self) -> None:
