@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from diffcore.errors import CheckpointError, RunError
+from diffcore.errors import CheckpointError, RunError, said
 
 T = TypeVar("T")
 _STEP = re.compile(r"step-(\d{1,18})\.safetensors")
@@ -37,7 +37,7 @@ def write_aside(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         aside.replace(path)
     except OSError as error:
-        raise RunError(f"{path} could not be written ({said(error)}); what was there before is unchanged") from error
+        raise RunError(f"{path} could not be written ({refusal(error)}); what was there before is unchanged") from error
     finally:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
@@ -49,10 +49,10 @@ def append(path: Path, line: str) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
     except OSError as error:
-        raise RunError(f"{path} could not be written ({said(error)}); its whole lines are unchanged") from error
+        raise RunError(f"{path} could not be written ({refusal(error)}); its whole lines are unchanged") from error
 
 
-def said(error: OSError) -> str:
+def refusal(error: OSError) -> str:
     """What the system says of a failure, without the name of the file."""
     return error.strerror or str(error) or type(error).__name__
 
@@ -116,17 +116,12 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except CheckpointError:
         raise
     except Exception as error:  # whatever the decoders of a damaged file raise: RecursionError and MemoryError are among it
-        raise CheckpointError(f"{path} is damaged or not a safetensors file ({shortened(error)})") from None
+        raise CheckpointError(f"{path} is damaged or not a safetensors file ({said(error)})") from None
     if not whole:
         raise CheckpointError(f"{path} is damaged: its contents do not match the digest stored with them")
     if not isinstance(meta, dict):
         raise CheckpointError(f"{path} was not written by diffcore: its metadata is no map")
     return tensors, meta
-
-
-def shortened(error: Exception) -> str:
-    """An error as one short line."""
-    return " ".join(f"{error}".split())[:200] or type(error).__name__
 
 
 def checkpoints(folder: Path) -> list[Path]:

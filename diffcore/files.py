@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import safetensors
 from torch import Tensor
 
-from diffcore.errors import DataError, DataWarning
+from diffcore.errors import DataError, DataWarning, said, shorten
 
 if TYPE_CHECKING:
     import numpy as np
 
 NUMBERS = "biufc"
 """Kinds of numpy types that are numbers."""
+LONG = 160
+"""Characters of a path or another foreign text in a message."""
 CHUNK = 1 << 20
 """Bytes of an array that are read at once."""
 MEMINFO = Path("/proc/meminfo")
@@ -36,22 +38,24 @@ def user_path(text: str | Path) -> Path:
     """A path of a spec, with `~` expanded. Raises `DataError` for an address of the web and for what can be no path."""
     name = str(text)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", name):
-        raise DataError(f"{shown(name)} is an address, and nothing is fetched while a spec runs; download it and name the file")
+        raise DataError(
+            f"{shorten(name, LONG)} is an address, and nothing is fetched while a spec runs; download it and name the file"
+        )
     if not name or "\0" in name:
         raise DataError(f"{name!r} is no path")
     try:
         return Path(name).expanduser()
     except RuntimeError as error:
-        raise DataError(f"{shown(name)}: {error}; write the whole path") from None
+        raise DataError(f"{shorten(name, LONG)}: {error}; write the whole path") from None
 
 
 def user_file(text: str | Path, suffixes: Collection[str] = ()) -> Path:
     """The path of a file that is there. Raises `DataError` for another suffix (in any case), a folder, a pipe or a device."""
     path = user_path(text)
     if suffixes and path.suffix.lower() not in suffixes:
-        raise DataError(f"{shown(str(path))}: expected a file called {' or '.join('*' + s for s in suffixes)}")
+        raise DataError(f"{shorten(str(path), LONG)}: expected a file called {' or '.join('*' + s for s in suffixes)}")
     if not stat.S_ISREG(_mode(path, "file")):
-        raise DataError(f"{shown(str(path))} is not a regular file; name a file")
+        raise DataError(f"{shorten(str(path), LONG)} is not a regular file; name a file")
     return path
 
 
@@ -59,7 +63,7 @@ def user_folder(text: str | Path) -> Path:
     """The path of a folder that is there. Raises `DataError` otherwise."""
     path = user_path(text)
     if not stat.S_ISDIR(_mode(path, "folder")):
-        raise DataError(f"{shown(str(path))} is not a folder; name a folder")
+        raise DataError(f"{shorten(str(path), LONG)} is not a folder; name a folder")
     return path
 
 
@@ -68,24 +72,9 @@ def _mode(path: Path, what: str) -> int:
         return path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         where = "" if path.is_absolute() else f" (a relative path starts at the working folder, {Path.cwd()})"
-        raise DataError(f"{shown(str(path))}: no such {what}{where}") from None
+        raise DataError(f"{shorten(str(path), LONG)}: no such {what}{where}") from None
     except OSError as error:
-        raise DataError(f"{shown(str(path))}: {error.strerror}") from None
-
-
-def reason(error: BaseException) -> str:
-    """An exception of somebody else's library as a few words: its type and its first line."""
-    try:
-        lines = str(error).splitlines()
-    except Exception:
-        lines = []
-    return shown(": ".join([type(error).__name__, *lines[:1]]))
-
-
-def shown(text: str, most: int = 160) -> str:
-    """A foreign text for a message: one line of printable characters, shortened."""
-    plain = "".join(c if c.isprintable() else "?" for c in text)
-    return plain if len(plain) <= most else plain[: most - 3] + "..."
+        raise DataError(f"{shorten(str(path), LONG)}: {error.strerror}") from None
 
 
 def note(text: str) -> None:
@@ -101,7 +90,7 @@ def reading(path: Path, what: str) -> Generator[None]:
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"{path} cannot be read as {what} ({reason(error)}); replace it, or write it again") from error
+        raise DataError(f"{path} cannot be read as {what} ({said(error)}); replace it, or write it again") from error
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
@@ -157,9 +146,9 @@ def read_npy(file: BinaryIO, size: int, what: str) -> np.ndarray[Any, Any]:
     shape, fortran, dtype = _npy_header(file, what)
     count, there = math.prod(shape), size - (file.tell() - start)
     if dtype.kind not in NUMBERS:
-        raise DataError(f"{what} holds {shown(str(dtype))}; expected an array of numbers")
+        raise DataError(f"{what} holds {shorten(str(dtype), LONG)}; expected an array of numbers")
     if min(shape, default=0) < 0 or count * dtype.itemsize > there:
-        raise DataError(f"{what} is damaged: its header declares {dtype} {shown(str(shape), 60)} where {amount(there)} are")
+        raise DataError(f"{what} is damaged: its header declares {dtype} {shorten(str(shape), 60)} where {amount(there)} are")
     require_memory(count * dtype.itemsize, what)
     flat = np.empty(count, dtype)
     _fill(file, flat.view(np.uint8), what)

@@ -69,7 +69,7 @@ def _ask(folder: Path) -> None:
 
 
 def _unwritable(folder: Path, error: OSError) -> SpecError:
-    return SpecError(f"{folder}: nothing can be written there ({checkpoint.said(error)}); choose another place")
+    return SpecError(f"{folder}: nothing can be written there ({checkpoint.refusal(error)}); choose another place")
 
 
 def _missing(folder: Path) -> list[Path]:

@@ -492,7 +492,6 @@ class Pipeline:
         """Every condition of the data, one row per sample: classes as asked, by number or name, else all combinations in turn;
         arrays as asked.
 
-
         Raises `SpecError` for unknown conditions and classes, and for arrays that are missing or of another shape.
         """
         if not isinstance(cond, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]

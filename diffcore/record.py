@@ -16,7 +16,7 @@ import importlib_metadata
 import torch
 
 from diffcore import checkpoint, distributed, waiting
-from diffcore.errors import CheckpointError, SpecError
+from diffcore.errors import CheckpointError, SpecError, said
 from diffcore.metadata import LARGEST, structured
 from diffcore.metric import Measured
 from diffcore.pipeline import Pipeline
@@ -173,7 +173,7 @@ def read_json(path: Path, wanted: Any, mend: str) -> Any:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged ({checkpoint.shortened(error)}); {mend}") from None
+        raise CheckpointError(f"{path} is damaged ({said(error)}); {mend}") from None
     structured(wanted, found, str(path), mend)
     return found
 

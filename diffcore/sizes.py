@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from diffcore.errors import SpecError
+from diffcore.files import amount
 from diffcore.specs.spec import Spec
 
 T = TypeVar("T")
@@ -68,12 +69,6 @@ def require(count: int, shape: Any, device: torch.device, copies: int = HELD) ->
             f"{count} samples of shape {tuple(shape)} take at least {amount(count * each)}, and {device} has {amount(there)}; "
             f"take at most {there // each}"
         )
-
-
-def amount(size: float) -> str:
-    """Bytes in words: 23.4 GiB."""
-    power = min(int(math.log2(max(size, 1)) // 10), 6)
-    return f"{size / 1024**power:.3g} {('B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB', 'EiB')[power]}"
 
 
 def built(build: Callable[[], T], most: int, what: str) -> T:

@@ -34,7 +34,7 @@ from diffcore.cli import main
         ("/dev/null", "is not a regular file"),
         ("pipe", "is not a regular file"),
         (".", "is not a regular file"),
-        ("two\nlines", r"two\?lines: no such file"),
+        ("two\nlines", r"two\\nlines: no such file"),
         ("~nobody-of-this-name/x", "no such file|Could not determine home"),
     ],
 )
