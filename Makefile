@@ -29,7 +29,6 @@ $(VENV)/.ready: constraints.txt pyproject.toml $(PLUGINS)
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
 
 types: setup
 	$(BIN)/pyright

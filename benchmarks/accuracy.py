@@ -30,8 +30,8 @@ from common import HERE, publish, table
 from torch import Tensor
 
 import diffcore as dc
-from diffcore.measuring import reference
-from diffcore.measuring import shown as shown_as_data
+from diffcore.run.measuring import reference
+from diffcore.run.measuring import shown as shown_as_data
 from diffcore.testing.oracles import Mixture
 
 CALLS = (5, 6, 8, 10, 15, 20, 30, 50)

@@ -31,7 +31,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
 import diffcore as dc
-from diffcore.trainer import Job
+from diffcore.learning.trainer import Job
 
 REGISTRY = dc.Registry.load()
 VECTORS, IMAGES, TOKENS = (256, 2), (64, 1, 28, 28), (64, 64)

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import diffcore as dc
-from diffcore.fine import ode_solvers
-from diffcore.tree import leaves
+from diffcore.numerics.tree import leaves
+from diffcore.run.fine import ode_solvers
 
 SHAPE = (4, 3, 32, 32)
 REGISTRY = dc.Registry.load()

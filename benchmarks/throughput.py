@@ -39,7 +39,7 @@ SPEC: dict[str, Any] = {
 }
 WORKER = """
 import sys, time, torch, diffcore as dc
-from diffcore import distributed
+from diffcore.learning import distributed
 torch.set_num_threads(1)
 distributed.start()
 pipeline = dc.Pipeline.load(sys.argv[1], device="cpu")

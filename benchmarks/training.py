@@ -21,7 +21,7 @@ from common import arguments, interleave, publish, summary, table
 from torch import Tensor, nn
 
 import diffcore as dc
-from diffcore.trainer import Job
+from diffcore.learning.trainer import Job
 
 STEPS = 50
 SHAPES = {(256, 2): 60, (256, 1, 28, 28): 16}

@@ -8,9 +8,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from diffcore.component import Alias, Base, Component, component, field
-from diffcore.discovery import Entry, Plugin
-from diffcore.errors import (
+from diffcore.declare.component import Alias, Base, Component, component, field
+from diffcore.declare.discovery import Entry, Plugin
+from diffcore.declare.errors import (
     CheckpointError,
     DataError,
     DataWarning,
@@ -22,14 +22,12 @@ from diffcore.errors import (
     SpecError,
     UnknownComponentError,
 )
-from diffcore.hookspecs import API_VERSION, VERSION, hookimpl
-from diffcore.registry import Registry
+from diffcore.declare.hookspecs import API_VERSION, VERSION, hookimpl
+from diffcore.specs.registry import Registry
 
 if TYPE_CHECKING:
-    from diffcore.affine import ROWS, Coeffs, Posterior, Row, combine, convert, row
-    from diffcore.data import Coupling, Data, Loader, Range, Source
-    from diffcore.fields import Denoiser, Field, Guided, second_derivatives
-    from diffcore.files import (
+    from diffcore.learning.data import Coupling, Data, Range, Source
+    from diffcore.learning.files import (
         note,
         read_npy,
         read_tensors,
@@ -40,27 +38,31 @@ if TYPE_CHECKING:
         user_folder,
         user_path,
     )
-    from diffcore.flow_map import FlowMap, FlowMapSolver, flow_map_of
-    from diffcore.guidance import Guidance
-    from diffcore.loss import Loss, TimeLaw, Weighting, dropped, mean_square, times_of, weight_from_x0
-    from diffcore.metric import Evaluation, Measured, Metric
-    from diffcore.network import Network
-    from diffcore.noise import Draw
-    from diffcore.pipeline import Pipeline, assemble
-    from diffcore.process import AffineProcess, Corruption, Instant, Process, centred_pairs, refuse_shift
-    from diffcore.sampling import Result, frames, kernel, sample
-    from diffcore.solver import Frame, Grid, Plan, Solver
-    from diffcore.specs import Spec
-    from diffcore.trainer import Player, Trainer
-    from diffcore.tree import State, expand, leaves, lincomb, tree_map
+    from diffcore.learning.loader import Loader
+    from diffcore.learning.loss import Loss, TimeLaw, Weighting, dropped, mean_square, times_of, weight_from_x0
+    from diffcore.learning.metric import Evaluation, Measured, Metric
+    from diffcore.learning.network import Network
+    from diffcore.learning.trainer import Player, Trainer
+    from diffcore.numerics.affine import ROWS, Coeffs, Posterior, Row, combine, convert, row
+    from diffcore.numerics.fields import Denoiser, Field, Guided, second_derivatives
+    from diffcore.numerics.flow_map import FlowMap, FlowMapSolver, flow_map_of
+    from diffcore.numerics.guidance import Guidance
+    from diffcore.numerics.noise import Draw
+    from diffcore.numerics.process import AffineProcess, Corruption, Instant, Process, centred_pairs, refuse_shift
+    from diffcore.numerics.sampling import Result, frames, kernel, sample
+    from diffcore.numerics.solver import Frame, Grid, Plan, Solver
+    from diffcore.numerics.tree import State, expand, leaves, lincomb, tree_map
+    from diffcore.run.pipeline import Pipeline, assemble
+    from diffcore.run.spec import Spec
 
 __version__ = VERSION
 
 _LAZY = {
-    "affine": ("ROWS", "Coeffs", "Posterior", "Row", "combine", "convert", "row"),
-    "data": ("Coupling", "Data", "Loader", "Range", "Source"),
-    "fields": ("Denoiser", "Field", "Guided", "second_derivatives"),
-    "files": (
+    "numerics.affine": ("ROWS", "Coeffs", "Posterior", "Row", "combine", "convert", "row"),
+    "learning.data": ("Coupling", "Data", "Range", "Source"),
+    "learning.loader": ("Loader",),
+    "numerics.fields": ("Denoiser", "Field", "Guided", "second_derivatives"),
+    "learning.files": (
         "note",
         "read_npy",
         "read_tensors",
@@ -71,19 +73,19 @@ _LAZY = {
         "user_folder",
         "user_path",
     ),
-    "flow_map": ("FlowMap", "FlowMapSolver", "flow_map_of"),
-    "guidance": ("Guidance",),
-    "loss": ("Loss", "TimeLaw", "Weighting", "dropped", "mean_square", "times_of", "weight_from_x0"),
-    "metric": ("Evaluation", "Measured", "Metric"),
-    "network": ("Network",),
-    "noise": ("Draw",),
-    "pipeline": ("Pipeline", "assemble"),
-    "process": ("AffineProcess", "Corruption", "Instant", "Process", "centred_pairs", "refuse_shift"),
-    "sampling": ("Result", "frames", "kernel", "sample"),
-    "solver": ("Frame", "Grid", "Plan", "Solver"),
-    "specs": ("Spec",),
-    "trainer": ("Player", "Trainer"),
-    "tree": ("State", "expand", "leaves", "lincomb", "tree_map"),
+    "numerics.flow_map": ("FlowMap", "FlowMapSolver", "flow_map_of"),
+    "numerics.guidance": ("Guidance",),
+    "learning.loss": ("Loss", "TimeLaw", "Weighting", "dropped", "mean_square", "times_of", "weight_from_x0"),
+    "learning.metric": ("Evaluation", "Measured", "Metric"),
+    "learning.network": ("Network",),
+    "numerics.noise": ("Draw",),
+    "run.pipeline": ("Pipeline", "assemble"),
+    "numerics.process": ("AffineProcess", "Corruption", "Instant", "Process", "centred_pairs", "refuse_shift"),
+    "numerics.sampling": ("Result", "frames", "kernel", "sample"),
+    "numerics.solver": ("Frame", "Grid", "Plan", "Solver"),
+    "run.spec": ("Spec",),
+    "learning.trainer": ("Player", "Trainer"),
+    "numerics.tree": ("State", "expand", "leaves", "lincomb", "tree_map"),
 }
 _WHERE = {name: module for module, names in _LAZY.items() for name in names}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from diffcore.component import Component
-from diffcore.hookspecs import API_VERSION, hookimpl
+from diffcore.declare.component import Component
+from diffcore.declare.hookspecs import API_VERSION, hookimpl
 
 __all__ = ["API_VERSION"]
 
@@ -13,12 +13,14 @@ __all__ = ["API_VERSION"]
 @hookimpl
 def diffcore_solvers() -> Iterator[Component]:
     """The flow map as a solver."""
-    yield Component("flow-map", "diffcore.flow_map:FlowMapSolver", "jumps by the model's flow map, one per step")
+    yield Component("flow-map", "diffcore.numerics.flow_map:FlowMapSolver", "jumps by the model's flow map, one per step")
 
 
 @hookimpl
 def diffcore_trainers() -> Iterator[Component]:
     """The ordinary training program."""
     yield Component(
-        "standard", "diffcore.trainer:Trainer", "trains one network on one loss: AdamW, warm-up, moving average of the weights"
+        "standard",
+        "diffcore.learning.trainer:Trainer",
+        "trains one network on one loss: AdamW, warm-up, moving average of the weights",
     )

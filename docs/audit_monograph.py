@@ -30,7 +30,7 @@ from generate_monograph import PROOF, Claim, claims, proofs
 from torch import Tensor, nn
 
 import diffcore as dc
-from diffcore.registry import Registry
+from diffcore.specs.registry import Registry
 
 OFF = 1.1
 FAILED = 3

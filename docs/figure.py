@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 import diffcore as dc
-from diffcore.pictures import png
+from diffcore.run.report.pictures import png
 from diffcore.testing.oracles import Mixture
 
 VIEWS = (

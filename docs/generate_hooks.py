@@ -19,10 +19,12 @@ from typing import Any
 import attrs
 
 import diffcore as dc
-from diffcore import hookspecs, scaffold
 from diffcore.cli.fields import bounds_words, describe_fields
-from diffcore.hookspecs import KINDS
-from diffcore.registry import Entry, Registry
+from diffcore.declare import hookspecs
+from diffcore.declare.discovery import Entry
+from diffcore.declare.hookspecs import KINDS
+from diffcore.run import scaffold
+from diffcore.specs.registry import Registry
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "hooks"

@@ -11,9 +11,9 @@ import sys
 import tomllib
 from pathlib import Path
 
-from diffcore.hookspecs import ALL_KINDS
-from diffcore.registry import Registry
-from diffcore.suggesting import INDEX
+from diffcore.declare.hookspecs import ALL_KINDS
+from diffcore.declare.suggesting import INDEX
+from diffcore.specs.registry import Registry
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "diffcore" / INDEX

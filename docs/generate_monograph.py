@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from generate_hooks import ROOT, table
 
-from diffcore.registry import Registry
+from diffcore.specs.registry import Registry
 
 CHAPTERS = {
     "1": "Deep generative modelling",

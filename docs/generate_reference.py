@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from generate_hooks import ROOT, fields_table, table
 
 import diffcore as dc
-from diffcore.hookspecs import KINDS
-from diffcore.registry import ALL_KINDS, Registry
-from diffcore.specs.spec import EvaluationPlan, Sampling, Spec
+from diffcore.declare.hookspecs import ALL_KINDS, KINDS
+from diffcore.run.spec import EvaluationPlan, Sampling, Spec
+from diffcore.specs.registry import Registry
 from diffcore.testing.base import RULES
 
 FOLDER = ROOT / "docs"

@@ -17,7 +17,7 @@ from diffcore_score_sde.likelihood import log_likelihood, probes_like
 from torch import Tensor, nn
 
 import diffcore as dc
-from diffcore.pictures import png
+from diffcore.run.report.pictures import png
 from diffcore.testing import Mixture, Oracle, instant
 
 FOLDER = Path(__file__).parent

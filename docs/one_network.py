@@ -13,7 +13,7 @@ import torch
 from diffcore_unified.views import one_run_five_views
 
 import diffcore as dc
-from diffcore.canvas import new_figure, png
+from diffcore.run.report.canvas import new_figure, png
 
 TITLES = {
     "ddpm": "chain of posteriors (ancestral)",

@@ -21,7 +21,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```", re.M | re.S)
-WARM = ("torch", "diffcore.cli.runs", "diffcore.runs", "diffcore.report", "diffcore.specs.json_schema", "diffcore.testing.suite")
+WARM = (
+    "torch",
+    "diffcore.cli.runs",
+    "diffcore.run.runs",
+    "diffcore.run.report.page",
+    "diffcore.specs.json_schema",
+    "diffcore.testing.suite",
+)
 QUICK = ("trainer.steps=2", "trainer.batch=4", "sampling.n=4", "evaluation.n=4", "solver.steps=2")
 PIP = """#!/bin/sh
 case "$1 $2" in

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 import diffcore as dc
-from diffcore.hookspecs import KINDS
-from diffcore.registry import ALL_KINDS
-from diffcore.specs.spec import EvaluationPlan, Sampling, Spec
+from diffcore.declare.hookspecs import ALL_KINDS, KINDS
+from diffcore.run.spec import EvaluationPlan, Sampling, Spec
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
@@ -47,7 +46,7 @@ def test_there_is_a_page_per_hook_naming_its_kinds_and_components(pages: dict[st
 
 
 def test_a_changed_docstring_makes_a_page_stale(pages: dict[str, str], monkeypatch: pytest.MonkeyPatch):
-    from diffcore import hookspecs
+    from diffcore.declare import hookspecs
 
     monkeypatch.setattr(hookspecs.diffcore_metrics, "__doc__", "Something else.")
     changed = generator.pages(dc.Registry.load())

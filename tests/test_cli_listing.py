@@ -11,7 +11,7 @@ from click.testing import CliRunner
 import diffcore as dc
 from diffcore.cli import main
 from diffcore.cli.catalogue import PLURALS, kind_of
-from diffcore.registry import ALL_KINDS
+from diffcore.declare.hookspecs import ALL_KINDS
 
 GOOD = """
 import diffcore as dc
@@ -19,7 +19,7 @@ API_VERSION = 1
 
 @dc.hookimpl
 def diffcore_solvers():
-    yield dc.Component("flow-map", "diffcore.flow_map:FlowMapSolver", "the same id again")
+    yield dc.Component("flow-map", "diffcore.numerics.flow_map:FlowMapSolver", "the same id again")
     yield dc.Component("lost", "diffcore.no_such_module:Solver", "its module is missing")
 """
 PLUGINS = {

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from diffcore.cli.progress import Progress
-from diffcore.interrupt import Interrupt
+from diffcore.run.interrupt import Interrupt
 
 
 class Terminal(io.StringIO):

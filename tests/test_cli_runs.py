@@ -25,8 +25,8 @@ from safetensors.torch import load_file
 
 import diffcore
 from diffcore.cli import main
-from diffcore.pictures import picture
-from diffcore.report import _read, budgets
+from diffcore.run.report.page import _read, budgets
+from diffcore.run.report.pictures import picture
 
 SPEC = """\
 diffcore: 1
@@ -156,8 +156,9 @@ def test_explain_says_where_every_value_is_from(place: Path):
 def test_schema_is_valid_and_takes_the_spec(place: Path):
     schema = json.loads(call("schema").stdout)
     jsonschema.Draft7Validator.check_schema(schema)
-    from diffcore.registry import Registry
-    from diffcore.specs import load_spec, unstructure
+    from diffcore.run.sections import load_spec
+    from diffcore.specs import unstructure
+    from diffcore.specs.registry import Registry
 
     registry = Registry.load()
     jsonschema.validate(unstructure(registry, load_spec(place / "spec.yaml", registry)), schema)
@@ -378,7 +379,7 @@ def test_a_picture_that_fails_costs_no_measurement(place: Path, tmp_path: Path, 
     def fail(*_: object) -> None:
         raise diffcore.RunError("no ink")
 
-    monkeypatch.setattr("diffcore.gallery.picture", fail)
+    monkeypatch.setattr("diffcore.run.report.gallery.picture", fail)
     assert "no ink" in call("run", place / "spec.yaml", "--out", tmp_path / "run", code=1).stderr
     assert len(json.loads((tmp_path / "run" / "evaluation.json").read_text())) == 3
     assert len(load_file(tmp_path / "run" / "samples" / "samples.safetensors")["x"]) == 16
@@ -414,7 +415,7 @@ def test_the_report_shows_real_data_beside_the_samples(place: Path, tmp_path: Pa
 def test_outliers_do_not_set_the_axes_of_points():
     figures: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("diffcore.pictures.png", lambda figure: figures.append(figure) or b"")
+        patch.setattr("diffcore.run.report.pictures.png", lambda figure: figures.append(figure) or b"")
         for x in (torch.zeros(5, 2), torch.tensor([[0.0, 0.5], [40.0, 0.0], [0.0, -90.0]])):
             picture(x, diffcore.Range(lo=-2.0, hi=3.0), 10)
     assert [(f.axes[0].get_xlim(), f.axes[0].get_ylim()) for f in figures] == [((-2.0, 3.0), (-2.0, 3.0))] * 2

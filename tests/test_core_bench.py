@@ -11,9 +11,9 @@ import torch
 from click.testing import CliRunner
 
 import diffcore as dc
-from diffcore import benching
 from diffcore.cli import main
-from diffcore.fine import fine, is_repeatable, ode_solvers, rms
+from diffcore.run import benching
+from diffcore.run.fine import fine, is_repeatable, ode_solvers, rms
 from diffcore.testing.oracles import Mixture
 
 DATA = Mixture([0.3, 0.7], [[-1.5, 0.0], [1.0, 0.5]], [0.3, 0.5])

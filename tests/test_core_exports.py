@@ -20,9 +20,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import diffcore as dc
-from diffcore import canvas, checkpoint, exports, gallery, pictures, runs, ways
-from diffcore.samples import Samples
-from diffcore.tensorfile import TensorFile
+from diffcore.run import checkpoint, runs
+from diffcore.run.report import canvas, exports, gallery, pictures, ways
+from diffcore.run.samples import Samples
+from diffcore.run.tensorfile import TensorFile
 
 IMAGES = {
     "diffcore": 1,
@@ -388,7 +389,7 @@ def test_show_falls_back_to_the_viewer_and_to_text(images, monkeypatch, capsys):
 
 
 def test_a_trajectory_goes_where_it_is_named(points, tmp_path):
-    from diffcore import benching
+    from diffcore.run import benching
 
     rows, frames = benching.steps_of(points, points.registry.make("solver", "euler", steps=3), n=3)
     for name, kind in (("a.png", "PNG"), ("a.gif", "GIF")):

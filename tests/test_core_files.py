@@ -15,8 +15,8 @@ import torch
 from click.testing import CliRunner
 
 import diffcore as dc
-from diffcore import files
 from diffcore.cli import main
+from diffcore.learning import files
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_the_table_counts_its_cost_on_its_stand_in(registry):
 
 def test_fits_of_a_run_are_written_beside_its_weights(registry, tmp_path, monkeypatch):
     monkeypatch.setattr(dc.Registry, "load", classmethod(lambda cls: registry))
-    from diffcore import checkpoint, runs
+    from diffcore.run import checkpoint, runs
 
     plain = dc.assemble(SPEC, registry=registry)
     plain.train()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import diffcore as dc
-from diffcore.laboratory import TARGETS, rows, targets_table
+from diffcore.run.laboratory import TARGETS, rows, targets_table
 from diffcore.testing import FiniteSet, golden_mixture
 
 REGISTRY = dc.Registry.load()

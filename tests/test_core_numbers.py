@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import diffcore as dc
-from diffcore.measuring import for_calls
-from diffcore.trainer import Job, Player
+from diffcore.learning.trainer import Job, Player
+from diffcore.run.measuring import for_calls
 
 SPEC = {
     "diffcore": 1,

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import IterableDataset, TensorDataset
 
 import diffcore as dc
-from diffcore.runtime import _kept  # pyright: ignore[reportPrivateUsage]
+from diffcore.numerics.runtime import _kept  # pyright: ignore[reportPrivateUsage]
 from diffcore.testing import Gaussian, ReferenceFlow, ReferenceVP
 
 VP, FLOW = ReferenceVP(), ReferenceFlow()

@@ -323,7 +323,7 @@ class Words(dc.Data):
 
 
 def test_samples_that_are_text_are_shown_as_text(tmp_path, registry):
-    from diffcore import runs
+    from diffcore.run import runs
 
     registry.add(Words, "words")
     folder = runs.run(with_(data={"type": "words"}), tmp_path / "run", registry=registry)

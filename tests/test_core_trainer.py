@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import diffcore as dc
-from diffcore.trainer import Job, Player
+from diffcore.learning.trainer import Job, Player
 
 DOUBLE = torch.float64
 

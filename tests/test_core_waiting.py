@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from diffcore import waiting
+from diffcore.run import waiting
 
 SPEC = """diffcore: 1
 data: {type: two-moons}

@@ -15,9 +15,9 @@ import safetensors.torch
 import torch
 
 import diffcore as dc
-from diffcore import checkpoint, record, runs, weights
 from diffcore.cli.runs import print_rows
-from diffcore.metadata import Paused, Trained, structured
+from diffcore.run import checkpoint, record, runs, weights
+from diffcore.run.metadata import Paused, Trained, structured
 
 SPEC: dict[str, Any] = {
     "diffcore": 1,

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 import diffcore as dc
-from diffcore import runs
-from diffcore.specs import load_spec
+from diffcore.run import runs
+from diffcore.run.sections import load_spec
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.yaml"))
 FIRST = {"mnist-meanflow": "mnist.yaml", "latent-digits": "vae-digits.yaml"}

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 import diffcore as dc
+from diffcore.learning.trainer import Job
 from diffcore.testing import Gaussian, ReferenceFlow, ReferenceVP, instant
-from diffcore.trainer import Job
 
 DOUBLE = torch.float64
 

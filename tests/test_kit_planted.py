@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import diffcore as dc
-from diffcore import scaffold
+from diffcore.run import scaffold
 from diffcore.testing import Gaussian
 from diffcore.testing.base import RULES
 from diffcore.testing.suite import cases

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import diffcore as dc
-from diffcore.solver import check_grid
+from diffcore.numerics.solver import check_grid
 from diffcore.testing import REFERENCES, Gaussian, golden_mixture, instant
 from diffcore.testing.base import Subject, refused
 from diffcore.testing.driving import exact_field, exact_moments, lam_grid

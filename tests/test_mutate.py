@@ -59,7 +59,7 @@ def test_names_are_exchanged_where_both_are_known():
 
 
 def test_a_draw_repeats_and_goes_round_distributions_and_kinds():
-    files = sources(ROOT, ["plugins/guidance", "plugins/nets", "diffcore/affine.py"])
+    files = sources(ROOT, ["plugins/guidance", "plugins/nets", "diffcore/numerics/affine.py"])
     chosen = drawn(files, ROOT, 30, 3, lambda e: True)
     assert chosen == drawn(files, ROOT, 30, 3, lambda e: True)
     assert len({(e.path, e.start, e.new) for e in chosen}) == 30

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from diffcore.hookspecs import VERSION
-from diffcore.registry import Registry
-from diffcore.suggesting import homes
+from diffcore.declare.hookspecs import VERSION
+from diffcore.declare.suggesting import homes
+from diffcore.specs.registry import Registry
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))]

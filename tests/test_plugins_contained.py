@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 import diffcore as dc
-from diffcore.containing import contained
-from diffcore.discovery import MANY, unmet
-from diffcore.state import LIBRARIES, of_python
+from diffcore.declare.containing import contained
+from diffcore.declare.discovery import MANY, unmet
+from diffcore.declare.state import LIBRARIES, of_python
 
 HOOK = "import diffcore as dc\nAPI_VERSION = 1\n@dc.hookimpl\ndef diffcore_solvers():\n    "
 GOOD = HOOK + "yield dc.Component('step-of-{name}', 'nowhere:Step')\n"

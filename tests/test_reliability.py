@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 import diffcore as dc
-from diffcore import checkpoint, record, runs
-from diffcore.interrupt import Interrupt
+from diffcore.run import checkpoint, record, runs
+from diffcore.run.interrupt import Interrupt
 
 SPEC = {
     "diffcore": 1,

@@ -21,9 +21,11 @@ from click.testing import CliRunner
 from matplotlib import cbook
 
 import diffcore as dc
-from diffcore import canvas, charts, escaping, measuring, report
-from diffcore.charts import Point
 from diffcore.cli import main
+from diffcore.run import measuring
+from diffcore.run.report import canvas, charts, escaping
+from diffcore.run.report import page as report
+from diffcore.run.report.charts import Point
 
 SPEC = """\
 diffcore: 1

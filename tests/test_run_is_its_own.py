@@ -24,10 +24,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 import diffcore as dc
-from diffcore import checkpoint, distributed, ownership, record, report, runs, weights
 from diffcore.cli import main
-from diffcore.metadata import Known
-from diffcore.trainer import Report
+from diffcore.learning import distributed
+from diffcore.learning.trainer import Report
+from diffcore.run import checkpoint, ownership, record, runs, weights
+from diffcore.run.metadata import Known
+from diffcore.run.report import page as report
 
 SPEC: dict[str, Any] = {
     "diffcore": 1,
@@ -347,7 +349,7 @@ def test_a_log_that_cannot_grow_is_one_line(tmp_path):
 
 @pytest.mark.parametrize("command", ["bench", "trajectory"])
 def test_what_cannot_be_written_is_said_before_the_work(command, run, monkeypatch):
-    from diffcore import benching
+    from diffcore.run import benching
 
     def work(*_: Any, **__: Any) -> None:
         raise AssertionError("it has begun")
@@ -603,7 +605,7 @@ def test_a_class_is_named_wherever_it_is_numbered(pets, registry):
 
 
 def test_a_name_of_digits_is_a_name():
-    from diffcore.remembered import numbered
+    from diffcore.run.remembered import numbered
 
     known = Known((1,), {"label": 3}, ("10", "2", "b"), 5)
     asked = {"label": ["10", "2", "b", 2, "0"]}

@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 import diffcore as dc
-from diffcore import scaffold
 from diffcore.cli import main
-from diffcore.hookspecs import KINDS
-from diffcore.registry import ALL_KINDS, Registry
+from diffcore.declare.hookspecs import ALL_KINDS, KINDS
+from diffcore.run import scaffold
+from diffcore.specs.registry import Registry
 
 
 def new(*arguments: str) -> tuple[int, str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 import diffcore
-from diffcore import waiting
 from diffcore.cli.group import LazyGroup, verbose_option
+from diffcore.run import waiting
 
 COMMANDS = {
     "plugins": ("catalogue:plugins", "Installed plugins: version, status, components, and why one is not loaded."),

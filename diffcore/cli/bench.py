@@ -13,11 +13,11 @@ from diffcore.cli.completing import complete_solvers
 from diffcore.cli.group import MOST_SAMPLES, Count, command, json_option, run_argument, set_option
 from diffcore.cli.output import number, print_json, print_table
 from diffcore.cli.runs import device_option, work
-from diffcore.errors import SpecError
-from diffcore.registry import Registry
+from diffcore.declare.errors import SpecError
 from diffcore.specs import structure
 from diffcore.specs.faults import Faults, Source
 from diffcore.specs.reader import read
+from diffcore.specs.registry import Registry
 from diffcore.specs.tree import Node, shorten
 
 MOST_CALLS = 1_000_000
@@ -53,9 +53,9 @@ folder_option = click.option("--out", metavar="FOLDER", help="Where table and pi
 
 def _model(registry: Registry, path: str, overrides: tuple[str, ...], device: str | None) -> tuple[Any, Path]:
     """The pipeline of a run, or of a spec that was trained (or needs no training), and its folder."""
-    from diffcore.pipeline import Pipeline, assemble
-    from diffcore.runs import folder_of
-    from diffcore.specs import load_spec
+    from diffcore.run.pipeline import Pipeline, assemble
+    from diffcore.run.runs import folder_of
+    from diffcore.run.sections import load_spec
 
     if Path(path).suffix not in (".yaml", ".yml"):
         return Pipeline.load(path, registry=registry, overrides=overrides, device=device), folder_of(Path(path))
@@ -101,9 +101,9 @@ def bench(
     """
     registry = Registry.load()
     chosen = [structure(registry, "solver", node) for node in solvers]
-    from diffcore import benching
-    from diffcore.canvas import require_packages
-    from diffcore.record import place
+    from diffcore.run import benching
+    from diffcore.run.record import place
+    from diffcore.run.report.canvas import require_packages
 
     require_packages()
     with work() as progress:
@@ -168,9 +168,9 @@ def trajectory(
         raise click.BadParameter("one solver at a time has a trajectory", param_hint="--solver")
     registry = Registry.load()
     given = [structure(registry, "solver", node) for node in solver]
-    from diffcore import benching
-    from diffcore.canvas import require_packages
-    from diffcore.record import place
+    from diffcore.run import benching
+    from diffcore.run.record import place
+    from diffcore.run.report.canvas import require_packages
 
     require_packages()
     with work():

@@ -10,11 +10,11 @@ import click
 from diffcore.cli.completing import complete_kinds
 from diffcore.cli.group import command, is_verbose, json_option, unknown
 from diffcore.cli.output import print_json, print_table
-from diffcore.discovery import Entry, Plugin, misnamed
-from diffcore.errors import SpecError, UnknownComponentError, shorten
-from diffcore.hookspecs import ALL_KINDS, PLURALS
-from diffcore.registry import Registry
-from diffcore.suggesting import homes, meant, nearest
+from diffcore.declare.discovery import Entry, Plugin, misnamed
+from diffcore.declare.errors import SpecError, UnknownComponentError, shorten
+from diffcore.declare.hookspecs import ALL_KINDS, PLURALS
+from diffcore.declare.suggesting import homes, meant, nearest
+from diffcore.specs.registry import Registry
 
 
 def kind_of(word: str) -> str:

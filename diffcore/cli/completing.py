@@ -10,17 +10,17 @@ import click
 from click.shell_completion import BashComplete, CompletionItem, add_completion_class
 
 if TYPE_CHECKING:
-    from diffcore.registry import Entry
+    from diffcore.declare.discovery import Entry
 
 
 def _entries(kind: str | None = None) -> list[Entry]:
-    from diffcore.registry import Registry
+    from diffcore.specs.registry import Registry
 
     return Registry.load().list(kind)
 
 
 def _sections() -> dict[str, str]:
-    from diffcore.specs.sections import SECTION_KINDS
+    from diffcore.run.sections import SECTION_KINDS
 
     return SECTION_KINDS
 
@@ -36,7 +36,7 @@ def complete_ids(ctx: click.Context, parameter: click.Parameter, incomplete: str
 
 def complete_kinds(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Kinds of components."""
-    from diffcore.registry import ALL_KINDS
+    from diffcore.declare.hookspecs import ALL_KINDS
 
     return _items(ALL_KINDS, incomplete)
 
@@ -89,7 +89,7 @@ def _kind_at(path: str) -> str | None:
     names = [name for name in above if not name.isdecimal()]
     if last != "type" or not names:
         return None
-    from diffcore.registry import ALL_KINDS
+    from diffcore.declare.hookspecs import ALL_KINDS
 
     kinds = {**{kind: kind for kind in ALL_KINDS}, **{s: k[:-1] for s, k in _sections().items() if k}, "solvers": "solver"}
     return kinds.get(names[-1])

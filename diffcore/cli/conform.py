@@ -11,8 +11,8 @@ import click
 from diffcore.cli.completing import complete_targets
 from diffcore.cli.group import command, json_option
 from diffcore.cli.output import print_json
-from diffcore.errors import PluginError, UnknownComponentError, did_you_mean
-from diffcore.registry import Registry
+from diffcore.declare.errors import PluginError, UnknownComponentError, did_you_mean
+from diffcore.specs.registry import Registry
 
 
 @command("conform")

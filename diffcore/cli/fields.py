@@ -6,10 +6,10 @@ from typing import Any
 
 import attrs
 
-from diffcore.component import Base
-from diffcore.errors import UnknownComponentError
-from diffcore.registry import Registry
+from diffcore.declare.component import Base
+from diffcore.declare.errors import UnknownComponentError
 from diffcore.specs.fieldtypes import default_of, expected, field_types, init_fields
+from diffcore.specs.registry import Registry
 
 SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 

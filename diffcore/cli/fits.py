@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, get_args
 
-from diffcore.component import Base
-from diffcore.errors import DiffcoreError
-from diffcore.registry import ALL_KINDS, Entry, Registry
+from diffcore.declare.component import Base
+from diffcore.declare.discovery import Entry
+from diffcore.declare.errors import DiffcoreError
+from diffcore.declare.hookspecs import ALL_KINDS
 from diffcore.specs.fieldtypes import field_types, kind_of
+from diffcore.specs.registry import Registry
 
 CONSUMERS = ("solver", "grid", "guidance", "loss", "flow_map")
 """Kinds that require capabilities of the process."""

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, cast
 import click
 
 from diffcore.cli.completing import complete_overrides, complete_runs, complete_specs
-from diffcore.errors import DataWarning, DiffcoreError, did_you_mean
+from diffcore.declare.errors import DataWarning, DiffcoreError, did_you_mean
 
 VERBOSE = "diffcore.verbose"
 RESUME = "diffcore.resume"

@@ -10,9 +10,9 @@ from diffcore.cli.catalogue import kind_of
 from diffcore.cli.completing import complete_kinds
 from diffcore.cli.group import LazyGroup, command, json_option
 from diffcore.cli.output import print_json
-from diffcore.hookspecs import ALL_KINDS
-from diffcore.registry import Registry
-from diffcore.scaffold import PREFIX, places, write_plugin
+from diffcore.declare.hookspecs import ALL_KINDS
+from diffcore.run.scaffold import PREFIX, places, write_plugin
+from diffcore.specs.registry import Registry
 
 TABLE = {"plugin": ("new:plugin", "A distribution with one working component.")}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from diffcore.escaping import terminal
+from diffcore.run.report.escaping import terminal
 
 GAP = 2
 

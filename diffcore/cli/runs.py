@@ -1,4 +1,4 @@
-"""`diffcore run`, `train`, `sample`, `evaluate` and `compare`: the command line of `diffcore.runs`."""
+"""`diffcore run`, `train`, `sample`, `evaluate` and `compare`: the command line of `diffcore.run.runs`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import click
 from diffcore.cli.group import MOST_SAMPLES, RESUME, Count, command, json_option, run_argument, set_option, spec_argument
 from diffcore.cli.output import number, print_json, print_table
 from diffcore.cli.progress import Progress
-from diffcore.escaping import block
-from diffcore.interrupt import Interrupt
-from diffcore.registry import Registry
+from diffcore.run.interrupt import Interrupt
+from diffcore.run.report.escaping import block
+from diffcore.specs.registry import Registry
 
 out_option = click.option("--out", metavar="FOLDER", help="Run directory (default: runs/NAME).")
 device_option = click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one).")
@@ -24,7 +24,7 @@ device_option = click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda
 @contextmanager
 def work() -> Generator[Progress | None]:
     """The progress display of this process (only the first of several shows one), stopped by Ctrl-C after a whole step."""
-    from diffcore import distributed
+    from diffcore.learning import distributed
 
     with Interrupt() as interrupt:
         progress = Progress(between=interrupt.check) if _is_first() else None
@@ -52,7 +52,7 @@ def _say_json(told: Mapping[str, Any]) -> None:
 
 def _read_before_torch(spec: str, overrides: Sequence[str]) -> Registry:
     """The installed components, where the spec has no fault that is found without importing torch."""
-    from diffcore.specs import refuse_unknown
+    from diffcore.run.sections import refuse_unknown
 
     registry = Registry.load()
     refuse_unknown(spec, registry, overrides)
@@ -76,7 +76,7 @@ def _remember(name: str, spec: str, overrides: Sequence[str], out: str | None, d
 def run(spec: str, overrides: tuple[str, ...], out: str | None, device: str | None, as_json: bool) -> None:
     """Train, sample, measure and report. A run that was stopped is resumed by the same command."""
     registry = _read_before_torch(spec, overrides)
-    from diffcore import runs
+    from diffcore.run import runs
 
     _remember("run", spec, overrides, out, device)
     with work() as progress:
@@ -97,7 +97,7 @@ def run(spec: str, overrides: tuple[str, ...], out: str | None, device: str | No
 def train(spec: str, overrides: tuple[str, ...], out: str | None, device: str | None, as_json: bool) -> None:
     """Train only. A run that was stopped is resumed by the same command."""
     registry = _read_before_torch(spec, overrides)
-    from diffcore import runs
+    from diffcore.run import runs
 
     _remember("train", spec, overrides, out, device)
     with work() as progress:
@@ -144,7 +144,7 @@ def sample(
 
     Of a run whose training has not ended, the averaged weights of its newest checkpoint are taken.
     """
-    from diffcore import runs
+    from diffcore.run import runs
 
     with work() as progress:
         made = runs.sample_run(run, n=n, seed=seed, cond=cond, overrides=overrides, out=out, device=device, progress=progress)
@@ -162,7 +162,7 @@ def sample(
 @json_option
 def evaluate(run: str, overrides: tuple[str, ...], device: str | None, as_json: bool) -> None:
     """Measure RUN again: its table and its report are rewritten."""
-    from diffcore import runs
+    from diffcore.run import runs
 
     with work() as progress:
         rows = runs.evaluate_run(run, overrides=overrides, device=device, progress=progress)
@@ -180,7 +180,7 @@ def fit(run: str, overrides: tuple[str, ...], device: str | None, as_json: bool)
 
     Only some solvers and grids need this: `diffcore show` says which. Sampling fits what is not fitted yet, each time.
     """
-    from diffcore import runs
+    from diffcore.run import runs
 
     with work():
         told = runs.fit_run(run, overrides=overrides, device=device)
@@ -197,7 +197,7 @@ def fit(run: str, overrides: tuple[str, ...], device: str | None, as_json: bool)
 @json_option
 def compare(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
     """Put the tables of several RUNS side by side."""
-    from diffcore.runs import compare as compare_runs
+    from diffcore.run.runs import compare as compare_runs
 
     rows = compare_runs(runs, out)
     print_json(rows) if as_json else print_rows(rows)

@@ -15,8 +15,8 @@ from diffcore.cli.fields import bounds_words, describe_fields
 from diffcore.cli.fits import Declared, fits
 from diffcore.cli.group import command, json_option
 from diffcore.cli.output import print_json, print_table
-from diffcore.registry import Registry
-from diffcore.scaffold import usage
+from diffcore.run.scaffold import usage
+from diffcore.specs.registry import Registry
 
 
 @command("show")

@@ -13,11 +13,11 @@ from diffcore.cli.catalogue import kind_of
 from diffcore.cli.completing import complete_kinds
 from diffcore.cli.group import command, json_option, set_option, spec_argument
 from diffcore.cli.output import number, print_json, print_table
-from diffcore.errors import DiffcoreError, SpecError
-from diffcore.registry import Registry
+from diffcore.declare.errors import DiffcoreError, SpecError
+from diffcore.specs.registry import Registry
 
 if TYPE_CHECKING:
-    from diffcore.pipeline import Pipeline
+    from diffcore.run.pipeline import Pipeline
 
 
 @command("check")
@@ -42,7 +42,7 @@ def check(spec: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
 def _notes(pipeline: Pipeline) -> list[str]:
     """What is worth saying of a sound spec, and whether its run has a place here."""
-    from diffcore.record import place
+    from diffcore.run.record import place
 
     try:
         place(None, Path("runs") / pipeline.spec.name, folder=True)
@@ -53,10 +53,10 @@ def _notes(pipeline: Pipeline) -> list[str]:
 
 def assemble_checked(registry: Registry, spec: str, overrides: tuple[str, ...]) -> Pipeline:
     """The assembled pipeline; what can be found without torch is found before it is imported."""
-    from diffcore.specs import refuse_unknown
+    from diffcore.run.sections import refuse_unknown
 
     refuse_unknown(spec, registry, overrides)
-    from diffcore.pipeline import assemble
+    from diffcore.run.pipeline import assemble
 
     return assemble(spec, registry=registry, overrides=overrides)
 
@@ -81,8 +81,8 @@ def explain(spec: str, overrides: tuple[str, ...], origin: bool, targets: bool, 
     pipeline = assemble_checked(registry, spec, overrides)
     for note in pipeline.notes:
         click.echo(f"note: {note}", err=True)
-    from diffcore.explaining import explain as explain_pipeline
-    from diffcore.laboratory import targets_table
+    from diffcore.run.explaining import explain as explain_pipeline
+    from diffcore.run.laboratory import targets_table
 
     told = explain_pipeline(pipeline)
     values = list(_origins(registry, pipeline.spec, spec, overrides)) if origin else None
@@ -141,6 +141,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 @click.option("--kind", metavar="KIND", shell_complete=complete_kinds, help="Only the components of one kind.")
 def schema(kind: str | None) -> None:
     """The JSON Schema (draft-07) of a spec with all installed components: diffcore schema > spec.schema.json."""
+    from diffcore.run.spec import Spec
     from diffcore.specs import schema as schema_of
 
-    print_json(schema_of(Registry.load(), kind_of(kind) if kind else None))
+    print_json(schema_of(Registry.load(), kind_of(kind) if kind else Spec))

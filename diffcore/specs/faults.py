@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import attrs
 
-from diffcore.errors import SpecError
+from diffcore.declare.errors import SpecError
 
 MAX_FAULTS = 100
 

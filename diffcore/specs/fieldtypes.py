@@ -9,9 +9,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
-from diffcore.component import Base
-from diffcore.errors import PluginError
-from diffcore.registry import Registry
+from diffcore.declare.component import Base
+from diffcore.declare.errors import PluginError
+from diffcore.declare.installed import Installed
 from diffcore.specs.tree import Node
 
 SCALARS: dict[Any, tuple[str, str]] = {
@@ -91,7 +91,7 @@ def expected(wanted: Any) -> str:
     return f"a map with {', '.join(init_fields(wanted))}" if is_record(wanted) else "a map"
 
 
-def fits(registry: Registry, wanted: Any, node: Node) -> bool:
+def fits(registry: Installed, wanted: Any, node: Node) -> bool:
     """Whether a node looks like a type; of what is inside it, only `type` counts."""
     value, args = node.value, get_args(wanted)
     if get_origin(wanted) is Literal:

@@ -11,9 +11,10 @@ from typing import Any, Literal, get_args, get_origin
 
 import attrs
 
-from diffcore.component import Base
-from diffcore.errors import PluginError, UnknownComponentError
-from diffcore.registry import Entry, Registry
+from diffcore.declare.component import Base
+from diffcore.declare.discovery import Entry
+from diffcore.declare.errors import PluginError, UnknownComponentError
+from diffcore.declare.installed import Installed
 from diffcore.specs.fieldtypes import SCALARS, default_of, field_types, init_fields, is_mapping, is_record, is_union, kind_of
 from diffcore.specs.writing import unstructure
 
@@ -22,19 +23,17 @@ _BOUNDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", 
 _EXTENDS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}], "description": "files to build on"}
 
 
-def schema(registry: Registry, kind: str | None = None) -> dict[str, Any]:
-    """The schema of a spec file, or of the components of one kind.
+def schema(registry: Installed, of: str | type) -> dict[str, Any]:
+    """The schema of the components of one kind, or of a file that holds a record such as `Spec`.
 
     A file with `extends` is checked for its keys only, since the rest may be in the files that it extends. A component
     whose class cannot be imported is left out and named in the description of its kind.
     """
     writer = _Writer(registry)
-    if kind is not None:
-        top = writer.choice(kind, Base)
+    if isinstance(of, str):
+        top = writer.choice(of, Base)
     else:
-        from diffcore.specs.spec import Spec
-
-        whole = writer.record(Spec)
+        whole = writer.record(of)
         whole["required"] = ["diffcore", *whole["required"]]
         keys = {"propertyNames": {"enum": ["extends", *whole["properties"]]}, "properties": {"extends": _EXTENDS}}
         top = {"if": {"type": "object", "required": ["extends"]}, "then": keys, "else": whole}
@@ -44,7 +43,7 @@ def schema(registry: Registry, kind: str | None = None) -> dict[str, Any]:
 class _Writer:
     """Collects definitions; a class is described once and referred to."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Installed) -> None:
         self.registry = registry
         self.definitions: dict[str, Any] = {}
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import attrs
 
-from diffcore.errors import did_you_mean
+from diffcore.declare.errors import did_you_mean
 from diffcore.specs.faults import Faults, Mark, Source
 from diffcore.specs.reader import MAX_CHARS, read
 from diffcore.specs.tree import MAX_DEPTH, MAX_SIZE, Node, join, merge, shorten, tree_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diffcore.errors import DataError, IncompatibleError
+from diffcore.declare.errors import DataError, IncompatibleError
 from diffcore.specs.faults import Fault, Faults, Mark, SpecErrors
 from diffcore.specs.loading import SpecSource, load_tree
 from diffcore.specs.tree import Node

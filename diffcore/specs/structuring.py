@@ -14,9 +14,10 @@ from typing import Any, Literal, cast, get_args, get_origin
 
 import attrs
 
-from diffcore.component import Base, check
-from diffcore.errors import PluginError, SpecError, UnknownComponentError, did_you_mean
-from diffcore.registry import Entry, Registry
+from diffcore.declare.component import Base, check
+from diffcore.declare.discovery import Entry
+from diffcore.declare.errors import PluginError, SpecError, UnknownComponentError, did_you_mean
+from diffcore.declare.installed import Installed
 from diffcore.specs.faults import Faults
 from diffcore.specs.fieldtypes import (
     default_of,
@@ -41,7 +42,7 @@ _YAML_1_1 = {**dict.fromkeys(("on", "yes", "y"), "true"), **dict.fromkeys(("off"
 _DOLLAR = re.compile(r"\$\$\{|\$\{(?:env:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})?")
 
 
-def structure(registry: Registry, kind: str, raw: Mapping[str, Any] | Node) -> Any:
+def structure(registry: Installed, kind: str, raw: Mapping[str, Any] | Node) -> Any:
     """A component of a kind from a mapping with `type` (or a parsed tree). Raises `SpecErrors` with every fault.
 
     A class refuses its fields by `SpecError`, `ValueError` or `TypeError`. Any other exception that it raises when made is a
@@ -53,7 +54,7 @@ def structure(registry: Registry, kind: str, raw: Mapping[str, Any] | Node) -> A
     return structurer.finish(made)
 
 
-def roundtrip(registry: Registry, instance: Base) -> Any:
+def roundtrip(registry: Installed, instance: Base) -> Any:
     """The component read back from its own YAML: equal to `instance`, or one of the two directions is wrong."""
     return structure(registry, instance.kind, parse(dump(registry, instance)))
 
@@ -61,7 +62,7 @@ def roundtrip(registry: Registry, instance: Base) -> Any:
 class Structurer:
     """Reads nodes as values of a type; a fault gives `BAD` and goes on."""
 
-    def __init__(self, registry: Registry, faults: Faults) -> None:
+    def __init__(self, registry: Installed, faults: Faults) -> None:
         self.registry, self.faults = registry, faults
         self.crash: tuple[Exception, Node, str] | None = None
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import attrs
 
-from diffcore.errors import shorten
+from diffcore.declare.errors import shorten
 from diffcore.specs.faults import Faults, Mark
 
 MAX_DEPTH = 64

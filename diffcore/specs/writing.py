@@ -11,13 +11,13 @@ from cattrs import Converter
 from ruamel.yaml import YAML
 from ruamel.yaml.representer import SafeRepresenter
 
-from diffcore.component import Base
-from diffcore.registry import Registry
+from diffcore.declare.component import Base
+from diffcore.declare.installed import Installed
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_./+-]*")
 
 
-def unstructure(registry: Registry, value: Any) -> Any:
+def unstructure(registry: Installed, value: Any) -> Any:
     """Plain values (dict, list, scalars) from a component or anything it is made of: the inverse of `structure`.
 
     A component becomes a dict with its `type` first and *every* field, defaults too. Raises `UnknownComponentError` for a class
@@ -26,7 +26,7 @@ def unstructure(registry: Registry, value: Any) -> Any:
     return _converter(registry).unstructure(value)
 
 
-def _converter(registry: Registry) -> Converter:
+def _converter(registry: Installed) -> Converter:
     """cattrs, with three rules of ours: a component says its type, sequences are lists, and "${" in text is escaped."""
     converter = Converter()
 
@@ -52,7 +52,7 @@ def _converter(registry: Registry) -> Converter:
     return converter
 
 
-def dump(registry: Registry, value: Any) -> str:
+def dump(registry: Installed, value: Any) -> str:
     """The YAML of a spec or component; reading it gives an equal one."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = _Representer

@@ -13,13 +13,14 @@ import attrs
 import torch
 from torch import Tensor
 
-from diffcore.component import Base
-from diffcore.errors import DiffcoreError
-from diffcore.noise import Draw
-from diffcore.process import Process
-from diffcore.registry import Entry, Registry
+from diffcore.declare.component import Base
+from diffcore.declare.discovery import Entry
+from diffcore.declare.errors import DiffcoreError
+from diffcore.numerics.noise import Draw
+from diffcore.numerics.process import Process
+from diffcore.numerics.tree import State, leaves, tree_map
+from diffcore.specs.registry import Registry
 from diffcore.testing.references import REFERENCES
-from diffcore.tree import State, leaves, tree_map
 
 Check = Callable[["Subject"], None]
 

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcore.process import Process
-from diffcore.sampling import sample
-from diffcore.solver import Solver
+from diffcore.numerics.process import Process
+from diffcore.numerics.sampling import sample
+from diffcore.numerics.solver import Solver
+from diffcore.numerics.tree import State, leaves, pytree
 from diffcore.testing.base import SkipError, Subject, draw_of, normal, same
 from diffcore.testing.driving import exact_field
 from diffcore.testing.oracles import Gaussian
-from diffcore.tree import State, leaves, pytree
 
 DATA = Gaussian(0.5, 0.8, shape=(3,))
 

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from diffcore.fields import Denoiser, Field
-from diffcore.flow_map import FlowMap
-from diffcore.noise import Draw
-from diffcore.process import AffineProcess, Process
-from diffcore.solver import Plan, Solver, held
+from diffcore.numerics.fields import Denoiser, Field
+from diffcore.numerics.flow_map import FlowMap
+from diffcore.numerics.noise import Draw
+from diffcore.numerics.process import AffineProcess, Process
+from diffcore.numerics.solver import Plan, Solver, held
+from diffcore.numerics.tree import State, expand, pytree
 from diffcore.testing.oracles import Gaussian, Oracle
-from diffcore.tree import State, expand, pytree
 
 
 class ExactFlowMap(FlowMap):

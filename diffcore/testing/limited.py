@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from diffcore.affine import Coeffs, Posterior
-from diffcore.fields import Denoiser, Field
-from diffcore.process import AffineProcess, Corruption, Instant, Process
+from diffcore.numerics.affine import Coeffs, Posterior
+from diffcore.numerics.fields import Denoiser, Field
+from diffcore.numerics.process import AffineProcess, Corruption, Instant, Process
+from diffcore.numerics.tree import State
 from diffcore.testing.driving import ExactFlowMap
 from diffcore.testing.oracles import Oracle, instant
-from diffcore.tree import State
 
 
 class UndeclaredError(AssertionError):

@@ -20,12 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcore.affine import Coeffs, combine
-from diffcore.errors import DiffcoreError
-from diffcore.fields import Denoiser, Field
-from diffcore.noise import Draw
-from diffcore.process import Process
-from diffcore.tree import expand
+from diffcore.declare.errors import DiffcoreError
+from diffcore.numerics.affine import Coeffs, combine
+from diffcore.numerics.fields import Denoiser, Field
+from diffcore.numerics.noise import Draw
+from diffcore.numerics.process import Process
+from diffcore.numerics.tree import expand
 
 DATA = Coeffs(0.0, 1.0, 0.0, 0.0, 0.0)
 """The coefficients of clean data: alpha = 1, sigma = 0."""

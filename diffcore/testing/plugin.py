@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from diffcore.errors import DiffcoreError
-from diffcore.registry import Registry
+from diffcore.declare.errors import DiffcoreError
+from diffcore.specs.registry import Registry
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

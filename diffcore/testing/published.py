@@ -9,14 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffcore.affine import Coeffs
-from diffcore.process import AffineProcess
-from diffcore.solver import Solver
+from diffcore.numerics.affine import Coeffs
+from diffcore.numerics.process import AffineProcess
+from diffcore.numerics.solver import Solver
+from diffcore.numerics.tree import State
 from diffcore.testing.base import worst
 from diffcore.testing.bench import start_at, z_of
 from diffcore.testing.driving import drive, exact_field, lam_grid
 from diffcore.testing.oracles import golden_mixture, instant
-from diffcore.tree import State
 
 
 class Setting(NamedTuple):

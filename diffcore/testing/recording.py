@@ -10,11 +10,11 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from diffcore.fields import Denoiser
-from diffcore.noise import Draw
-from diffcore.process import AffineProcess
+from diffcore.numerics.fields import Denoiser
+from diffcore.numerics.noise import Draw
+from diffcore.numerics.process import AffineProcess
+from diffcore.numerics.tree import State, tree_map
 from diffcore.testing.references import ReferenceFlow, ReferenceVE, ReferenceVP
-from diffcore.tree import State, tree_map
 
 Key = tuple[Any, ...]
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffcore.affine import Coeffs
-from diffcore.component import component
-from diffcore.process import AffineProcess
+from diffcore.declare.component import component
+from diffcore.numerics.affine import Coeffs
+from diffcore.numerics.process import AffineProcess
 
 
 @component

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import attrs
 
-from diffcore.errors import DiffcoreError, PluginError, UnknownComponentError, did_you_mean
-from diffcore.registry import Entry, Registry
+from diffcore.declare.discovery import Entry
+from diffcore.declare.errors import DiffcoreError, PluginError, UnknownComponentError, did_you_mean
+from diffcore.specs.registry import Registry
 from diffcore.testing.base import Rule, SkipError, Subject, rules_of
 
 Status = Literal["passed", "failed", "skipped", "xfailed"]

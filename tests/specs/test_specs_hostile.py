@@ -13,8 +13,9 @@ import pytest
 from ruamel.yaml import YAML
 
 import diffcore as dc
-from diffcore.specs import SpecErrors, load_spec, refuse_unknown
-from diffcore.specs.spec import SECTIONS
+from diffcore.run.sections import load_spec, refuse_unknown
+from diffcore.run.spec import SECTIONS
+from diffcore.specs import SpecErrors
 
 ROOT = Path(__file__).parents[2]
 REGISTRY = dc.Registry.load()

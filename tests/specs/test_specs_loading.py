@@ -11,10 +11,10 @@ import attrs
 import pytest
 
 import diffcore as dc
-from diffcore.specs import FORMAT, SpecErrors, load_spec, origins
+from diffcore.run.sections import FORMAT, _outline, load_spec
+from diffcore.specs import SpecErrors, origins
 from diffcore.specs.faults import Faults
 from diffcore.specs.loading import MAX_FILES, load_tree
-from diffcore.specs.sections import _outline
 
 
 def plain(node):
@@ -327,7 +327,8 @@ def test_the_outline_is_that_of_spec():
 NO_TORCH = """
 import sys
 import diffcore as dc
-from diffcore.specs import load_spec, origins, parse
+from diffcore.run.sections import load_spec
+from diffcore.specs import origins, parse
 registry = dc.Registry.load(disable=[])
 def refused(call, *parts):
     try:

@@ -10,9 +10,11 @@ import attrs
 import pytest
 
 import diffcore as dc
-from diffcore.component import LIMITS
-from diffcore.data import Range
-from diffcore.specs import EvaluationPlan, Sampling, Spec, load_spec
+from diffcore.declare.component import LIMITS
+from diffcore.declare.hookspecs import ALL_KINDS
+from diffcore.learning.data import Range
+from diffcore.run.sections import load_spec
+from diffcore.run.spec import EvaluationPlan, Sampling, Spec
 from diffcore.specs.fieldtypes import field_types, init_fields
 
 REGISTRY = dc.Registry.load()
@@ -38,7 +40,7 @@ FIELDS = [
 
 def test_the_walk_meets_every_kind_of_component():
     assert len(FIELDS) > 350
-    assert {cls.kind for cls in CLASSES if issubclass(cls, dc.Base)} == set(dc.registry.ALL_KINDS)
+    assert {cls.kind for cls in CLASSES if issubclass(cls, dc.Base)} == set(ALL_KINDS)
 
 
 @pytest.mark.parametrize(("cls", "attribute", "kind"), FIELDS)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from diffcore.errors import SpecError
+from diffcore.declare.errors import SpecError
 from diffcore.specs import SpecErrors, parse
 from diffcore.specs.reader import MAX_CHARS
 from diffcore.specs.tree import Node

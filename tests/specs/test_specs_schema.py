@@ -8,6 +8,8 @@ import jsonschema
 import pytest
 
 import diffcore as dc
+from diffcore.declare.hookspecs import ALL_KINDS
+from diffcore.run.spec import Spec
 from diffcore.specs import schema, structure
 
 GOOD = [
@@ -80,7 +82,7 @@ def test_bad(registry, kind, value):
 
 
 def test_it_is_a_schema_of_draft_7_in_strict_json(registry):
-    for kind in (None, *dc.registry.ALL_KINDS):
+    for kind in (Spec, *ALL_KINDS):
         made = schema(registry, kind)
         jsonschema.Draft7Validator.check_schema(made)
         assert json.loads(json.dumps(made, allow_nan=False)) == made
@@ -101,7 +103,7 @@ def test_it_documents_the_fields(registry):
 
 
 def test_a_whole_spec(registry):
-    whole = jsonschema.Draft7Validator(schema(registry))
+    whole = jsonschema.Draft7Validator(schema(registry, Spec))
     sections = {"solver": {"type": "heun"}, "process": {"type": "square"}}
     messages = "; ".join(error.message for error in whole.iter_errors({"diffcore": 1, **sections, "sovler": 1}))
     assert "'sovler' was unexpected" in messages

@@ -10,8 +10,8 @@ import torch
 from click.testing import CliRunner
 
 import diffcore as dc
-from diffcore import sizes
 from diffcore.cli import main
+from diffcore.run import sizes
 from diffcore.specs import SpecErrors
 
 REGISTRY = dc.Registry.load()

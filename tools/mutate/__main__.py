@@ -24,9 +24,7 @@ from tools.mutate.edits import Edit, compiles, edits
 from tools.mutate.recorder import Recorder, Test, load, save, scope
 
 ROOT = Path(__file__).parents[2]
-NUMERICS = (
-    "affine fine fields fitting flow_map guidance laboratory loss measuring metric noise process sampling solver tree trainer"
-)
+LAYERS = ("numerics", "learning", "run")
 HEAVY = ("torch", "numpy", "scipy.stats", "pytest", "attrs", "cattrs")
 NOTICED = {0: "survived", OUT_OF_TIME: "survived", 5: "untested"}  # any other exit code: caught
 BUDGET = 20.0  # seconds of tests that one edit gets
@@ -42,8 +40,8 @@ def package(path: Path) -> Path:
 def sources(root: Path, paths: list[str]) -> list[Path]:
     """The files to edit: those named (or below a folder named), else the numerics of the core and all plugins."""
     if not paths:
-        numerics = [root / "diffcore" / f"{name}.py" for name in NUMERICS.split()]
-        return [f for f in numerics if f.exists()] + sorted(root.glob("plugins/*/diffcore_*/**/*.py"))
+        numerics = [f for layer in LAYERS for f in sorted((root / "diffcore" / layer).glob("*.py"))]
+        return numerics + sorted(root.glob("plugins/*/diffcore_*/**/*.py"))
     found = [f for p in paths for f in ([root / p] if (root / p).is_file() else sorted((root / p).rglob("*.py")))]
     if not found:
         sys.exit(f"mutate: no Python file at {', '.join(paths)}; give files or folders, from {root}")

@@ -7,7 +7,7 @@ import re
 import attrs
 from ruamel.yaml import YAML, YAMLError
 
-from diffcore.errors import DiffcoreError
+from diffcore.declare.errors import DiffcoreError
 from diffcore.testing.base import SkipError, Subject, check
 from diffcore.testing.leftovers import leftovers
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcore.affine import Coeffs
-from diffcore.errors import DataError
+from diffcore.declare.errors import DataError
+from diffcore.numerics.affine import Coeffs
+from diffcore.numerics.tree import State, batch_size, leaves, tree_map
 from diffcore.testing.base import SkipError, Subject, check, normal, poisoned_noise, same
-from diffcore.tree import State, batch_size, leaves, tree_map
 
 
 def _open(subject: Subject) -> Any:

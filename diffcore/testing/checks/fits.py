@@ -7,15 +7,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from diffcore.component import component
-from diffcore.fields import Field
-from diffcore.process import Process
-from diffcore.sampling import sample
-from diffcore.solver import Grid, Plan, Solver
+from diffcore.declare.component import component
+from diffcore.numerics.fields import Field
+from diffcore.numerics.process import Process
+from diffcore.numerics.sampling import sample
+from diffcore.numerics.solver import Grid, Plan, Solver
+from diffcore.numerics.tree import State, leaves, lincomb
 from diffcore.testing.base import SkipError, Subject, check, poisoned_noise, refused, same
 from diffcore.testing.bench import DATA, start_at
 from diffcore.testing.driving import exact_field
-from diffcore.tree import State, leaves, lincomb
 
 
 @component

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcore.fields import Denoiser, Field
-from diffcore.flow_map import FlowMapSolver
-from diffcore.process import Process
-from diffcore.sampling import sample
+from diffcore.numerics.fields import Denoiser, Field
+from diffcore.numerics.flow_map import FlowMapSolver
+from diffcore.numerics.process import Process
+from diffcore.numerics.sampling import sample
+from diffcore.numerics.tree import expand
 from diffcore.testing.base import SkipError, Subject, check, normal, poisoned_noise, refused, same, unchanged, worst
 from diffcore.testing.driving import average_velocity
 from diffcore.testing.oracles import Gaussian, instant
-from diffcore.tree import expand
 
 DATA = Gaussian([0.4, -0.2, 0.7], 0.8)
 

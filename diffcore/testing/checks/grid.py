@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from diffcore.process import AffineProcess
-from diffcore.solver import check_grid
+from diffcore.numerics.process import AffineProcess
+from diffcore.numerics.solver import check_grid
 from diffcore.testing.base import SkipError, Subject, check, poisoned_noise, refused
 
 

@@ -9,12 +9,13 @@ import attrs
 import torch
 from torch import Tensor
 
-from diffcore.errors import DiffcoreError
-from diffcore.fields import Denoiser, Field
-from diffcore.guidance import Guidance
-from diffcore.process import Process
-from diffcore.sampling import sample
-from diffcore.solver import Plan, Solver
+from diffcore.declare.errors import DiffcoreError
+from diffcore.numerics.fields import Denoiser, Field
+from diffcore.numerics.guidance import Guidance
+from diffcore.numerics.process import Process
+from diffcore.numerics.sampling import sample
+from diffcore.numerics.solver import Plan, Solver
+from diffcore.numerics.tree import State, lincomb
 from diffcore.testing.base import (
     SkipError,
     Subject,
@@ -30,7 +31,6 @@ from diffcore.testing.base import (
 )
 from diffcore.testing.oracles import ExactNet, Mixture, golden_mixture, instant
 from diffcore.testing.recording import networks_called
-from diffcore.tree import State, lincomb
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 1])
 

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffcore.affine import Coeffs, row
-from diffcore.fields import Denoiser
-from diffcore.noise import Draw
-from diffcore.process import Process
+from diffcore.numerics.affine import Coeffs, row
+from diffcore.numerics.fields import Denoiser
+from diffcore.numerics.noise import Draw
+from diffcore.numerics.process import Process
+from diffcore.numerics.tree import expand
 from diffcore.testing.base import (
     SkipError,
     Subject,
@@ -28,7 +29,6 @@ from diffcore.testing.base import (
 from diffcore.testing.driving import average_velocity
 from diffcore.testing.oracles import FiniteSet, Gaussian, Oracle, golden_mixture
 from diffcore.testing.recording import SHARED, keys_drawn, repeated, spread
-from diffcore.tree import expand
 
 BLOCK = 32
 EXACT = (0.0, 0.0, 0.0)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import torch
 
-from diffcore.errors import DiffcoreError
-from diffcore.metric import Evaluation, Measured
-from diffcore.noise import Draw
+from diffcore.declare.errors import DiffcoreError
+from diffcore.learning.metric import Evaluation, Measured
+from diffcore.numerics.noise import Draw
 from diffcore.testing.base import SkipError, Subject, check, poisoned_noise, unchanged
 from diffcore.testing.oracles import Gaussian
 from diffcore.testing.references import ReferenceVP

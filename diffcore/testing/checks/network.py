@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from diffcore.errors import DiffcoreError
+from diffcore.declare.errors import DiffcoreError
 from diffcore.testing.base import SkipError, Subject, check, normal, poisoned_noise, same, worst
 
 SHAPES: tuple[tuple[int, ...], ...] = ((2,), (1, 8, 8), (3, 16, 16), (1, 28, 28), (16,), (8, 4))

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcore.affine import Posterior, convert, row
-from diffcore.fields import Denoiser, Field
-from diffcore.process import AffineProcess, Process
-from diffcore.solver import check_grid
+from diffcore.numerics.affine import Posterior, convert, row
+from diffcore.numerics.fields import Denoiser, Field
+from diffcore.numerics.process import AffineProcess, Process
+from diffcore.numerics.solver import check_grid
+from diffcore.numerics.tree import State, leaves, tree_map
 from diffcore.testing.base import Subject, accepted, check, draw_of, normal, poisoned_noise, refused, same, unchanged, worst
 from diffcore.testing.oracles import FiniteSet, Gaussian, golden_mixture, instant
-from diffcore.tree import State, leaves, tree_map
 
 INSIDE = 0.03 + 0.94 * (torch.arange(1, 42, dtype=torch.float64) * (5**0.5 - 1) / 2 % 1).sort().values
 """Fractions of T, evenly spread by the golden ratio: none is where schedules made of simple fractions have a kink."""

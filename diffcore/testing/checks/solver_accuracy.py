@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from diffcore.process import Process
-from diffcore.sampling import sample
-from diffcore.solver import Solver
+from diffcore.numerics.process import Process
+from diffcore.numerics.sampling import sample
+from diffcore.numerics.solver import Solver
 from diffcore.testing.base import SkipError, Subject, check, same, worst
 from diffcore.testing.bench import DATA, affine, deterministic_on, grid_of, has_order, plans, start_at, stochastic
 from diffcore.testing.driving import exact_field, exact_moments, lam_grid, slope

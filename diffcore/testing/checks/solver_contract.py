@@ -14,12 +14,13 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from diffcore.affine import Coeffs
-from diffcore.errors import IncompatibleError, NumericsError, SpecError
-from diffcore.fields import Denoiser, Field
-from diffcore.process import Instant, Process
-from diffcore.sampling import frames, sample
-from diffcore.solver import Solver
+from diffcore.declare.errors import IncompatibleError, NumericsError, SpecError
+from diffcore.numerics.affine import Coeffs
+from diffcore.numerics.fields import Denoiser, Field
+from diffcore.numerics.process import Instant, Process
+from diffcore.numerics.sampling import frames, sample
+from diffcore.numerics.solver import Solver
+from diffcore.numerics.tree import leaves, tree_map
 from diffcore.testing.base import (
     SkipError,
     Subject,
@@ -37,7 +38,6 @@ from diffcore.testing.bench import DATA, affine, grid_of, oracle_of, plans, proc
 from diffcore.testing.driving import Moment, drive, evaluations, exact_field
 from diffcore.testing.oracles import Gaussian
 from diffcore.testing.references import ReferenceFlow
-from diffcore.tree import leaves, tree_map
 
 
 def _moments(subject: Subject, process: Process) -> Iterator[Moment]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffcore.sampling import sample
+from diffcore.numerics.sampling import sample
 from diffcore.testing.base import SkipError, Subject, check, normal
 from diffcore.testing.bench import grid_of, oracle_of, processes, start_at
 from diffcore.testing.driving import exact_field

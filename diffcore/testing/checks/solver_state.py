@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcore.fields import Denoiser, Field
-from diffcore.process import Instant, Process
-from diffcore.sampling import sample
+from diffcore.numerics.fields import Denoiser, Field
+from diffcore.numerics.process import Instant, Process
+from diffcore.numerics.sampling import sample
+from diffcore.numerics.tree import State, tree_map
 from diffcore.testing.base import SkipError, Subject, check, same, worst
 from diffcore.testing.bench import DATA, affine, grid_of, plans, start_at, z_of
 from diffcore.testing.driving import drive, exact_field
 from diffcore.testing.limited import limited
 from diffcore.testing.oracles import Gaussian
-from diffcore.tree import State, tree_map
 
 ANY_SHAPE = Gaussian(0.5, 0.8)
 """The same law for every entry of every leaf."""

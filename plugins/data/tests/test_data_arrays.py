@@ -371,7 +371,7 @@ def test_zip_bombs_are_refused(tmp_path: Path):
 
 
 def test_what_does_not_fit_into_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("diffcore.files.free_memory", lambda: 1000)
+    monkeypatch.setattr("diffcore.learning.files.free_memory", lambda: 1000)
     with pytest.raises(dc.DataError, match=r"a.npz needs 1.73 kB of memory, and this machine has 1 kB to give"):
         ArrayFile(path=npz(tmp_path, x=np.zeros((200, 1))), range=UNIT).open()
     save_file({"x": torch.zeros(500, 1)}, tmp_path / "a.safetensors")

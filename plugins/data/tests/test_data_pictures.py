@@ -320,7 +320,7 @@ def test_a_picture_larger_than_memory_is_refused_by_its_header(tmp_path: Path):
 
 def test_a_folder_larger_than_memory_is_refused_after_one_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     PICTURE.save(tmp_path / "a.png")
-    monkeypatch.setattr("diffcore.files.free_memory", lambda: 100_000)
+    monkeypatch.setattr("diffcore.learning.files.free_memory", lambda: 100_000)
     with pytest.raises(dc.DataError, match=r"1000 pictures like .*a.png needs 1.15 MB of memory, and this machine has 100 kB"):
         read_all([tmp_path / "a.png"] * 1000, "rgb", WHITE)
 

@@ -12,7 +12,7 @@ from diffcore_galaxies.samples import GalaxySamples, fine
 from diffcore_galaxies.score_net import GalaxyScore
 
 import diffcore as dc
-from diffcore import runs
+from diffcore.run import runs
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 SHAPE = (1, 32, 32)

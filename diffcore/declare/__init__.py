@@ -1,0 +1,1 @@
+"""What a component is and what is installed. No torch."""

@@ -1,0 +1,156 @@
+"""The hooks of diffcore. A plugin implements the ones it needs; each yields `Component` declarations and imports nothing heavy.
+
+A hook lists the kinds its components may have; the first is the default of `Component.kind`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pluggy
+
+from diffcore.declare.component import Component
+
+API_VERSION = 1
+"""The version of the hooks and base classes. Within one version they are only added to."""
+
+VERSION = "0.1.0"
+"""The version of the core, which plugins may ask for in their metadata."""
+
+hookspec = pluggy.HookspecMarker("diffcore")
+hookimpl = pluggy.HookimplMarker("diffcore")
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "diffcore_processes": ("process",),
+    "diffcore_networks": ("network",),
+    "diffcore_losses": ("loss", "weighting", "time_law"),
+    "diffcore_guidance": ("guidance",),
+    "diffcore_solvers": ("solver", "grid"),
+    "diffcore_flow_maps": ("flow_map",),
+    "diffcore_data": ("data", "coupling"),
+    "diffcore_metrics": ("metric",),
+    "diffcore_trainers": ("trainer",),
+}
+"""Hook name -> kinds its components may have, the default first."""
+ALL_KINDS = tuple(kind for kinds in KINDS.values() for kind in kinds)
+PLURALS = {
+    "process": "processes",
+    "network": "networks",
+    "loss": "losses",
+    "weighting": "weightings",
+    "time_law": "time_laws",
+    "guidance": "guidance",
+    "solver": "solvers",
+    "grid": "grids",
+    "flow_map": "flow_maps",
+    "data": "data",
+    "coupling": "couplings",
+    "metric": "metrics",
+    "trainer": "trainers",
+}
+"""Kind -> the word for several."""
+
+
+@hookspec
+def diffcore_processes() -> Iterable[Component]:
+    """Forward processes: how data turns into noise, `x_t = alpha_t x_0 + sigma_t eps` or any other corruption.
+
+    Base classes: `diffcore.Process`, `diffcore.AffineProcess` (give `coeffs`, everything else follows).
+
+        @dc.hookimpl
+        def diffcore_processes():
+            yield dc.Component("flow", "my_plugin.flow:Flow", "straight line from data to noise (Liu et al. 2022)")
+    """
+    return ()
+
+
+@hookspec
+def diffcore_networks() -> Iterable[Component]:
+    """Networks. Base class: `diffcore.Network`, whose `build(shape, cond)` makes the `torch.nn.Module`.
+
+    @dc.hookimpl
+    def diffcore_networks():
+        yield dc.Component("mlp", "my_plugin.mlp:MLP", "a perceptron for vectors")
+    """
+    return ()
+
+
+@hookspec
+def diffcore_losses() -> Iterable[Component]:
+    """Objectives, and the weightings and time laws they are made of.
+
+    Base classes: `diffcore.Loss`, `diffcore.Weighting` (`kind="weighting"`), `diffcore.TimeLaw` (`kind="time_law"`).
+
+        @dc.hookimpl
+        def diffcore_losses():
+            yield dc.Component("denoising", "my_plugin.denoising:Denoising", "regression of any target")
+            yield dc.Component("min-snr", "my_plugin.weightings:MinSNR", "Hang et al. 2023", kind="weighting")
+    """
+    return ()
+
+
+@hookspec
+def diffcore_guidance() -> Iterable[Component]:
+    """Guidance: wraps the denoiser, the solver or both. Base class: `diffcore.Guidance`. Composed in list order.
+
+    @dc.hookimpl
+    def diffcore_guidance():
+        yield dc.Component("cfg", "my_plugin.cfg:CFG", "classifier-free guidance (Ho and Salimans 2022)")
+    """
+    return ()
+
+
+@hookspec
+def diffcore_solvers() -> Iterable[Component]:
+    """Solvers and time grids. Base classes: `diffcore.Solver` (plan, init, step), `diffcore.Grid` (`kind="grid"`).
+
+    @dc.hookimpl
+    def diffcore_solvers():
+        yield dc.Component("dpmpp-2m", "my_plugin.dpmpp:DPMpp2M", "second-order multistep (Lu et al. 2022)")
+        yield dc.Component("karras", "my_plugin.karras:Karras", "Karras et al. 2022", kind="grid")
+    """
+    return ()
+
+
+@hookspec
+def diffcore_flow_maps() -> Iterable[Component]:
+    """Flow maps: read a network as the solution map from any time t to any time s. Base class: `diffcore.FlowMap`.
+
+    @dc.hookimpl
+    def diffcore_flow_maps():
+        yield dc.Component("mean-flow", "my_plugin.meanflow:MeanFlow", "average velocity (Geng et al. 2025)")
+    """
+    return ()
+
+
+@hookspec
+def diffcore_data() -> Iterable[Component]:
+    """Data sources and couplings of data with noise. Base classes: `diffcore.Data`, `diffcore.Coupling` (`kind="coupling"`).
+
+    @dc.hookimpl
+    def diffcore_data():
+        yield dc.Component("two-moons", "my_plugin.toy:TwoMoons", "two half circles in the plane")
+    """
+    return ()
+
+
+@hookspec
+def diffcore_metrics() -> Iterable[Component]:
+    """Metrics of samples, fields or likelihoods. Base class: `diffcore.Metric`.
+
+    @dc.hookimpl
+    def diffcore_metrics():
+        yield dc.Component("sliced-wasserstein", "my_plugin.sw:SlicedWasserstein", "Rabin et al. 2011")
+    """
+    return ()
+
+
+@hookspec
+def diffcore_trainers() -> Iterable[Component]:
+    """Training programs: who learns, from which loss, with which optimiser. Base class: `diffcore.Trainer`.
+
+    @dc.hookimpl
+    def diffcore_trainers():
+        yield dc.Component("adversarial", "my_plugin.gan:Adversarial", "generator and discriminator in turn")
+    """
+    return ()

@@ -1,0 +1,1 @@
+"""What a network learns from: data, conditions, losses, trainers; and what is measured."""

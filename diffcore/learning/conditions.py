@@ -1,0 +1,60 @@
+"""Conditions that are no classes: arrays by name, one row per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from diffcore.declare.errors import SpecError
+from diffcore.numerics.arguments import shown
+
+if TYPE_CHECKING:
+    from diffcore.learning.data import Source
+    from diffcore.run.assembly import Assembly
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def arrays_of(source: Source, loss: Any) -> dict[str, tuple[int, ...]]:
+    """The arrays among the conditions of a source, without those that are for the coupling of the loss."""
+    consumed = getattr(getattr(loss, "coupling", None), "consumes", ())
+    return {name: tuple(shape) for name, shape in getattr(source, "arrays", {}).items() if name not in consumed}
+
+
+def rows(name: str, value: Any, shape: tuple[int, ...], n: int) -> Tensor:
+    """An array as one row per sample: one for all, or one each. Raises `SpecError` for other shapes, and for what is no array."""
+    wanted = f"an array of shape {shape}, or {n} of them"
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise SpecError(f"condition '{name}' must be {wanted}; got {shown(value)}") from None
+    if tuple(tensor.shape) not in (shape, (n, *shape)):
+        raise SpecError(f"condition '{name}' must be {wanted}; got shape {tuple(tensor.shape)}")
+    if not bool(tensor.isfinite().all()):
+        raise SpecError(f"condition '{name}' holds NaN or Inf")
+    tensor = tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+    return tensor.expand(n, *shape).contiguous()
+
+
+def chosen(cond: Mapping[str, Any], arrays: Shapes, null: Mapping[str, Any], n: int) -> dict[str, Tensor]:
+    """Every array, one row per sample; None stands for the null value. Raises `SpecError` where one is missing."""
+    found = dict[str, Tensor]()
+    for name, shape in arrays.items():
+        if name not in cond:
+            raise SpecError(
+                f"condition '{name}' is missing: give cond={{'{name}': ...}}, an array of shape {shape}, or {n} of them"
+            )
+        value = null.get(name) if cond[name] is None else cond[name]
+        found[name] = rows(name, value, shape, n)
+    return found
+
+
+def of_data(pipeline: Assembly, n: int) -> dict[str, Tensor]:
+    """The conditions of n rows of the data where some are arrays (the classes with them, as they go together); else none."""
+    if not pipeline.arrays:
+        return {}
+    cond = pipeline.source.batch(torch.arange(n) % (pipeline.source.size or n))[1]
+    return {name: cond[name] for name in (*pipeline.source.classes, *pipeline.arrays)}

@@ -1,0 +1,1 @@
+"""Processes, fields, solvers and the loop that samples."""

@@ -1,0 +1,265 @@
+"""Calling a network that is somebody else's.
+
+Nothing of ours is shared with it for writing, nothing that it returns is kept where it may write to it again, and what it
+returns is checked. A network shows at its first calls what it is like: one that writes to its input, or returns it, is handed
+copies from then on, and the output of one that writes to a buffer of its own is copied. Of all others only the version
+counters of their inputs are looked at.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.compiler import is_compiling
+
+from diffcore.declare.errors import DataError, NumericsError
+from diffcore.numerics.kept import PLANS
+from diffcore.numerics.process import Process
+from diffcore.numerics.tree import State, leaves, pytree, tree_map
+
+Net = Callable[..., Any]
+Cond = Mapping[str, Any]
+
+
+class Caller:
+    """Calls `net(x, t, **cond)` and returns its output in the precision of the state.
+
+    copies: whether the network is handed copies; buffered: whether its output is copied; None where that is not known yet.
+    """
+
+    def __init__(self, net: Net, process: Process, prediction: str) -> None:
+        self.net, self.process, self.prediction = net, process, prediction
+        self.copies: bool | None = None
+        self.buffered: bool | None = None
+        self._last: tuple[State, list[int]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_last": None}
+
+    def __call__(self, x: State, fed: State, time: Tensor, cond: Cond, at: Any) -> State:
+        """Call the network once. fed: x as the network takes it, which may be x itself; at: the time, for messages.
+
+        Raises `DataError` for an output that cannot be read, `NumericsError` for a first one that is not finite.
+        """
+        if is_compiling():  # a copy leaves nothing in the graph where nobody writes
+            out = _sample_of(self.net(_copied(fed), _copied(time), **_copied(cond)))
+            return _copied(in_precision(leaves(x)[0].dtype, out))
+        if self.copies is not False or self.buffered is not False:
+            return self._watched(x, fed, time, cond, at)
+        if cond or fed.__class__ is not Tensor or fed.is_inference() or time.is_inference():
+            return self._guarded(x, fed, time, cond)
+        mark, clock = fed._version, time._version
+        out = self._run(fed, time, cond)
+        if fed._version != mark or time._version != clock:
+            self._refuse("t" if time._version != clock else "x")
+        plain = out.__class__ is Tensor and out.dtype == x.dtype and out.shape == x.shape and out is not fed
+        return out if plain else self._read(x, out, fed)
+
+    def _guarded(self, x: State, fed: State, time: Tensor, cond: Cond) -> State:
+        """A call of a network that is known not to write, with more than one tensor to look after."""
+        if any(v.is_inference() for v in (*leaves(fed), *_tensors(cond))):  # such tensors count no versions
+            fed, cond = _copied(fed), _copied(cond)
+        marks = _marks(time, fed, cond)
+        out = self._run(fed, time, cond)
+        self._compare(marks, _marks(time, fed, cond))
+        return self._read(x, out, fed)
+
+    def _watched(self, x: State, fed: State, time: Tensor, cond: Cond, at: Any) -> State:
+        """A call of a network that is handed copies, or is not known yet."""
+        clock, given, own = (_copied(fed) for fed in (time, fed, cond)) if self.copies is not False else (time, fed, cond)
+        marks = _marks(clock, given, own)
+        out = self._run(given, clock, own)
+        after = _marks(clock, given, own)
+        self._compare(marks[:1], after[:1])
+        plain = _ordinary((x, clock, own, _sample_of(out)))
+        if self.copies is None and plain:
+            self._finite(x, _sample_of(out), at)
+            out = self._checked(x, out)
+            if not torch.equal(clock, time):
+                self._refuse("t")
+            wrote = after != marks or not (_equal(given, fed) and _equal(own, cond))
+            self.copies = wrote or bool(_places(out) & (_places(given) | _places(own)))
+        elif self.copies is False:
+            self._compare(marks, after)
+        out = self._checked(x, out)
+        if self.buffered is None and plain:
+            self._look(out)
+        return out if self.buffered is False else _copied(out)
+
+    def _look(self, out: State) -> None:
+        """Whether this call wrote to what the last one of this shape returned."""
+        last, self._last = self._last, (tree_map(Tensor.detach, out), _versions(leaves(out)))
+        if last is None or [v.shape for v in leaves(last[0])] != [v.shape for v in leaves(out)]:
+            return
+        written = any(v.is_inference() for v in leaves(out)) or _versions(leaves(last[0])) != last[1]
+        self.buffered, self._last = written and bool(_places(last[0]) & _places(out)), None
+
+    def _run(self, fed: State, time: Tensor, cond: Cond) -> Any:
+        """The bare call. Raises `DataError` for a signature or a precision that does not fit, in place of Python's own words."""
+        try:
+            return self.net(fed, time, **cond)
+        except TypeError as error:
+            raise self._unfit(error, fed, time, cond) from error
+        except RuntimeError as error:
+            raise self._mixed(error, fed, time) from error
+
+    def _unfit(self, error: TypeError, fed: State, time: Tensor, cond: Cond) -> Exception:
+        try:
+            inspect.signature(self.net.forward if isinstance(self.net, nn.Module) else self.net).bind(fed, time, **cond)
+        except TypeError as found:
+            names = ", ".join(["x", "t", *cond])
+            return DataError(f"{self._who} is called as net({names}), and cannot be: {found}; give it these arguments")
+        except ValueError:  # no signature to be read
+            pass
+        return error
+
+    def _mixed(self, error: RuntimeError, fed: State, time: Tensor) -> Exception:
+        own = {p.dtype for p in self.net.parameters()} if isinstance(self.net, nn.Module) else set[torch.dtype]()
+        kinds = {leaf.dtype for leaf in leaves(fed)} | {time.dtype}
+        if "type" not in str(error) or not own or own == kinds:
+            return error
+        return DataError(
+            f"{self._who} has parameters of {_names(own)}, was given x and t of {_names(kinds)}, and mixes them: "
+            f"{str(error).splitlines()[0]}; cast within its forward, such as `t.to(self.layer.weight.dtype)`"
+        )
+
+    def _compare(self, before: Sequence[Any], after: Sequence[Any]) -> None:
+        changed = next((a[0] for a, b in zip(before, after, strict=True) if a != b), None)
+        if changed is not None:
+            self._refuse(changed)
+
+    def _refuse(self, name: str) -> None:
+        """What was written to is lost: the state or a condition of the caller, or the times of a plan."""
+        PLANS.clear()
+        if name in ("t", "s"):
+            raise DataError("the network changed its time input in place; write `t = 1000 * t`, not `t *= 1000`")
+        raise DataError(
+            f"{self._who} changed its input '{name}' in place, which it did not do in its first call; "
+            f"let it work on a copy: `{name} = {name}.clone()`"
+        )
+
+    def _read(self, x: State, out: Any, fed: State) -> State:
+        """The output in the precision of the state; a copy where it is the state itself."""
+        out = self._checked(x, out)
+        return _copied(out) if out is fed else out
+
+    def _checked(self, x: State, out: Any) -> State:
+        out = _sample_of(out)
+        if (x.__class__ is Tensor and not isinstance(out, Tensor)) or not all(isinstance(v, Tensor) for v in _values(out)):
+            raise DataError(f"{self._who} returned {_described(out)}; it must return {_wanted(x)}, '{self.prediction}' of x")
+        odd = next((v.dtype for v in leaves(out) if not v.is_floating_point()), None)
+        if odd is not None:
+            raise DataError(f"{self._who} returned {_name(odd)}; '{self.prediction}' is real numbers, such as torch.float32")
+        self.process.check_output(x, out, self.prediction)
+        return in_precision(leaves(x)[0].dtype, out)
+
+    def _finite(self, x: State, out: Any, at: Any) -> None:
+        """Refuse a first output that has no finite sample; single ones are found, with their step, at the end of a run."""
+        found = _values(out)
+        if (
+            not found
+            or not all(isinstance(v, Tensor) and v.ndim and not v.is_complex() for v in found)
+            or _finite_rows(out)
+            or not _finite_rows(x)
+        ):
+            return
+        times = torch.as_tensor(at.t).flatten()
+        raise NumericsError(
+            f"{self._who} returned NaN or Inf for every sample at its first call, at t = {float(times[0]):.6g}, where the state "
+            f"is finite; look at its weights, or for a division or a logarithm at this time"
+        )
+
+    @property
+    def _who(self) -> str:
+        name = getattr(self.net, "__name__", None) or type(self.net).__name__
+        return f"the network {name.strip('<>')}"
+
+
+def in_precision(dtype: torch.dtype, x: State) -> State:
+    """Floating leaves in a precision; nothing is copied where they are in it already."""
+    if x.__class__ is Tensor:
+        return x if x.dtype == dtype or not (dtype.is_floating_point and x.is_floating_point()) else x.to(dtype)
+    return tree_map(lambda leaf: leaf.to(dtype) if dtype.is_floating_point and leaf.is_floating_point() else leaf, x)
+
+
+def _copied(x: Any) -> Any:
+    if x.__class__ is Tensor:
+        return x.clone()
+    return pytree.tree_map_only(Tensor, torch.clone, x) if x else x
+
+
+def _sample_of(out: Any) -> Any:
+    """The output itself, or the attribute `sample` in which other libraries return it."""
+    found = None if out.__class__ is Tensor else getattr(out, "sample", None)
+    return found if isinstance(found, Tensor) else out
+
+
+def _values(tree: Any) -> list[Any]:
+    return [tree] if tree.__class__ is Tensor else pytree.tree_leaves(tree)
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in _values(tree) if isinstance(leaf, Tensor)]
+
+
+def _versions(tensors: Sequence[Tensor]) -> list[int]:
+    return [0 if v.is_inference() else v._version for v in tensors]
+
+
+def _marks(time: Tensor, fed: State, cond: Cond) -> list[tuple[str, list[int]]]:
+    """The version counters of all that a network is handed, the time first."""
+    named = [("t", [time]), ("x", leaves(fed)), *((name, _tensors(value)) for name, value in cond.items())]
+    return [(name, _versions(tensors)) for name, tensors in named]
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return a is b or all(map(torch.equal, _tensors(a), _tensors(b)))
+
+
+def _places(tree: Any) -> set[int]:
+    """Where the tensors of a tree lie."""
+    return {v.untyped_storage().data_ptr() for v in _tensors(tree)} - {0}
+
+
+def _ordinary(tree: Any) -> bool:
+    """Whether values can be looked at: not within a transform of functions, nor where a CUDA graph is captured."""
+    found = _tensors(tree)
+    capturing = found[0].is_cuda and torch.cuda.is_current_stream_capturing()
+    return (
+        not capturing
+        and all(isinstance(v, nn.Parameter) or v.__class__ is Tensor for v in found)
+        and not any(map(is_functorch_wrapped_tensor, found))
+    )
+
+
+def _finite_rows(x: State) -> bool:
+    """Whether any sample is without NaN and +Inf; a category is ruled out by -Inf."""
+    if all(math.isfinite(v.detach().sum().item()) for v in leaves(x)):  # the usual case, in one pass
+        return True
+    return all(bool((~(v.isnan() | (v == torch.inf)).reshape(len(v), -1).any(1)).any()) for v in leaves(x))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _names(dtypes: set[torch.dtype]) -> str:
+    return " and ".join(sorted(map(_name, dtypes)))
+
+
+def _described(out: Any) -> str:
+    if out is None:
+        return "None (is a `return` missing?)"
+    if isinstance(out, Mapping):
+        return f"a {type(out).__name__} of {', '.join(map(repr, list(out)[:4]))}"  # pyright: ignore[reportUnknownArgumentType]
+    return f"a {type(out).__name__}" + (f" of {len(out)}" if isinstance(out, (tuple, list)) else "")  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _wanted(x: State) -> str:
+    return "one tensor" if isinstance(x, Tensor) else "tensors in the same tree as the state"

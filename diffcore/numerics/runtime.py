@@ -1,0 +1,155 @@
+"""The fast ways to run a plan/init/step solver: compiled steps, and the whole trajectory as one CUDA graph.
+
+Both hand the rows to the step as tensors, so one graph serves every step of the same kind (the static entries of a row,
+Python integers, tell kinds apart), and both equal eager mode to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffcore.declare.errors import IncompatibleError, NumericsError
+from diffcore.numerics.fields import Field
+from diffcore.numerics.kept import Kept, hashable
+from diffcore.numerics.noise import Draw
+from diffcore.numerics.solver import Plan, Solver
+from diffcore.numerics.tree import State, leaves, pytree, tree_map
+
+Step = Callable[[State, Any, Any, State], tuple[State, Any]]
+
+
+def run(field: Field, solver: Solver, x: State, grid: Tensor, draw: Draw, mode: str, grad: bool) -> tuple[State, float, int]:
+    """The last state, evaluations per sample and calls of a run, compiled (`"compile"`) or as a CUDA graph (`"graph"`)."""
+    if type(solver).loop is not Solver.loop:
+        raise IncompatibleError(f"solver {type(solver).__name__} owns its loop and runs in eager mode only")
+    if grid.ndim > 1:
+        raise IncompatibleError(f"mode '{mode}' runs grids of one time per step; run a grid of per-entry times in eager mode")
+    for part in (solver, field.process, *field.guidance, field.flow_map):
+        if not hashable(part):
+            raise IncompatibleError(
+                f"mode '{mode}' keeps its graphs by the fields of their components, and a field of {type(part).__name__} has no "
+                f"hash (a dict or a list); run it in eager mode"
+            )
+    plan, rows = solver.prepared(field, x, grid, tensors=mode == "compile")
+    with torch.set_grad_enabled(grad):
+        if mode == "graph":
+            last, calls, nfe = _graph(field, solver, plan, x, draw)
+        else:
+            noise = _noise(field, solver, plan, x, draw)
+            calls, nfe = _cost(field, plan, x, rows[0])
+            last = _loop(compiled(field, solver), solver, rows, x, noise)
+    if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves(last) if leaf.is_floating_point()):
+        raise NumericsError(f"NaN or Inf in the samples of solver {type(solver).__name__}; run in eager mode to see the step")
+    return last, nfe, calls
+
+
+def compiled(field: Field, solver: Solver) -> Step:
+    """The solver's step as one compiled graph per kind of step, kept with the field's denoiser."""
+    key = (solver, field.process, field.guidance, field.flow_map, tuple(sorted(field.cond)))
+    own = field.bound(field.cond)
+
+    def step(x: State, row: Any, carry: Any, z: State, cond: Any) -> tuple[State, Any]:
+        own.cond = cond
+        return solver.step(own, x, row, carry, z)
+
+    def made() -> Any:
+        # dynamo counts recompilations per code object: without one of its own, the ninth kind of step in a process fails
+        own_code = FunctionType(step.__code__.replace(), step.__globals__, step.__name__, None, step.__closure__)
+        return torch.compile(own_code, fullgraph=True, dynamic=False)
+
+    found = _kept(field, "compiled_steps").get(key, made)
+    return lambda x, row, carry, z: found(x, row, carry, z, field.cond)
+
+
+def _kept(field: Field, name: str) -> Kept:
+    """What was made before for a field's denoiser, or whatever stands for one."""
+    return field.base.__dict__.setdefault(name, Kept(16))
+
+
+def _loop(step: Step, solver: Solver, rows: list[Any], x: State, noise: list[State]) -> State:
+    carry = solver.init(x)
+    for row, z in zip(rows, noise, strict=True):
+        x, carry = step(x, row, carry, z)
+    return x
+
+
+def _noise(field: Field, solver: Solver, plan: Plan, x: State, draw: Draw) -> list[State]:
+    """The noise of every step, of one shape: zeros where none is drawn; None in a run that draws none at all."""
+    if not plan.stochastic:
+        return [None] * plan.steps
+    drawn = [solver.noise(field.process, x, draw.at(i + 1)) if drawn else None for i, drawn in enumerate(plan.draws)]
+    made = [z for z in drawn if z is not None]
+    zeros = tree_map(torch.zeros_like, made[0]) if made else None
+    return [zeros if z is None else z for z in drawn]
+
+
+def _graph(field: Field, solver: Solver, plan: Plan, x: State, draw: Draw) -> tuple[State, int, float]:
+    """Capture the trajectory once per shape, then replay it on new start states, conditions and noise."""
+    device = leaves(x)[0].device
+    if device.type != "cuda":
+        raise IncompatibleError("mode 'graph' replays a CUDA graph and needs the state on a CUDA device; use mode 'compile'")
+    noise = _noise(field, solver, plan, x, draw)
+    leaves_, structure = pytree.tree_flatten((x, field.cond))
+    shapes = tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else repr(leaf) for leaf in leaves_)
+    key = (solver, field.process, field.guidance, field.flow_map, plan.steps, tuple(_flat(plan)), shapes, repr(structure))
+    graph, inputs, output, cost, _ = _kept(field, "captured_graphs").get(key, lambda: _capture(field, solver, plan, x, noise))
+    for static, new in zip(_tensors(inputs), _tensors((x, noise, field.cond)), strict=True):
+        static.copy_(new)
+    graph.replay()
+    return tree_map(torch.clone, output), *cost
+
+
+def _flat(plan: Plan) -> list[Any]:
+    return [tuple(v.flatten().tolist()) for v in _tensors(plan.entries)]
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _capture(field: Field, solver: Solver, plan: Plan, x: State, noise: list[State]) -> tuple[Any, ...]:
+    """The graph, its input buffers, its output, its (calls, evaluations), and the rows, whose time tensors the graph reads."""
+    inputs = pytree.tree_map_only(Tensor, torch.clone, (x, noise, field.cond))
+    rows = plan.rows(field, x)
+
+    def trajectory() -> State:
+        start, fresh, cond = inputs
+        bound = field.bound(cond)
+        return _loop(lambda x, row, carry, z: solver.step(bound, x, row, carry, z), solver, rows, start, fresh)
+
+    trace = field.trace
+    calls, evaluated = trace.calls, trace.rows
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        trajectory()
+        cost = trace.calls - calls, (trace.rows - evaluated) / leaves(x)[0].shape[0]
+        trajectory()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = trajectory()
+    return graph, inputs, output, cost, rows
+
+
+def _cost(field: Field, plan: Plan, x: State, row: Any) -> tuple[int, float]:
+    """Calls and evaluations of a compiled run: the plan's count times what one (guided) evaluation costs, measured once.
+
+    It is measured with a row of tensors, as in the graph, where what depends on the time is computed for all times.
+    """
+    key = (field.process, field.guidance, field.flow_map, tuple(sorted(field.cond)))
+
+    def measured() -> tuple[int, float]:
+        trace = field.trace
+        before, rows, size = trace.calls, trace.rows, leaves(x)[0].shape[0]
+        field.posterior(x, getattr(row, "t", 0.5 * field.process.T))
+        return trace.calls - before, (trace.rows - rows) / size
+
+    calls, evaluations = _kept(field, "evaluation_cost").get(key, measured)
+    count = sum(plan.evaluations)
+    return calls * count, evaluations * count

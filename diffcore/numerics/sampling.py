@@ -1,0 +1,259 @@
+"""Sampling: frames (the generator) and sample (its last frame), eager, compiled or as one CUDA graph."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import attrs
+import torch
+from torch import Tensor
+
+from diffcore.declare.errors import DataError, IncompatibleError, NumericsError, SpecError
+from diffcore.numerics.arguments import real, shown, whole
+from diffcore.numerics.fields import Field
+from diffcore.numerics.noise import Draw
+from diffcore.numerics.process import AffineProcess
+from diffcore.numerics.runtime import run
+from diffcore.numerics.solver import Frame, Grid, Solver, check_grid
+from diffcore.numerics.tree import State, batch_size, describe, expand, leaves
+
+Mode = Literal["eager", "compile", "graph"]
+MOST_STEPS = 10**6
+REUSE_FROM = 2**15
+"""State size, in numbers, from which two buffers are reused; below, allocating is cheaper than writing to a given buffer."""
+
+
+@attrs.frozen(repr=False)
+class Result:
+    """Samples x, the network evaluations each cost (`nfe`), the calls of the network, and the frames if asked for.
+
+    steps: those taken, which a solver with a loop of its own decides.
+    """
+
+    x: State
+    nfe: float
+    calls: int
+    grid: Tensor
+    frames: tuple[Frame, ...] = ()
+    steps: int = 0
+
+    def __repr__(self) -> str:
+        """In one line, without the numbers of the samples."""
+        return f"Result({describe(self.x)}, {self.steps} steps, {self.calls} calls, {self.nfe:g} evaluations per sample)"
+
+
+def frames(
+    field: Field,
+    solver: Solver,
+    x: State,
+    *,
+    grid: Grid | Tensor | Sequence[float] | None = None,
+    steps: int | None = None,
+    start: float | None = None,
+    seed: int = 0,
+    ids: Sequence[int] | None = None,
+    grad: bool | None = None,
+) -> Iterator[Frame]:
+    """Sample step by step: yields a `Frame` for the start and after every step; stop iterating whenever you like.
+
+    x: the state at `start` (default T), batch first. grid: a `Grid`, or the times themselves (rising ones carry data to noise,
+    with solvers that go both ways); steps: its number of steps.
+    seed, ids: the noise of row i is that of global sample `ids[i]` (default i), whatever the batch.
+    grad: whether gradients flow through the run (to x, the network, a learned schedule); default: where x requires them or
+    the solver needs them. Guidance that differentiates through the network does so in either case.
+
+    Raises `IncompatibleError` (solver and process do not fit), `SpecError` (bad grid), `DataError` (ids or conditions that
+    are not one per sample).
+    """
+    solver, draw = _checked(field, solver, x, seed, ids)
+    nodes = resolve_grid(field, solver, grid, steps, start)
+    running = solver.loop(field, x, nodes, draw)
+    grad = _wants_grad(solver, x, grad)
+    while True:
+        with torch.set_grad_enabled(grad):
+            frame = next(running, None)
+        if frame is None:
+            return
+        yield frame
+
+
+def sample(
+    field: Field,
+    solver: Solver,
+    x: State,
+    *,
+    grid: Grid | Tensor | Sequence[float] | None = None,
+    steps: int | None = None,
+    start: float | None = None,
+    seed: int = 0,
+    ids: Sequence[int] | None = None,
+    grad: bool | None = None,
+    mode: Mode = "eager",
+    keep_frames: bool = False,
+) -> Result:
+    """Run a solver from x at `start` (default T) to the end of its grid.
+
+    The arguments are those of `frames`. mode: "compile" runs one compiled graph per kind of step, "graph" replays the whole
+    trajectory as one CUDA graph (CUDA only); both equal "eager" to rounding. Frames are kept in eager mode only.
+
+    Raises `NumericsError` naming step and time where the samples are not finite, and what `frames` raises.
+    """
+    if mode not in get_args(Mode):
+        raise SpecError(f"mode must be one of {', '.join(get_args(Mode))}; got {mode!r}")
+    solver, draw = _checked(field, solver, x, seed, ids)
+    nodes = resolve_grid(field, solver, grid, steps, start)
+    grad = _wants_grad(solver, x, grad)
+    if mode != "eager":
+        last, nfe, calls = run(field, solver, x, nodes, draw, mode, grad)
+        return Result(last, nfe, calls, nodes, steps=len(nodes) - 1)
+    trace, size = field.trace, batch_size(x)
+    calls, evaluated = trace.calls, trace.rows
+    kept: tuple[Frame, ...] = ()
+    last, steps = x, len(nodes) - 1
+    with torch.set_grad_enabled(grad):
+        if keep_frames:
+            kept = tuple(solver.loop(field, x, nodes, draw))
+            last, steps = kept[-1].x, kept[-1].step
+        else:
+            last, steps = _finish(field, solver, x, nodes, draw, reuse=not grad)
+    if not _finite(last):
+        _blame(field, solver, x, nodes, draw, grad)
+    return Result(last, (trace.rows - evaluated) / size, trace.calls - calls, nodes, kept, steps)
+
+
+def _finish(field: Field, solver: Solver, x: State, nodes: Tensor, draw: Draw, *, reuse: bool) -> tuple[State, int]:
+    """The last state and the number of steps, without a record of the way."""
+    if type(solver).loop is not Solver.loop:
+        last = deque(solver.loop(field, x, nodes, draw), maxlen=1)[0]
+        return last.x, last.step
+    field.trace.watched = False
+    try:
+        large = sum(leaf.numel() for leaf in leaves(x)) >= REUSE_FROM
+        return deque(solver.states(field, x, nodes, draw, reuse=reuse and large), maxlen=1)[0], len(nodes) - 1
+    finally:
+        field.trace.watched = True
+
+
+def resolve_grid(field: Field, solver: Solver, grid: Any = None, steps: int | None = None, start: float | None = None) -> Tensor:
+    """The checked time grid of a run; also checks that solver and field fit together.
+
+    grid: a `Grid`, or the times themselves, which then stand for themselves: no `steps` or `start` beside them.
+    """
+    if grid is not None and not isinstance(grid, Grid) and (steps is not None or start is not None):
+        raise SpecError("the times of the grid are given, so 'steps' and 'start' have nothing to say; leave them out")
+    steps = None if steps is None else whole("steps", steps, 1, MOST_STEPS)
+    start = None if start is None else _start(start, field.process.T)
+    field.check(solver)
+    if grid is None and solver.grid is not None:
+        field.check(solver.grid)
+    if isinstance(grid, Grid):
+        field.check(grid)
+        grid = grid.nodes(field.process, solver.steps if steps is None else steps, field.process.T if start is None else start)
+    if grid is None:
+        return solver.nodes(field.process, steps, start)
+    return check_grid(_times(grid), field.process, rising=solver.both_ways)
+
+
+def _start(value: Any, last: float) -> float:
+    start = real("start", value)
+    if not 0 < start <= last * (1 + 1e-12):
+        raise SpecError(f"start must be a time above 0 and up to T = {last:g}; got {shown(value)}")
+    return start
+
+
+def _times(grid: Any) -> Tensor:
+    """The times of a grid given as numbers. Raises `SpecError` for what is none."""
+    if isinstance(grid, str):
+        raise SpecError(f"grid must be a grid, such as registry.make('grid', '{grid}'), or the times themselves")
+    try:
+        return torch.as_tensor(grid, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise SpecError(
+            f"grid must be a grid, or its times from noise to data, such as [1.0, 0.5, 0.0]; got {shown(grid)}"
+        ) from None
+
+
+def kernel(field: Field, solver: Solver, x: State, row: Any, carry: Any) -> torch.distributions.Normal:
+    """The distribution of x_s in one stochastic step, for solvers whose noise is additive: N(step(z = 0), row.noise^2).
+
+    `log_prob` of a stored next state under it re-scores a trajectory (reinforcement learning, likelihood ratios).
+    Raises `IncompatibleError` for a solver whose step is not such a kernel.
+    """
+    own = "reverse" not in solver.requires or type(field.process).reverse is AffineProcess.reverse
+    if not (solver.additive_noise and own):
+        raise IncompatibleError(f"solver {type(solver).__name__} has no Gaussian step kernel under this process")
+    if not isinstance(row.noise, Tensor) and row.noise == 0:
+        raise IncompatibleError(f"this step of solver {type(solver).__name__} draws no noise: it has no density")
+    mean, _ = solver.step(field, x, row, carry, torch.zeros_like(x))
+    scale = torch.as_tensor(row.noise, dtype=mean.dtype, device=mean.device)
+    return torch.distributions.Normal(mean, expand(scale, mean).expand_as(mean))
+
+
+def _checked(field: Field, solver: Solver, x: State, seed: int, ids: Sequence[int] | None) -> tuple[Solver, Draw]:
+    """The solver as guidance wraps it, and the noise of the samples."""
+    if not isinstance(field, Field):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise IncompatibleError(f"sample needs a field, Field(process, denoiser), such as pipeline.field(); got {shown(field)}")
+    if not isinstance(solver, Solver):  # pyright: ignore[reportUnnecessaryIsInstance]
+        name = solver if isinstance(solver, str) else "heun"
+        raise IncompatibleError(
+            f"sample needs a solver, such as registry.make('solver', '{name}', steps=20); got {shown(solver)}"
+        )
+    found = leaves(x)
+    if not found or not all(isinstance(leaf, Tensor) for leaf in found):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise DataError(f"the start state must be a tensor or a tree of tensors; got {shown(x)}")
+    if any(leaf.ndim == 0 or leaf.is_complex() or leaf.dtype == torch.bool for leaf in found) or not len(found[0]):
+        got = ", ".join(f"{tuple(leaf.shape)} of {leaf.dtype}" for leaf in found)
+        raise DataError(
+            f"the start state must be real numbers or tokens (B, ...), one row per sample and at least one; got {got}"
+        )
+    rows = range(len(found[0])) if ids is None else _numbers(ids, len(found[0]))
+    for name, value in field.cond.items():
+        if isinstance(value, Tensor) and value.ndim and value.shape[0] != len(found[0]):
+            raise DataError(f"condition '{name}' has {value.shape[0]} rows for {len(found[0])} samples; give one row per sample")
+    return field.steps(solver), Draw(seed, rows, device=found[0].device)
+
+
+def _numbers(ids: Any, n: int) -> Sequence[int]:
+    """The global numbers of the samples. Raises `DataError` where they are not one per sample."""
+    if not hasattr(ids, "__len__") or isinstance(ids, (str, Mapping)) or (isinstance(ids, Tensor) and ids.ndim != 1):
+        raise DataError(f"ids are the global numbers of the samples, one each; got {shown(ids)}")
+    if len(ids) != n:
+        raise DataError(f"{len(ids)} ids for {n} samples; give one global number per sample")
+    return ids  # pyright: ignore[reportReturnType]
+
+
+def _wants_grad(solver: Solver, x: State, grad: Any) -> bool:
+    """What was asked for; where nothing was, whether the solver or the start needs gradients."""
+    if grad is not None and not isinstance(grad, bool):
+        raise SpecError(f"grad must be True, False or None (where the start requires it); got {shown(grad)}")
+    return grad if grad is not None else "grad" in solver.needs or any(leaf.requires_grad for leaf in leaves(x))
+
+
+def _finite(x: State) -> bool:
+    floating = [leaf for leaf in leaves(x) if leaf.is_floating_point()]
+    return all(bool(leaf.sum().isfinite()) or bool(leaf.isfinite().all()) for leaf in floating)
+
+
+def _time(t: Any) -> str:
+    return f"{t:.6g}" if isinstance(t, float) else f"{float(t.min()):.6g} to {float(t.max()):.6g}"
+
+
+def _culprit(frame: Frame) -> str:
+    """Whether it was the network that gave what is not finite."""
+    value = getattr(frame.x0, "value", None)
+    return "" if value is None or _finite(value) else f"; the network returned it, in one of its first {frame.calls} calls"
+
+
+def _blame(field: Field, solver: Solver, x: State, nodes: Tensor, draw: Draw, grad: bool) -> None:
+    """Run again, looking at every frame, to name the first step that is not finite."""
+    if not _finite(x):
+        raise NumericsError("the start state holds NaN or Inf")
+    name = type(solver).__name__
+    with torch.set_grad_enabled(grad):
+        for frame in solver.loop(field, x, nodes, draw):
+            if not _finite(frame.x):
+                where = f"after step {frame.step} (to t = {_time(frame.t)}) of solver {name}"
+                raise NumericsError(f"NaN or Inf in the samples {where}{_culprit(frame)}")
+    raise NumericsError(f"NaN or Inf in the samples of solver {name}")

@@ -1,0 +1,1 @@
+"""A spec assembled, trained, sampled, measured and kept."""

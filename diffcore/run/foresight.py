@@ -1,0 +1,128 @@
+"""What can be known of a spec before anything is trained: what its data, its noise and its metrics will not do together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from diffcore.declare.errors import DataError, DiffcoreError, IncompatibleError
+from diffcore.numerics.noise import Draw
+from diffcore.numerics.tree import State, batch_size, tree_map
+from diffcore.run import measuring
+from diffcore.run.fitting import Problem
+
+if TYPE_CHECKING:
+    from diffcore.run.assembly import Assembly
+
+LOOKED_AT = 256
+"""Samples of the data that are looked at."""
+FAR = 4.0
+"""From this factor on, the size of the data is not what `sigma_data` says."""
+SIGNAL_LEFT, SIGNAL_LOUDER = 0.25, 1.0
+"""Signal to noise alpha_T sigma_data / sigma_T at the start of sampling: worth a note, and no start at all."""
+
+
+def problems(pipeline: Assembly, broken: frozenset[str] = frozenset()) -> Iterator[Problem]:
+    """(path, message) for everything that would be refused, or be wrong, after training.
+
+    broken: sections of the spec that are not there because they have faults of their own; what needs them is not asked.
+    """
+    for path, needs, check, refusal in (
+        ("data", {"data", "process"}, _noised, DataError),
+        ("process", {"process"}, _check_end, IncompatibleError),
+    ):
+        try:
+            if not broken & needs:
+                check(pipeline)
+        except refusal as error:
+            yield path, str(error)
+    if not broken & {"data", "process", "metrics", "evaluation", "sampling", "solver"}:
+        yield from _unmeasurable(pipeline)
+
+
+def notes(pipeline: Assembly) -> Iterator[str]:
+    """Lines worth saying of a spec without a fault: data of another size than `sigma_data`, a start that is not pure noise."""
+    x0 = _encoded(pipeline, LOOKED_AT)
+    if isinstance(x0, Tensor) and x0.is_floating_point():
+        yield from _size(pipeline, x0)
+    left = _signal_left(pipeline)
+    if left > SIGNAL_LEFT:
+        yield (
+            f"process: signal is left at T = {pipeline.process.T:g} (alpha_T sigma_data / sigma_T = {left:.2g}), and samples "
+            f"start from noise without it"
+        )
+
+
+@torch.no_grad()
+def _encoded(pipeline: Assembly, most: int) -> State:
+    size = pipeline.source.size
+    ids = torch.arange(most if size is None else min(size, most))
+    return pipeline.spec.data.encode(pipeline.source.batch(ids)[0])
+
+
+@torch.no_grad()
+def _noised(pipeline: Assembly) -> None:
+    """The process takes states of this type, or says why not."""
+    x0 = tree_map(lambda leaf: leaf.to(pipeline.device), _encoded(pipeline, 2))
+    count, process = batch_size(x0), pipeline.process
+    t = torch.full((count,), process.T, dtype=torch.float64, device=pipeline.device)
+    with suppress(IncompatibleError, NotImplementedError):  # a process without noised data at a time
+        process.corrupt(x0, t, Draw(0, range(count), device=pipeline.device))
+
+
+def _signal_left(pipeline: Assembly) -> float:
+    """alpha_T sigma_data / sigma_T; 0 where the process is not of this kind."""
+    process: Any = pipeline.process
+    if "affine" not in process.provides:
+        return 0.0
+    with torch.no_grad():
+        at = process.coeffs(torch.tensor(process.T, dtype=torch.float64))
+        ratio = torch.as_tensor(at.alpha / at.sigma).double().abs()
+    return float(ratio.max()) * pipeline.spec.sigma_data
+
+
+def _check_end(pipeline: Assembly) -> None:
+    left = _signal_left(pipeline)
+    if left > SIGNAL_LOUDER:
+        raise IncompatibleError(
+            f"at T = {pipeline.process.T:g} the signal is still {left:.3g} times as large as the noise (alpha_T sigma_data / "
+            f"sigma_T), but samples start from noise alone; let the schedule go further"
+        )
+
+
+def _size(pipeline: Assembly, x0: Tensor) -> Iterator[str]:
+    sigma, flat = pipeline.spec.sigma_data, x0.double().transpose(0, 1).flatten(1)  # channel by channel
+    means, stds = flat.mean(1), flat.std(1, correction=0)
+    worst = int((means.abs() + stds).argmax())
+    size = float((means.square() + stds.square()).sqrt().max())
+    if FAR * float(stds.max()) < sigma or size > FAR * sigma:
+        where = "" if len(means) == 1 else f" (channel {worst})"
+        yield (
+            f"data: as the network sees it, it has mean {float(means[worst]):.4g} and standard deviation {float(stds[worst]):.4g}"
+            f"{where}, where sigma_data is {sigma:g}; networks learn badly far from it: {_remedy(pipeline)}"
+        )
+
+
+def _remedy(pipeline: Assembly) -> str:
+    if pipeline.spec.data.value_range is not None:
+        return "declare the range that the values have"
+    return "standardise the data, declare its range, or set sigma_data to its deviation"
+
+
+def _unmeasurable(pipeline: Assembly) -> Iterator[Problem]:
+    spec = pipeline.spec
+    if not spec.metrics:
+        return
+    try:
+        ev = measuring.foreseen(pipeline)
+    except DiffcoreError:  # the data itself is refused, which is said elsewhere
+        return
+    for i, metric in enumerate(spec.metrics):
+        try:
+            metric.check(ev)
+        except (DataError, IncompatibleError) as error:
+            yield f"metrics.{i}", str(error)

@@ -1,0 +1,86 @@
+"""Data as a run knows it: stored with its weights, compared when they are used, and enough to sample where the data is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
+from typing import Any, cast
+
+import attrs
+from torch import Tensor
+
+from diffcore.declare.errors import DataError, DiffcoreError, SpecError, did_you_mean
+from diffcore.learning.data import Data, Source
+from diffcore.learning.sources import Remembered, opened_of
+from diffcore.run.metadata import Known
+
+NAMED = "label"
+"""The condition whose classes `Data.class_names` names."""
+
+
+def known_of(data: Data, source: Source) -> Known | None:
+    """What a run stores of its data; None for states that are no plain tensor."""
+    if not all(isinstance(side, Integral) for side in source.shape):
+        return None
+    classes = {name: int(count) for name, count in source.classes.items()}
+    names = tuple(map(str, _names(data)))
+    shape, size = tuple(int(side) for side in source.shape), source.size
+    arrays = {name: tuple(map(int, row)) for name, row in getattr(source, "arrays", {}).items()}
+    return Known(shape, classes, names if len(names) == classes.get(NAMED) else (), None if size is None else int(size), arrays)
+
+
+def _names(data: Data) -> Sequence[str]:
+    try:
+        return data.class_names
+    except DataError:
+        return ()
+
+
+def reopened(data: Data, known: Known, *, replaced: bool, say: Callable[[str], None]) -> Source:
+    """The data of a run, where it still is what it was; else what is known of it, so that the run samples as it was trained.
+
+    replaced: other data was asked for, whose samples and names may be others. `say` gets a line where something has changed.
+    """
+    try:
+        source = opened_of(data, data.open())
+    except (DiffcoreError, OSError) as error:
+        return Remembered(known.shape, known.classes, str(error), known.arrays)
+    now = known_of(data, source)
+    if now is not None and replaced:
+        now = attrs.evolve(now, names=known.names, size=known.size)
+    changed = known.differences(now) if now is not None else ["it has no plain shape any more"]
+    if not changed:
+        return source
+    why = f"the data is not what this run was trained on: {'; '.join(changed[:5])}"
+    say(f"{why}; it samples as it was trained")
+    if now is not None and attrs.evolve(now, size=known.size) == known:
+        return source
+    return Remembered(known.shape, known.classes, why, known.arrays)
+
+
+def numbered(known: Known | None, cond: Mapping[str, Any]) -> dict[str, Any]:
+    """Conditions with names of classes replaced by their numbers. Raises `SpecError` for a name that no class has."""
+    return {name: _numbers(known, name, value) for name, value in cond.items()}
+
+
+def _numbers(known: Known | None, name: str, value: Any) -> Any:
+    value = value.tolist() if hasattr(value, "tolist") and not isinstance(value, Tensor) else value
+    if isinstance(value, str):
+        return _number(known, name, value)
+    if isinstance(value, (list, tuple)) and any(isinstance(item, str) for item in cast(list[Any], value)):
+        return [_number(known, name, item) if isinstance(item, str) else item for item in cast(list[Any], value)]
+    return value
+
+
+def _number(known: Known | None, name: str, text: str) -> int:
+    """The number of a class by its name; digits that name no class are the number itself."""
+    names = known.names if known is not None and name == NAMED else ()
+    if text in names:
+        return names.index(text)
+    if text.isascii() and text.isdecimal() and len(text) < 19:
+        return int(text)
+    if not names:
+        raise SpecError(f"the classes of condition '{name}' have no names: write a number; got '{text[:50]}'")
+    listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    hint = did_you_mean(text, names).replace("?", "?;") or ";"
+    raise SpecError(f"no class '{text[:50]}' of condition '{name}'{hint} there are: {listed}".replace("?; ", "? "))

@@ -1,0 +1,57 @@
+"""Samples, with their conditions and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+from torch import Tensor
+
+from diffcore.numerics.tree import State, batch_size, describe
+from diffcore.run.report import exports, notebook
+
+if TYPE_CHECKING:
+    from diffcore.run.pipeline import Pipeline
+
+
+@attrs.frozen(repr=False)
+class Samples:
+    """Samples as the network makes them, with their conditions and cost. `raw()` is what they mean: in the range of the data.
+
+    steps: those that the solver took.
+    """
+
+    x: State
+    cond: Mapping[str, Tensor]
+    nfe: float
+    calls: int
+    seconds: float
+    pipeline: Pipeline
+    steps: int = 0
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return batch_size(self.x)
+
+    def __repr__(self) -> str:
+        """In one line, without their numbers."""
+        under = f", conditions {', '.join(self.cond)}" if self.cond else ""
+        return f"Samples({describe(self.x)}{under}, {self.steps} steps, {self.calls} calls, {self.seconds:.3g} s)"
+
+    def raw(self) -> State:
+        """The samples as data: decoded, in the data's own range, clipped to it."""
+        return self.pipeline.spec.data.decode(self.x)
+
+    def save(self, path: str | Path) -> Path:
+        """Write them, in the data's range, to a .safetensors, .npz, .png, .gif, .txt or .csv file, or to a folder: see
+        `diffcore.run.report.exports`."""
+        return exports.write([self], exports.target(path), len(self)).path
+
+    def show(self) -> None:
+        """Show them: in a notebook beneath the cell, else in the system's viewer of pictures, or as text."""
+        notebook.show(self)
+
+    def _repr_html_(self) -> str:
+        return notebook.html(self)
