@@ -449,7 +449,7 @@ def field_on(shape: tuple[int, ...], process: str, prediction: str) -> tuple[nn.
     made = REGISTRY.make("process", process)
     kind = {"id": "unet" if len(shape) > 2 else "mlp"}
     net = network(kind, made, prediction, shape)
-    return net, dc.Field(made, dc.Denoiser(net, prediction, made, precondition=True))
+    return net, dc.Field(dc.Denoiser(net, prediction, made, precondition=True))
 
 
 def symmetry(shape: tuple[int, ...]) -> dict[str, Callable[[], Any]]:

@@ -60,7 +60,7 @@ def net(x: Tensor, t: Tensor, **_: Any) -> Tensor:
 def measure(name: str, process: dc.Process) -> tuple[int, int, int]:
     """Peak, floor and history of one solver."""
     solver = REGISTRY.make("solver", name, steps=8)
-    field = dc.Field(process, dc.Denoiser(net, "eps", process=process))
+    field = dc.Field(dc.Denoiser(net, "eps", process=process))
     x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
     dc.sample(field, solver, x)  # what is kept from run to run is there now
     gc.collect()
@@ -75,7 +75,7 @@ def main() -> None:
     options = arguments(__doc__, 1.0)
     torch.set_num_threads(1)
     process = REGISTRY.make("process", "vp")
-    field = dc.Field(process, dc.Denoiser(net, "eps", process=process))
+    field = dc.Field(dc.Denoiser(net, "eps", process=process))
     rows, results = [], {}
     for solver in ode_solvers(REGISTRY, field):
         name = REGISTRY.id_of(type(solver))

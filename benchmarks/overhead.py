@@ -60,7 +60,7 @@ def field_of(method: str, net: Any) -> dc.Field:
     """A new field of a method."""
     process, jumps = component("process", CASES[method].process), method == "flow-map"
     denoiser = dc.Denoiser(net, CASES[method].prediction, process=process)
-    return dc.Field(process, denoiser, flow_map=component("flow_map", "mean-flow") if jumps else None)
+    return dc.Field(denoiser, flow_map=component("flow_map", "mean-flow") if jumps else None)
 
 
 def parts(method: str, net: Any, steps: int) -> tuple[dc.Field, dc.Solver]:
@@ -86,7 +86,7 @@ def bent(x: Tensor, t: Tensor, s: Tensor | None = None) -> Tensor:
 def keyed(method: str, field: dc.Field, x: Tensor) -> Callable[[int], Any]:
     """The noise that ours draws in step i."""
     solver, draw = solver_of(method, tuple(x.shape)), dc.Draw(0, range(len(x)))
-    return lambda i: solver.noise(field.process, x, draw.at(i + 1))
+    return lambda i: solver.draws(field.process, x, draw.at(i + 1))
 
 
 def check(method: str, x: Tensor) -> float:

@@ -47,10 +47,12 @@ if TYPE_CHECKING:
     from diffcore.numerics.fields import Denoiser, Field, Guided, second_derivatives
     from diffcore.numerics.flow_map import FlowMap, FlowMapSolver, flow_map_of
     from diffcore.numerics.guidance import Guidance
+    from diffcore.numerics.meter import Meter
     from diffcore.numerics.noise import Draw
+    from diffcore.numerics.plan import Plan
     from diffcore.numerics.process import AffineProcess, Corruption, Instant, Process, centred_pairs, refuse_shift
     from diffcore.numerics.sampling import Result, frames, kernel, sample
-    from diffcore.numerics.solver import Frame, Grid, Plan, Solver
+    from diffcore.numerics.solver import Frame, Grid, Moved, Program, Solver, Stepper
     from diffcore.numerics.tree import State, expand, leaves, lincomb, tree_map
     from diffcore.run.pipeline import Pipeline, assemble
     from diffcore.run.spec import Spec
@@ -82,7 +84,9 @@ _LAZY = {
     "run.pipeline": ("Pipeline", "assemble"),
     "numerics.process": ("AffineProcess", "Corruption", "Instant", "Process", "centred_pairs", "refuse_shift"),
     "numerics.sampling": ("Result", "frames", "kernel", "sample"),
-    "numerics.solver": ("Frame", "Grid", "Plan", "Solver"),
+    "numerics.meter": ("Meter",),
+    "numerics.plan": ("Plan",),
+    "numerics.solver": ("Frame", "Grid", "Moved", "Program", "Solver", "Stepper"),
     "run.spec": ("Spec",),
     "learning.trainer": ("Player", "Trainer"),
     "numerics.tree": ("State", "expand", "leaves", "lincomb", "tree_map"),
@@ -120,7 +124,9 @@ __all__ = [
     "Loader",
     "Loss",
     "Measured",
+    "Meter",
     "Metric",
+    "Moved",
     "Network",
     "NumericsError",
     "Pipeline",
@@ -130,6 +136,7 @@ __all__ = [
     "PluginError",
     "Posterior",
     "Process",
+    "Program",
     "Range",
     "Registry",
     "Result",
@@ -140,6 +147,7 @@ __all__ = [
     "Spec",
     "SpecError",
     "State",
+    "Stepper",
     "TimeLaw",
     "Trainer",
     "UnknownComponentError",

@@ -109,7 +109,7 @@ def test_the_loss_given_the_data_and_the_marginal_loss_differ_by_a_constant(targ
 def step_of(solver, process, t, s, x, z, data):
     """One step with the given noise."""
     field, plan = data.field(process), solver.plan(process, torch.tensor([t, s], dtype=DOUBLE))
-    return solver.step(field, x, plan.rows(field, x)[0], solver.init(x), z)[0]
+    return solver.step(field, x, plan.rows(field, x)[0], solver.init(x), z).x
 
 
 @pytest.mark.item("4.07")

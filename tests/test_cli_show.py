@@ -65,7 +65,7 @@ def test_what_fits_is_what_the_core_lets_through(kind: str):
     for process_entry in REGISTRY.list("process"):
         process = made(process_entry)
         prediction = "velocity" if "velocity" in process.predictions else process.predictions[0]
-        field = dc.Field(process, dc.Denoiser(lambda x, t: x, prediction, process), flow_map=flow_map or object())  # pyright: ignore[reportArgumentType]
+        field = dc.Field(dc.Denoiser(lambda x, t: x, prediction, process), flow_map=flow_map or object())  # pyright: ignore[reportArgumentType]
         accepted = [e.id for e in REGISTRY.list(kind) if accepts(field, made(e))]
         assert describe(REGISTRY, process_entry.full_id, "process")["fits"][kind] == accepted
         for e in REGISTRY.list(kind):
@@ -82,7 +82,7 @@ def accepts(field: dc.Field, part: Any) -> bool:
 
 
 @dc.component
-class Picky(dc.Solver):
+class Picky(dc.Stepper):
     """Needs what no process here has."""
 
     requires = frozenset({"a-new-capability"})

@@ -35,8 +35,8 @@ def run_twice(registry, name, backend=None, **fields):
     solver = registry.make("solver", name, steps=7, **fields)
     x = torch.linspace(-2, 2, 16, dtype=torch.float64).reshape(8, 2)
     for start in (x, x + 1):
-        eager = dc.sample(dc.Field(process, denoiser), solver, start, seed=1)
-        fast = dc.sample(dc.Field(process, denoiser), solver, start, seed=1, mode="compile")
+        eager = dc.sample(dc.Field(denoiser), solver, start, seed=1)
+        fast = dc.sample(dc.Field(denoiser), solver, start, seed=1, mode="compile")
         torch.testing.assert_close(fast.x, eager.x, atol=1e-12, rtol=1e-12)
         assert (fast.nfe, fast.calls) == (eager.nfe, eager.calls)
         yield counters["stats"]["unique_graphs"]
@@ -65,14 +65,14 @@ def test_conditions_are_arguments_of_the_graph(registry, monkeypatch):
     x = torch.zeros(2, 1, dtype=torch.float64)
     for value in (1.0, 2.0):
         cond = {"label": torch.full((2,), value, dtype=torch.float64)}
-        found = dc.sample(dc.Field(process, denoiser, cond=cond), solver, x, mode="compile").x
+        found = dc.sample(dc.Field(denoiser, cond=cond), solver, x, mode="compile").x
         torch.testing.assert_close(found, torch.full_like(x, value * (1 - 0.75**4)))
     assert counters["stats"]["unique_graphs"] == 1
 
 
 def test_a_graph_replay_without_cuda_is_refused(registry):
     process = registry.make("process", "flow")
-    field = dc.Field(process, dc.Denoiser(net, "velocity", process=process))
+    field = dc.Field(dc.Denoiser(net, "velocity", process=process))
     with pytest.raises(dc.IncompatibleError, match="needs the state on a CUDA device; use mode 'compile'"):
         dc.sample(field, registry.make("solver", "euler"), torch.zeros(1, 2), mode="graph")
 
@@ -82,7 +82,7 @@ def test_any_number_of_kinds_of_step_are_compiled_in_one_process(registry, monke
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     torch.compiler.reset()
     process, x = registry.make("process", "flow"), torch.zeros(2, 1, dtype=torch.float64)
-    field = dc.Field(process, dc.Denoiser(net, "velocity", process=process))
+    field = dc.Field(dc.Denoiser(net, "velocity", process=process))
     with torch._dynamo.config.patch(recompile_limit=2):
         for eta in (0.1, 0.2, 0.3, 0.4, 0.5):
             dc.sample(field, registry.make("solver", "ddim", steps=3, eta=eta), x, mode="compile")
@@ -95,7 +95,7 @@ def test_the_cost_of_a_compiled_run_is_that_of_its_graph(registry, monkeypatch):
     process = registry.make("process", "flow")
     denoiser = dc.Denoiser(lambda x, t, label: x * 0.1, "velocity", process=process, null={"label": 9})
     guidance = registry.make("guidance", {"type": "interval", "guidance": {"type": "cfg"}, "t_low": 0.2, "t_high": 0.5})
-    field = dc.Field(process, denoiser, [guidance], cond={"label": torch.tensor([1, 2])})
+    field = dc.Field(denoiser, [guidance], cond={"label": torch.tensor([1, 2])})
     solver = registry.make("solver", "euler", steps=10, grid={"type": "uniform"})
     x = torch.ones(2, 1, dtype=torch.float64)
     eager, fast = (dc.sample(field, solver, x, mode=mode) for mode in ("eager", "compile"))
@@ -108,7 +108,7 @@ def test_a_run_that_draws_no_noise_at_all(registry, monkeypatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     torch.compiler.reset()
     process, x = registry.make("process", "flow"), torch.ones(2, 1, dtype=torch.float64)
-    field = dc.Field(process, dc.Denoiser(net, "velocity", process=process))
+    field = dc.Field(dc.Denoiser(net, "velocity", process=process))
     solver = registry.make("solver", "ancestral", steps=1)
     eager, fast = (dc.sample(field, solver, x, mode=mode).x for mode in ("eager", "compile"))
     torch.testing.assert_close(fast, eager)
@@ -116,12 +116,12 @@ def test_a_run_that_draws_no_noise_at_all(registry, monkeypatch):
 
 def test_a_component_that_cannot_be_a_key_is_named(registry):
     @dc.component
-    class Tabled(dc.Solver):
+    class Tabled(dc.Stepper):
         """Has a table."""
 
         table: dict[str, float] = dc.field(factory=dict, doc="not used")
 
     process = registry.make("process", "flow")
-    field = dc.Field(process, dc.Denoiser(net, "velocity", process=process))
+    field = dc.Field(dc.Denoiser(net, "velocity", process=process))
     with pytest.raises(dc.IncompatibleError, match=r"a field of Tabled has no hash .* run it in eager mode"):
         dc.sample(field, Tabled(table={"a": 1.0}), torch.zeros(1, 1), mode="compile")

@@ -114,7 +114,7 @@ def test_the_flow_of_a_shifted_process():
     """Sampling a shifted process with the exact network follows alpha m + shift + sqrt(V_s/V_t) (x - ...)."""
 
     @dc.component
-    class Midpoint(dc.Solver):
+    class Midpoint(dc.Stepper):
         """v at the middle of the step."""
 
         def plan(self, process, grid):
@@ -123,7 +123,7 @@ def test_the_flow_of_a_shifted_process():
 
         def step(self, field, x, row, carry, z):
             half = dc.lincomb((1, x), (row.h / 2, field.velocity(x, row.t)))
-            return dc.lincomb((1, x), (row.h, field.velocity(half, row.m))), None
+            return dc.Moved(dc.lincomb((1, x), (row.h, field.velocity(half, row.m))))
 
     process, data, x = Shifted(), Gaussian([0.5, -1.0], 0.7), numbers(4, 2)
     out = dc.sample(data.field(process), Midpoint(), x, grid=torch.linspace(0.9, 0.1, 201, dtype=DOUBLE)).x
@@ -212,8 +212,9 @@ def test_many_conditions_in_one_call_are_the_calls_one_by_one():
     """`many` batches the conditions, fills the null value, and counts one call of as many rows."""
     data = golden_mixture((2,))
     found, x, label = data.denoiser(VE), numbers(4, 2), torch.tensor([0, 1, 1, 0])
-    plain, guided = found.many(x, 3.0, [{}, {"label": label}])
-    assert (found.trace.calls, found.trace.rows) == (1, 8)
+    with dc.Meter() as meter:
+        plain, guided = found.many(x, 3.0, [{}, {"label": label}])
+    assert (meter.calls, meter.rows) == (1, 8)
     close(plain.mean, data.mean(x, instant(VE, 3.0)))
     close(guided.mean, data.mean(x, instant(VE, 3.0), label))
 

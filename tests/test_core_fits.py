@@ -111,7 +111,7 @@ def test_a_fit_serves_every_solver_that_says_so(registry):
     """Statistics of the model alone are found once for all numbers of steps."""
 
     @dc.component
-    class Free(dc.Solver):
+    class Free(dc.Stepper):
         """Euler that looked at the model."""
 
         fit_on = 8

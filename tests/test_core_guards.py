@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import diffcore as dc
-from diffcore.testing import Gaussian, ReferenceFlow, ReferenceVE, ReferenceVP, instant
+from diffcore.testing import Gaussian, ReferenceFlow, ReferenceVP, instant
 
 DOUBLE = torch.float64
 VP, FLOW = ReferenceVP(), ReferenceFlow()
@@ -17,7 +17,7 @@ DATA = Gaussian([0.5, -0.2], 0.8)
 
 
 @dc.component
-class Euler(dc.Solver):
+class Euler(dc.Stepper):
     """x + h v."""
 
     requires: ClassVar[frozenset[str]] = frozenset({"velocity"})
@@ -27,11 +27,11 @@ class Euler(dc.Solver):
         return dc.Plan(t=t, h=s.t - t.t)
 
     def step(self, field, x, row, carry, z):
-        return dc.lincomb((1, x), (row.h, field.velocity(x, row.t)), out=row.out), None
+        return dc.Moved(dc.lincomb((1, x), (row.h, field.velocity(x, row.t)), out=row.out))
 
 
 @dc.component
-class Noisy(dc.Solver):
+class Noisy(dc.Stepper):
     """x + z."""
 
     additive_noise: ClassVar[bool] = True
@@ -41,7 +41,7 @@ class Noisy(dc.Solver):
         return dc.Plan(t=t, noise=s.t)
 
     def step(self, field, x, row, carry, z):
-        return dc.lincomb((1, x), (row.noise, z)), None
+        return dc.Moved(dc.lincomb((1, x), (row.noise, z)))
 
 
 def numbers(*shape, seed=0):
@@ -50,13 +50,13 @@ def numbers(*shape, seed=0):
 
 def test_a_field_of_another_process_than_its_denoisers_is_refused():
     with pytest.raises(dc.IncompatibleError, match="made for ReferenceVP, the field is of ReferenceVE"):
-        dc.Field(ReferenceVE(), DATA.denoiser(VP))
-    dc.Field(ReferenceVP(), DATA.denoiser(VP))  # another object with the same fields is the same process
+        dc.Field(DATA.denoiser(VP))
+    dc.Field(DATA.denoiser(VP))  # another object with the same fields is the same process
 
 
 def test_a_bare_network_is_not_a_denoiser():
     with pytest.raises(dc.IncompatibleError, match=r"Field needs a denoiser: Field\(process, Denoiser\(net"):
-        dc.Field(VP, nn.Linear(2, 2))
+        dc.Field(nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_bare_network_is_not_a_denoiser():
         (lambda f, x: dc.sample(f, Euler(), x, grid=[1.0, 0.5], steps=7), dc.SpecError, "'steps' and 'start'"),
         (lambda f, x: dc.sample(f, Euler(), x, ids=[7]), dc.DataError, "1 ids for 3 samples"),
         (lambda f, x: dc.sample(f, Euler(), x.numpy()), dc.DataError, "must be a tensor or a tree of tensors; got a ndarray"),
-        (lambda f, x: dc.Field(VP, f.base, dc.Guidance()), dc.IncompatibleError, "guidance must be a list"),
+        (lambda f, x: dc.Field(f.base, dc.Guidance()), dc.IncompatibleError, "guidance must be a list"),
         (lambda f, x: dc.Denoiser(f.base.net, "eps", "vp"), dc.IncompatibleError, "needs the process"),
         (lambda f, x: VP.corrupt(torch.ones(3, 2).long(), 0.5, dc.Draw(0, range(3))), dc.DataError, "floating-point data"),
         (lambda f, x: VP.corrupt(x, 0.5, dc.Draw(0, range(4))), dc.DataError, "for 4 samples, the state has 3"),
@@ -87,13 +87,13 @@ def test_a_network_that_changes_its_time_is_stopped(size):
         t *= 1000
         return x
 
-    field = dc.Field(VP, dc.Denoiser(net, "velocity", VP))
+    field = dc.Field(dc.Denoiser(net, "velocity", VP))
     with pytest.raises(dc.DataError, match=r"write `t = 1000 \* t`"):
         dc.sample(field, Euler(), numbers(size, 2))
 
 
 def test_plans_made_in_inference_mode_serve_gradients_later():
-    field, x = dc.Field(FLOW, dc.Denoiser(lambda x, t: x * t[:, None], "velocity", FLOW)), numbers(3, 2)
+    field, x = dc.Field(dc.Denoiser(lambda x, t: x * t[:, None], "velocity", FLOW)), numbers(3, 2)
     with torch.inference_mode():
         first = dc.sample(field, Euler(steps=3), x).x
     leaf = x.clone().requires_grad_()
@@ -115,11 +115,11 @@ def test_time_is_never_half_precision():
     denoiser(x, torch.full((2,), 0.999))
     at = FLOW.corrupt(x, torch.full((2,), 0.999), dc.Draw(0, range(2))).at
     denoiser(x, at)
-    dc.sample(dc.Field(FLOW, denoiser), Euler(), x, grid=[0.999, 0.5])
+    dc.sample(dc.Field(denoiser), Euler(), x, grid=[0.999, 0.5])
     assert all(dtype == torch.float32 and abs(t - 0.999) < 1e-6 for dtype, t in seen)
     assert (at.t.dtype, at.alpha.dtype) == (torch.float32, torch.bfloat16)
     plan = Euler().plan(FLOW, torch.tensor([0.999, 0.5], dtype=DOUBLE))
-    row = plan.rows(dc.Field(FLOW, denoiser), x, tensors=True)[0]
+    row = plan.rows(dc.Field(denoiser), x, tensors=True)[0]
     assert (row.t.t.dtype, row.t.alpha.dtype) == (torch.float32, torch.bfloat16)
 
 
@@ -186,7 +186,7 @@ def test_a_flow_map_does_not_drop_guidance_silently():
             found = denoiser(x, t, **cond)
             return found.replace("x0", found.mean / 2)
 
-    field = dc.Field(FLOW, DATA.denoiser(FLOW), [Half()], flow_map=dc.FlowMap())
+    field = dc.Field(DATA.denoiser(FLOW), [Half()], flow_map=dc.FlowMap())
     with pytest.raises(dc.IncompatibleError, match=r"jumps by the flow map, which guidance \(Half\) cannot change"):
         dc.sample(field, dc.FlowMapSolver(steps=1), numbers(3, 2))
 
@@ -225,7 +225,7 @@ def test_a_learned_schedule_gets_its_gradient_through_the_run():
 
     def run(b, grad):
         process = Learned(b)
-        field = dc.Field(process, dc.Denoiser(lambda x, t: 0.3 * x, "x0", process))
+        field = dc.Field(dc.Denoiser(lambda x, t: 0.3 * x, "x0", process))
         return process, dc.sample(field, Euler(), x, grid=[0.9, 0.6, 0.3], grad=grad).x.square().sum()
 
     process, value = run(1.2, True)

@@ -28,7 +28,7 @@ def start(n=3, size=4, seed=0):
 
 
 def drawn(net, solver="dpmpp-2m", process=VP, x=None, cond=None, prediction="eps", **kwargs):
-    field = dc.Field(process, dc.Denoiser(net, prediction, process), cond=cond)
+    field = dc.Field(dc.Denoiser(net, prediction, process), cond=cond)
     made = REGISTRY.make("solver", solver, steps=5)
     with torch.no_grad():
         return dc.sample(field, made, start() if x is None else x, **kwargs).x
@@ -229,12 +229,34 @@ def test_a_prediction_must_be_named():
         dc.Denoiser(clean, process=VP)
 
 
-def test_a_teacher_is_counted_with_the_network():
+def test_every_network_of_a_run_is_counted():
+    """A teacher read as the network is, and one read in another way."""
     denoiser = dc.Denoiser(clean, "eps", VP)
-    teacher = denoiser.with_net(lambda x, t: x)
+    with dc.Meter() as meter:
+        denoiser(start(), 0.5)
+        with dc.Meter() as inner:
+            denoiser.with_net(lambda x, t: x)(start(), 0.5)
+        dc.Denoiser(clean, "x0", VP)(start(), 0.5)
     denoiser(start(), 0.5)
-    teacher(start(), 0.5)
-    assert (denoiser.trace.calls, denoiser.trace.rows) == (2, 6)
+    assert (meter.calls, meter.rows, inner.calls) == (3, 9, 1)
+
+
+def test_the_calls_of_autoguidance_are_all_counted():
+    class Auto(dc.Guidance):
+        def denoiser(self, denoiser):
+            bad = dc.Denoiser(lambda x, t: 0 * x, "eps", VP)
+
+            def guide(inner, x, t, **cond):
+                a, b = inner(x, t, **cond), bad(x, t, **cond)
+                return a.replace("x0", dc.lincomb((2, a.mean), (-1, b.mean)))
+
+            return dc.Guided(denoiser, guide)
+
+    field = dc.Field(dc.Denoiser(clean, "eps", VP), [Auto()])
+    for keep in (False, True):
+        result = dc.sample(field, REGISTRY.make("solver", "euler", steps=5), start(), keep_frames=keep)
+        assert (result.calls, result.nfe) == (10, 10.0)
+    assert [frame.calls for frame in result.frames] == [0, 2, 4, 6, 8, 10]
 
 
 def moons(**more):
@@ -308,7 +330,7 @@ def test_fields_of_the_same_process_share_plans_and_those_of_others_do_not():
     runs = []
     for denoiser in (dc.Denoiser(net, "v", VP), dc.Denoiser(net, "eps", VP), dc.Denoiser(net, "v", VP, precondition=True)):
         seen.clear()
-        dc.sample(dc.Field(VP, denoiser), REGISTRY.make("solver", "euler", steps=7), start(5))
+        dc.sample(dc.Field(denoiser), REGISTRY.make("solver", "euler", steps=7), start(5))
         runs.append(list(seen)[1:])
     assert runs[0] == runs[1] != runs[2]
     drawn(lambda x, t: (seen.append(float(t[0])), HEAD(x))[1], "euler", FLOW, prediction="v")
@@ -333,7 +355,7 @@ def test_everything_pickles_and_copies_at_any_time():
         change()
         samples = pipeline.sample(4)
         field = pipeline.field()
-        _kept(field, "compiled_steps").get("a key", lambda: lambda: "a graph")
+        _kept(field).get("a key", lambda: lambda: "a graph")
         result = dc.sample(field, pipeline.spec.solver, start(3, 2), keep_frames=True)
         things = [pipeline, samples, field, pipeline.denoiser, result, plan, plan.rows(field, start(3, 2))]
         for again in (*map(copy.deepcopy, things[:2]), *(pickle.loads(pickle.dumps(thing)) for thing in things[:2])):
@@ -545,7 +567,7 @@ NO_PART = (0, 1.5, "heun", [1], object(), {"a": 1}, torch.ones(2), int)
 
 
 def field_of(net=clean):
-    return dc.Field(VP, dc.Denoiser(net, "eps", VP))
+    return dc.Field(dc.Denoiser(net, "eps", VP))
 
 
 WRONG = [

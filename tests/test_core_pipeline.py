@@ -79,7 +79,7 @@ def test_a_solver_that_does_not_fit_is_told_which_do(registry):
         predictions: ClassVar[tuple[str, ...]] = ("velocity",)
 
     @dc.component
-    class Anything(dc.Solver):
+    class Anything(dc.Stepper):
         """Needs a velocity only."""
 
         requires: ClassVar[frozenset[str]] = frozenset({"velocity"})

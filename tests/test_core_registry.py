@@ -265,7 +265,7 @@ def test_a_target_that_is_not_what_it_says_names_distribution_and_cause(site, ta
 
 def test_a_class_of_a_notebook_can_be_added_and_replaced():
     @dc.component
-    class MyOwnStep(dc.Solver):
+    class MyOwnStep(dc.Stepper):
         """One line about it."""
 
     registry = dc.Registry()
@@ -274,7 +274,7 @@ def test_a_class_of_a_notebook_can_be_added_and_replaced():
     assert (entry.dist, entry.summary) == ("local", "One line about it.")
 
     @dc.component
-    class MyOwnStep(dc.Solver):
+    class MyOwnStep(dc.Stepper):
         """The second run of the cell."""
 
     registry.add(MyOwnStep)
@@ -287,7 +287,7 @@ def test_a_class_of_a_notebook_can_be_added_and_replaced():
 
 def test_a_class_that_is_not_registered_says_how_to():
     @dc.component
-    class Stray(dc.Solver):
+    class Stray(dc.Stepper):
         """Nowhere."""
 
     with pytest.raises(dc.UnknownComponentError, match=r"registry.add\(Stray\) makes it one"):
@@ -296,7 +296,7 @@ def test_a_class_that_is_not_registered_says_how_to():
 
 def test_components_are_frozen_checked_and_compared_by_value():
     @dc.component
-    class Step(dc.Solver):
+    class Step(dc.Stepper):
         """x."""
 
         needs: ClassVar[frozenset[str]] = frozenset()
@@ -349,7 +349,7 @@ def test_a_field_that_hides_a_method_is_refused():
     with pytest.raises(dc.SpecError, match="field 'states' of Hides hides the method"):
 
         @dc.component
-        class Hides(dc.Solver):
+        class Hides(dc.Stepper):
             """A solver whose loop would call a number."""
 
             states: int = dc.field(default=3, doc="how many")
@@ -385,7 +385,7 @@ def test_a_class_attribute_that_the_kind_does_not_know_is_refused(body, says):
 
 
 def test_a_misspelt_attribute_of_a_mixin_is_refused_too():
-    class Shared(dc.Solver):
+    class Shared(dc.Stepper):
         """Not a component itself."""
 
         requries = frozenset({"flat"})
@@ -401,7 +401,7 @@ def test_what_a_component_may_have_of_its_own():
     """Fields, methods, properties, classes, constants, and names that it declares itself."""
 
     @dc.component
-    class Family(dc.Solver):
+    class Family(dc.Stepper):
         """x."""
 
         TABLE = (1, 2)

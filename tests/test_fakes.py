@@ -22,7 +22,7 @@ DOUBLE = torch.float64
 
 
 @dc.component
-class Heun(dc.Solver):
+class Heun(dc.Stepper):
     """x_s = x_t + h (v(x_t, t) + v(x_t + h v, s)) / 2: knows nothing of the process but its velocity."""
 
     requires: ClassVar[frozenset[str]] = frozenset({"velocity", "flat"})
@@ -34,11 +34,11 @@ class Heun(dc.Solver):
     def step(self, field, x, row, carry, z):
         v = field.velocity(x, row.t)
         w = field.velocity(dc.lincomb((1, x), (row.h, v)), row.s)
-        return dc.lincomb((1, x), (row.h / 2, v), (row.h / 2, w)), None
+        return dc.Moved(dc.lincomb((1, x), (row.h / 2, v), (row.h / 2, w)))
 
 
 @dc.component
-class Ancestral(dc.Solver):
+class Ancestral(dc.Stepper):
     """The process's own reverse kernel."""
 
     requires: ClassVar[frozenset[str]] = frozenset({"reverse"})
@@ -49,7 +49,7 @@ class Ancestral(dc.Solver):
         return dc.Plan(t=t, s=s, noise=process.reverse_noise(t, s))
 
     def step(self, field, x, row, carry, z):
-        return field.reverse(x, row.t, row.s, torch.zeros_like(x) if z is None else z), None
+        return dc.Moved(field.reverse(x, row.t, row.s, torch.zeros_like(x) if z is None else z))
 
 
 def numbers(*shape, seed=0):
@@ -84,7 +84,7 @@ def test_time_per_pixel_samples_the_conditional_distribution():
     """Known entries stay bit-equal; the unknown one follows the flow map of its conditional Gaussian, second order in N."""
     process, mean = ReferenceFlow(), torch.tensor([0.5, -1.0], dtype=DOUBLE)
     cov = torch.tensor([[1.0, 0.6], [0.6, 0.8]], dtype=DOUBLE)
-    field = dc.Field(process, dc.Denoiser(Inpainting(process, mean, cov), "velocity", process))
+    field = dc.Field(dc.Denoiser(Inpainting(process, mean, cov), "velocity", process))
     x, errors = numbers(5, 2), []
     known = x[:, :1].clone()
     conditional_mean, variance = mean[1] + 0.6 * (known - mean[0]), 0.8 - 0.36
@@ -122,7 +122,7 @@ class Masking(dc.Process):
 
 
 @dc.component
-class Unmask(dc.Solver):
+class Unmask(dc.Stepper):
     """A masked token is revealed with probability 1 - s/t; the same uniform number chooses its value."""
 
     requires: ClassVar[frozenset[str]] = frozenset({"unmask"})
@@ -134,7 +134,7 @@ class Unmask(dc.Solver):
     def step(self, field, x, row, carry, z):
         levels = field.posterior(x, row.t).cumsum(-1) * row.reveal
         value = (z[..., None] >= levels).sum(-1).clamp_max(MASK)
-        return torch.where((x == MASK) & (z < row.reveal), value.clamp_max(MASK - 1), x), None
+        return dc.Moved(torch.where((x == MASK) & (z < row.reveal), value.clamp_max(MASK - 1), x))
 
 
 def test_integer_states_reproduce_the_joint_distribution_of_two_tokens():
@@ -149,7 +149,7 @@ def test_integer_states_reproduce_the_joint_distribution_of_two_tokens():
         return given / given.sum(-1, keepdim=True)
 
     process = Masking()
-    field = dc.Field(process, dc.Denoiser(net, "probabilities", process))
+    field = dc.Field(dc.Denoiser(net, "probabilities", process))
     start = process.prior((2,), dc.Draw(0, range(n)))
     x = dc.sample(field, Unmask(), start, steps=steps, seed=3).x
     assert x.dtype == torch.int64
@@ -195,7 +195,7 @@ class Geodesic(dc.Process):
 
 
 @dc.component
-class Walk(dc.Solver):
+class Walk(dc.Stepper):
     """x_s = exp_x((s - t) v): Euler's method on any space with a retraction."""
 
     requires: ClassVar[frozenset[str]] = frozenset({"velocity", "retract"})
@@ -205,13 +205,13 @@ class Walk(dc.Solver):
         return dc.Plan(t=t, h=s.t - t.t)
 
     def step(self, field, x, row, carry, z):
-        return field.retract(x, row.h * field.velocity(x, row.t)), None
+        return dc.Moved(field.retract(x, row.h * field.velocity(x, row.t)))
 
 
 def test_a_state_on_the_sphere_stays_on_it_and_follows_the_geodesic():
     """To one data point the path is the great circle: distance s/T of the whole at every time, exactly; no flat solver fits."""
     process, point = Geodesic(), nn.functional.normalize(torch.tensor([1.0, 2.0, -1.0], dtype=DOUBLE), dim=0)
-    field = dc.Field(process, dc.Denoiser(lambda x, t: point.expand_as(x), "x0", process))
+    field = dc.Field(dc.Denoiser(lambda x, t: point.expand_as(x), "x0", process))
     start = process.prior((3,), dc.Draw(0, range(50)))
     whole = torch.arccos(start @ point)
     for frame in dc.frames(field, Walk(), start, steps=7):
@@ -232,7 +232,7 @@ def test_a_dict_state_with_coupled_parts_equals_the_flat_one():
         x0 = data.mean(torch.cat([state["place"], state["speed"]], 1), process.coeffs(t))
         return {"place": x0[:, :2], "speed": x0[:, 2:]}
 
-    field, x = dc.Field(process, dc.Denoiser(net, "x0", process)), numbers(6, 3)
+    field, x = dc.Field(dc.Denoiser(net, "x0", process)), numbers(6, 3)
     state, grid = {"place": x[:, :2], "speed": x[:, 2:]}, linspace(0.6, 0.05, 200)
     found = dc.sample(field, Heun(), state, grid=grid).x
     flat = dc.sample(data.field(process), Heun(), x, grid=grid).x
@@ -329,7 +329,7 @@ def test_matrix_valued_coefficients_carry_the_covariance():
         forward, total = moments(t[0])
         return x @ (prior @ forward.T @ torch.linalg.inv(total)).T
 
-    field = dc.Field(process, dc.Denoiser(net, "x0", process))
+    field = dc.Field(dc.Denoiser(net, "x0", process))
     basis = torch.eye(2, dtype=DOUBLE)[:, None, :]
     errors = []
     for steps in (50, 100):
@@ -344,13 +344,13 @@ def test_matrix_valued_coefficients_carry_the_covariance():
 
 # --- 7. an ensemble that resamples between steps -------------------------------------------------------------------------
 @dc.component
-class Tilted(dc.Solver):
+class Tilted(dc.Program):
     """Ancestral particles with weights exp(r (x*_s - x*_t)), resampled systematically when the effective number halves."""
 
     requires: ClassVar[frozenset[str]] = frozenset({"reverse"})
     tilt: float = dc.field(default=1.0, doc="r: the target is proportional to p(x_0) exp(r x_0)")
 
-    def loop(self, field, x, grid, draw) -> Iterator[dc.Frame]:
+    def frames(self, field, x, grid, draw) -> Iterator[dc.Frame]:
         process, logw, reward = field.process, torch.zeros(len(x), dtype=DOUBLE), torch.zeros(len(x), dtype=DOUBLE)
         t, s = process.pairs(grid)
         yield dc.Frame(0, float(grid[0]), x, logw=logw)
@@ -387,20 +387,19 @@ def test_an_ensemble_that_resamples_samples_the_tilted_distribution():
 
 # --- 8. a nested program whose inner solver starts mid-way ---------------------------------------------------------------
 @dc.component
-class Restarts(dc.Solver):
+class Restarts(dc.Program):
     """At each time: an inner solver runs from (x_t, t) to 0, its result is noised again to s. Every frame is usable."""
 
     inner: dc.Solver = dc.field(factory=Heun, doc="the inner solver")
     inner_steps: int = dc.field(default=8, ge=1, doc="its steps")
 
-    def loop(self, field, x, grid, draw) -> Iterator[dc.Frame]:
-        process, calls = field.process, field.trace.calls
+    def frames(self, field, x, grid, draw) -> Iterator[dc.Frame]:
+        process = field.process
         yield dc.Frame(0, float(grid[0]), x)
         for i, (t, s) in enumerate(pairwise(grid)):
-            *_, last = self.inner.loop(field, x, linspace(float(t), 0.0, self.inner_steps), draw.fold(i))
+            *_, last = self.inner.frames(field, x, linspace(float(t), 0.0, self.inner_steps), draw.fold(i))
             x = process.corrupt(last.x, s.expand(len(x)), draw.at(i + 1)).xt
-            used = field.trace.calls - calls
-            yield dc.Frame(i + 1, float(s), x, float(used), used, x0=last.x)
+            yield dc.Frame(i + 1, float(s), x, x0=last.x)
 
 
 def test_a_nested_program_starts_its_inner_solver_mid_way():
@@ -474,7 +473,7 @@ def test_stored_trajectories_are_rescored_with_gradients():
     def net(x, t):
         return data.mean(x, process.coeffs(t)) + theta
 
-    field = dc.Field(process, dc.Denoiser(net, "x0", process))
+    field = dc.Field(dc.Denoiser(net, "x0", process))
     stored = [f.x for f in dc.frames(field, solver, numbers(3, 2), grid=grid, seed=2)]
     plan = solver.plan(process, grid)
     total, value, slope = torch.zeros((), dtype=DOUBLE), 0.0, 0.0

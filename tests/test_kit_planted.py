@@ -32,7 +32,7 @@ def centred(process, grid):
 
 
 @dc.component
-class Multistep(dc.Solver):
+class Multistep(dc.Stepper):
     """x_s = (sigma_s/sigma_t) x + gain ((1 + r/2) m_i - (r/2) m_(i-1)), r the ratio of steps in lam (Lu et al. 2022)."""
 
     source: ClassVar[str] = "arXiv 2211.01095"
@@ -54,7 +54,7 @@ class Multistep(dc.Solver):
 
     def step(self, field, x, row, carry, z):
         m = field.posterior(x, row.t).mean
-        return dc.lincomb((row.keep, x), (row.now, m), (row.before, carry)), m
+        return dc.Moved(dc.lincomb((row.keep, x), (row.now, m), (row.before, carry)), m)
 
 
 @dc.component
@@ -79,7 +79,7 @@ class LostCarry(Multistep):
 
     def step(self, field, x, row, carry, z):
         m = field.posterior(x, row.t).mean
-        return dc.lincomb((row.keep, x), (row.now + row.before, m)), m
+        return dc.Moved(dc.lincomb((row.keep, x), (row.now + row.before, m)), m)
 
 
 @dc.component
@@ -90,7 +90,7 @@ class StaleHistory(Multistep):
         m = field.posterior(x, row.t).mean
         before = HISTORY[-1] if HISTORY and HISTORY[-1].shape == m.shape else torch.zeros_like(m)
         HISTORY[:] = [m]
-        return dc.lincomb((row.keep, x), (row.now, m), (row.before, before)), m
+        return dc.Moved(dc.lincomb((row.keep, x), (row.now, m), (row.before, before)), m)
 
 
 @dc.component
@@ -98,8 +98,8 @@ class GlobalNoise(Multistep):
     """Adds 1e-9 randn of the global generator."""
 
     def step(self, field, x, row, carry, z):
-        x, carry = super().step(field, x, row, carry, z)
-        return x + 1e-9 * torch.randn(x.shape).to(x), carry
+        x, carry = super().step(field, x, row, carry, z)[:2]
+        return dc.Moved(x + 1e-9 * torch.randn(x.shape).to(x), carry)
 
 
 @dc.component
@@ -109,7 +109,7 @@ class MutatesInput(Multistep):
     def step(self, field, x, row, carry, z):
         m = field.posterior(x, row.t).mean
         x.mul_(row.keep)
-        return dc.lincomb((1, x), (row.now, m), (row.before, carry)), m
+        return dc.Moved(dc.lincomb((1, x), (row.now, m), (row.before, carry)), m)
 
 
 @dc.component
@@ -119,7 +119,7 @@ class MutatesCarry(Multistep):
     def step(self, field, x, row, carry, z):
         m = field.posterior(x, row.t).mean
         x = dc.lincomb((row.keep, x), (row.now, m), (row.before, carry))
-        return x, carry.copy_(m)
+        return dc.Moved(x, carry.copy_(m))
 
 
 @dc.component
@@ -144,7 +144,7 @@ class OwnTimes(Multistep):
 
     def step(self, field, x, row, carry, z):
         m = field.posterior(x, 0.99 * float(row.t.t)).mean
-        return dc.lincomb((row.keep, x), (row.now, m), (row.before, carry)), m
+        return dc.Moved(dc.lincomb((row.keep, x), (row.now, m), (row.before, carry)), m)
 
 
 @dc.component
@@ -154,7 +154,7 @@ class LooksAtValues(Multistep):
     def step(self, field, x, row, carry, z):
         m = field.posterior(x, row.t).mean
         m = m.clamp(-100, 100) if float(m.abs().max()) > 100 else m
-        return dc.lincomb((row.keep, x), (row.now, m), (row.before, carry)), m
+        return dc.Moved(dc.lincomb((row.keep, x), (row.now, m), (row.before, carry)), m)
 
 
 @dc.component
@@ -171,7 +171,7 @@ class CouplesBatch(Multistep):
 
     def step(self, field, x, row, carry, z):
         m = field.posterior(x, row.t).mean
-        return dc.lincomb((row.keep, x), (row.now, m - 1e-3 * m.mean(0)), (row.before, carry)), m
+        return dc.Moved(dc.lincomb((row.keep, x), (row.now, m - 1e-3 * m.mean(0)), (row.before, carry)), m)
 
 
 @dc.component
@@ -184,7 +184,7 @@ class ReusesTooEarly(Multistep):
     def step(self, field, x, row, carry, z):
         m = field.posterior(x, row.t).mean
         oldest = carry[2]
-        return dc.lincomb((row.keep, x), (row.now + row.before, m), (1e-3, oldest), out=row.out), (x, *carry[:2])
+        return dc.Moved(dc.lincomb((row.keep, x), (row.now + row.before, m), (1e-3, oldest), out=row.out), (x, *carry[:2]))
 
 
 @dc.component
@@ -202,8 +202,8 @@ class ChangesType(Multistep):
     """x = x.double()."""
 
     def step(self, field, x, row, carry, z):
-        x, carry = super().step(field, x, row, carry, z)
-        return x.double(), carry
+        x, carry = super().step(field, x, row, carry, z)[:2]
+        return dc.Moved(x.double(), carry)
 
 
 @dc.component
@@ -228,7 +228,7 @@ class StartsAsEnds(Multistep):
 
 
 @dc.component
-class WrongAtPureNoise(dc.Solver):
+class WrongAtPureNoise(dc.Stepper):
     """x_s = (alpha_s / alpha_t) x_t + (sigma_s - sigma_t alpha_s / alpha_t) e, = 2 e at alpha_s = 0."""
 
     both_ways: ClassVar[bool] = True
@@ -240,7 +240,7 @@ class WrongAtPureNoise(dc.Solver):
         return dc.Plan(t=t, keep=keep, gain=torch.where(s.alpha > 0, s.sigma - t.sigma * keep, 2 * s.sigma))
 
     def step(self, field, x, row, carry, z):
-        return dc.lincomb((row.keep, x), (row.gain, field.posterior(x, row.t).eps)), None
+        return dc.Moved(dc.lincomb((row.keep, x), (row.gain, field.posterior(x, row.t).eps)))
 
 
 @dc.component
@@ -254,7 +254,7 @@ class NeedsMore(Multistep):
 
 
 @dc.component
-class Ancestral(dc.Solver):
+class Ancestral(dc.Stepper):
     """N(kept x_t + fresh x*, sigma_s^2 (1 - r)), r = (alpha_t sigma_s / alpha_s sigma_t)^2 (Ho et al. 2020)."""
 
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
@@ -272,7 +272,7 @@ class Ancestral(dc.Solver):
     def step(self, field, x, row, carry, z):
         m = field.posterior(x, row.t).mean
         x = dc.lincomb((row.keep, x), (row.gain, m))
-        return (x if z is None else dc.lincomb((1, x), (row.noise, z))), None
+        return dc.Moved(x if z is None else dc.lincomb((1, x), (row.noise, z)))
 
 
 @dc.component
@@ -296,15 +296,15 @@ class UndeclaredNoise(Ancestral):
     """Adds 2 noise z, declares noise z."""
 
     def step(self, field, x, row, carry, z):
-        x, carry = super().step(field, x, row, carry, z)
-        return (x if z is None else x + row.noise * z), carry
+        x, carry = super().step(field, x, row, carry, z)[:2]
+        return dc.Moved(x if z is None else x + row.noise * z, carry)
 
 
 @dc.component
 class WhiteNoise(Ancestral):
     """z ~ N(0, I), drawn by itself = whatever the law of the process's noise is."""
 
-    def noise(self, process, x, draw):
+    def draws(self, process, x, draw):
         return draw.normal_like(x)
 
 
@@ -312,7 +312,7 @@ class WhiteNoise(Ancestral):
 class OneNoiseForTwo(Ancestral):
     """z = (z_1 + z_2) / sqrt(2), with z_1 = z_2."""
 
-    def noise(self, process, x, draw):
+    def draws(self, process, x, draw):
         return dc.lincomb((0.5**0.5, process.noise(x, draw)), (0.5**0.5, process.noise(x, draw)))
 
 
@@ -338,7 +338,7 @@ class PlainArithmetic(Multistep):
 
     def step(self, field, x, row, carry, z):
         m = field.posterior(x, row.t).mean
-        return row.keep * x + row.now * m + row.before * carry, m
+        return dc.Moved(row.keep * x + row.now * m + row.before * carry, m)
 
 
 @dc.component
@@ -350,7 +350,7 @@ class TensorHistory(Multistep):
 
 
 @dc.component
-class Slope(dc.Solver):
+class Slope(dc.Stepper):
     """x_s = x_t + (s - t) v (Song et al. 2021)."""
 
     requires: ClassVar[frozenset[str]] = frozenset({"velocity", "flat"})
@@ -360,7 +360,7 @@ class Slope(dc.Solver):
         return dc.Plan(t=t, s=s, dt=s.t - t.t)
 
     def step(self, field, x, row, carry, z):
-        return dc.lincomb((1, x), (row.dt, field.velocity(x, row.t))), None
+        return dc.Moved(dc.lincomb((1, x), (row.dt, field.velocity(x, row.t))))
 
 
 @dc.component
@@ -398,7 +398,7 @@ class IgnoresShift(Slope):
         return dc.Plan(t=t, keep=keep, gain=s.alpha - t.alpha * keep)
 
     def step(self, field, x, row, carry, z):
-        return field.posterior(x, row.t).blend(row.keep, row.gain), None
+        return dc.Moved(field.posterior(x, row.t).blend(row.keep, row.gain))
 
 
 @dc.component
@@ -406,7 +406,7 @@ class ReadsMean(Slope):
     """x_s = x_t + 0 E[x_0]: the mean of a posterior that may be of tokens."""
 
     def step(self, field, x, row, carry, z):
-        return dc.lincomb((1, super().step(field, x, row, carry, z)[0]), (1e-3, field.posterior(x, row.t).mean)), None
+        return dc.Moved(dc.lincomb((1, super().step(field, x, row, carry, z).x), (1e-3, field.posterior(x, row.t).mean)))
 
 
 @dc.component
@@ -414,7 +414,7 @@ class StepsBack(Slope):
     """x_s ~ p(x_s | x_t) = the reverse kernel, undeclared."""
 
     def step(self, field, x, row, carry, z):
-        return field.reverse(x, row.t, row.s, torch.zeros_like(x)), None
+        return dc.Moved(field.reverse(x, row.t, row.s, torch.zeros_like(x)))
 
 
 @dc.component
@@ -422,7 +422,7 @@ class Jumps(Slope):
     """x_s = Psi(x_t) of a flow map that may not be there."""
 
     def step(self, field, x, row, carry, z):
-        return field.jump(x, row.t, row.s), None
+        return dc.Moved(field.jump(x, row.t, row.s))
 
 
 SOLVERS = [

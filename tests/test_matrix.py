@@ -58,7 +58,7 @@ def predictions(process):
 def run(process, solver, prediction, guidance=()):
     data = golden_mixture() if "flow_map" in solver.requires else MIXTURE
     field = exact_field(solver, process, data, prediction)
-    field = dc.Field(process, field.base, guidance, cond={"label": LABELS} if guidance else None, flow_map=field.flow_map)
+    field = dc.Field(field.base, guidance, cond={"label": LABELS} if guidance else None, flow_map=field.flow_map)
     x0 = data.sample(3, dc.Draw(1, range(3)))
     x = process.corrupt(x0, torch.full((3,), 0.8 * process.T, dtype=torch.float64), dc.Draw(2, range(3))).xt
     grid = lam_grid(process, 0.8, 0.1, 4)
@@ -80,7 +80,7 @@ def moment_error(process, solver, steps):
     """Exactly where steps are linear, else from 16384 samples less 4.5 standard errors; relative to the deviation."""
     at, grid = instant(process, 0.02 * process.T), lam_grid(process, 0.7, 0.02, steps)
     mean, spread = float(at.alpha) * 0.5, float(at.alpha**2 * 0.64 + at.sigma**2) ** 0.5
-    found = exact_moments(solver, process, GAUSSIAN, grid) if type(solver).loop is dc.Solver.loop else None
+    found = exact_moments(solver, process, GAUSSIAN, grid) if isinstance(solver, dc.Stepper) else None
     if found is not None:
         return max(abs(found.mean - mean) / spread, abs(found.variance**0.5 / spread - 1))
     wide = Gaussian(0.5, 0.8, shape=(8192,))
@@ -141,7 +141,7 @@ def test_solvers_refuse_processes_that_do_not_fit_naming_both(name):
     solver = SOLVERS[name]
     if not solver.requires:
         pytest.skip("requires nothing")
-    field = dc.Field(Tokens(), dc.Denoiser(lambda x, t: x, "probabilities", Tokens()))
+    field = dc.Field(dc.Denoiser(lambda x, t: x, "probabilities", Tokens()))
     with pytest.raises(dc.IncompatibleError) as error:
         dc.sample(field, solver, torch.zeros(2, 3, dtype=torch.int64))
     message = str(error.value)
@@ -158,7 +158,7 @@ def test_guidance_refuses_processes_that_do_not_fit_naming_both(name):
     with pytest.raises(
         dc.IncompatibleError, match=rf"guidance {type(guide).__name__} needs .*; process Tokens provides 'unmask'"
     ):
-        dc.Field(Tokens(), dc.Denoiser(lambda x, t: x, "probabilities", Tokens()), [guide])
+        dc.Field(dc.Denoiser(lambda x, t: x, "probabilities", Tokens()), [guide])
 
 
 @pytest.mark.parametrize("process", [pytest.param(p, id=n) for n, p in PROCESSES.items()])

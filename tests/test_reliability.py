@@ -242,7 +242,7 @@ def test_nan_in_the_samples_names_step_time_and_solver(registry):
     def net(x, t):
         return torch.where(t[:, None] < 0.35, torch.nan, 0.0) * x
 
-    field = dc.Field(process, dc.Denoiser(net, "velocity", process=process))
+    field = dc.Field(dc.Denoiser(net, "velocity", process=process))
     with pytest.raises(dc.NumericsError, match=r"after step 8 \(to t = 0\.2\) of solver Euler"):
         dc.sample(field, registry.make("solver", "euler", steps=10, grid={"type": "uniform"}), torch.ones(3, 2))
 
@@ -296,7 +296,7 @@ def test_nothing_is_unpickled():
 
 def test_an_output_of_the_wrong_shape_is_refused(registry):
     process = registry.make("process", "flow")
-    field = dc.Field(process, dc.Denoiser(lambda x, t: x[:, :1], "velocity", process=process))
+    field = dc.Field(dc.Denoiser(lambda x, t: x[:, :1], "velocity", process=process))
     with pytest.raises(dc.DataError, match=r"returned shape \(3, 1\) for a state of shape \(3, 2\)"):
         dc.sample(field, registry.make("solver", "euler"), torch.ones(3, 2))
 
@@ -304,6 +304,6 @@ def test_an_output_of_the_wrong_shape_is_refused(registry):
 def test_conditions_of_the_wrong_length_are_refused(registry):
     process = registry.make("process", "flow")
     denoiser = dc.Denoiser(lambda x, t, label: x, "velocity", process=process)
-    field = dc.Field(process, denoiser, cond={"label": torch.zeros(2, dtype=torch.int64)})
+    field = dc.Field(denoiser, cond={"label": torch.zeros(2, dtype=torch.int64)})
     with pytest.raises(dc.DataError, match="condition 'label' has 2 rows for 3 samples"):
         dc.sample(field, registry.make("solver", "euler"), torch.ones(3, 2))

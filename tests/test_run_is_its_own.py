@@ -372,7 +372,7 @@ def test_a_batch_that_cannot_be_shared_is_said_before_the_processes_meet(registr
 
 
 @dc.component
-class Odd(dc.Solver):
+class Odd(dc.Stepper):
     """Euler's rule."""
 
     def plan(self, process, grid):
@@ -380,7 +380,7 @@ class Odd(dc.Solver):
         return dc.Plan(t=t, h=s.t - t.t)
 
     def step(self, field, x, row, carry, z):
-        return dc.lincomb((1, x), (row.h, field.velocity(x, row.t))), carry
+        return dc.Moved(dc.lincomb((1, x), (row.h, field.velocity(x, row.t))), carry)
 
 
 @dc.component

@@ -131,7 +131,7 @@ def test_the_method_is_short_enough_to_read(kind: str):
 
 
 def test_every_kind_has_a_template_and_every_template_a_kind():
-    there = {path.name.removesuffix(".py.in") for path in (Path(scaffold.__file__).parent / "template" / "kinds").iterdir()}
+    there = {path.name.removesuffix(".py.in") for path in (Path(dc.__file__).parent / "template" / "kinds").iterdir()}
     assert there == set(ALL_KINDS) == {kind for kinds in KINDS.values() for kind in kinds}
 
 

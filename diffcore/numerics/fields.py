@@ -13,9 +13,11 @@ from torch.compiler import is_compiling
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffcore.declare.errors import DataError, IncompatibleError
+from diffcore.numerics import meter
 from diffcore.numerics.affine import Coeffs
 from diffcore.numerics.arguments import real, shown
 from diffcore.numerics.calling import Caller, Net, in_precision
+from diffcore.numerics.kept import Kept
 from diffcore.numerics.process import AffineProcess, Process
 from diffcore.numerics.readings import check_parts, check_prediction, reading_of
 from diffcore.numerics.tree import State, batch_size, leaves, tree_map
@@ -23,22 +25,6 @@ from diffcore.numerics.tree import State, batch_size, leaves, tree_map
 if TYPE_CHECKING:
     from diffcore.numerics.flow_map import FlowMap
     from diffcore.numerics.guidance import Guidance
-
-
-class Trace:
-    """What a denoiser has cost: `calls` of the network, and `rows` (samples it was evaluated on, batched guidance included).
-
-    `at` is where it was first called since that was set to None, `posterior` what a field last knew of x_0 (kept while
-    `watched`).
-    """
-
-    __slots__ = ("at", "calls", "posterior", "rows", "watched")
-
-    def __init__(self) -> None:
-        self.calls = self.rows = 0
-        self.posterior: Any = None
-        self.at: Any = None
-        self.watched = True
 
 
 class Denoiser:
@@ -78,14 +64,13 @@ class Denoiser:
         self.net, self.process = net, process
         self.null: Mapping[str, Any] = getattr(net, "null_cond", {}) if null is None else null
         self.parts: Mapping[str, nn.Module] = parts or {}
-        self.base, self.trace, self._call = self, Trace(), Caller(net, process, self.prediction)
+        self.base, self._call = self, Caller(net, process, self.prediction)
+        self.kept = Kept(32)
         self._sample: Tensor | bool | None = False
 
     def with_net(self, net: Net) -> Denoiser:
-        """Another network read in the same way: a teacher, a fake score, an average. Its calls are counted with this one's."""
-        other = Denoiser(net, self.prediction, self.process, **self._options, null=self.null, parts=self.parts)
-        other.trace = self.trace
-        return other
+        """Another network read in the same way: a teacher, a fake score, an average."""
+        return Denoiser(net, self.prediction, self.process, **self._options, null=self.null, parts=self.parts)
 
     @property
     def _options(self) -> dict[str, Any]:
@@ -121,11 +106,7 @@ class Denoiser:
         s: the second time (a point like `at`) of networks that have one.
         """
         if not is_compiling():
-            trace = self.trace
-            trace.calls += 1
-            trace.rows += x.shape[0] if x.__class__ is Tensor else batch_size(x)
-            if trace.at is None:
-                trace.at = at
+            meter.count(x, at)
         time = self.time(at.t, x) if at.time is None else at.time
         own = self.precision
         if cond and own is not None:
@@ -227,12 +208,11 @@ class Field:
     guidance is applied in list order, the first innermost. cond are the conditions passed to the network, each a tensor with
     one row per sample. flow_map, where given, adds the capability "flow_map" (`jump`).
 
-    Raises `IncompatibleError` where the denoiser was made for another process, or a guidance needs what there is not.
+    Raises `IncompatibleError` for what is no denoiser, and where a guidance needs what there is not.
     """
 
     def __init__(
         self,
-        process: Process,
         denoiser: Any,
         guidance: Iterable[Guidance] = (),
         *,
@@ -240,14 +220,9 @@ class Field:
         flow_map: FlowMap | None = None,
     ) -> None:
         _check_field(guidance, cond, flow_map)
-        trained = getattr(denoiser, "process", None)
-        if trained is None:
-            raise IncompatibleError("Field needs a denoiser: Field(process, Denoiser(net, prediction, process=process))")
-        if trained is not process and trained != process:
-            raise IncompatibleError(
-                f"the denoiser was made for {type(trained).__name__}, the field is of {type(process).__name__} (or of other "
-                f"fields of it); give both the same process"
-            )
+        process = getattr(denoiser, "process", None)
+        if process is None:
+            raise IncompatibleError(f"Field needs a denoiser: Field(Denoiser(net, prediction, process)); got {shown(denoiser)}")
         self.process, self.guidance = process, tuple(guidance)
         self.base: Any = getattr(denoiser, "base", denoiser)
         self.cond, self.flow_map = dict(cond or {}), flow_map
@@ -258,7 +233,6 @@ class Field:
             denoiser = part.denoiser(denoiser)
         self.denoiser = denoiser
         self._direct = _direct(denoiser, process)
-        self.trace: Trace = getattr(self.base, "trace", None) or Trace()
 
     @property
     def provides(self) -> frozenset[str]:
@@ -266,7 +240,7 @@ class Field:
         return self.process.provides | (frozenset({"flow_map"}) if self.flow_map is not None else frozenset())
 
     def bound(self, cond: Mapping[str, Any]) -> Field:
-        """This field under other conditions (it shares the network and its cost counter)."""
+        """This field under other conditions; the network is the same."""
         _check_field((), cond, None)
         other = object.__new__(Field)
         other.__dict__.update(self.__dict__)
@@ -294,13 +268,13 @@ class Field:
     def posterior(self, x: State, t: Any) -> Any:
         """The guided posterior of x_0 given x_t = x."""
         found = self.denoiser(x, t, **self.cond)
-        if self.trace.watched and not is_compiling():
-            self.trace.posterior = found
+        if not is_compiling():
+            meter.seen(found)
         return found
 
     def velocity(self, x: State, t: Any) -> State:
         """dx/dt of the probability-flow ODE at (x, t)."""
-        if self._direct == "velocity" and t.__class__ is Coeffs and not self.trace.watched:
+        if self._direct == "velocity" and t.__class__ is Coeffs and not meter.watched():
             return self.base.network(x, t, **self.cond)
         posterior = self.posterior(x, t)
         return self.process.velocity(x, t if isinstance(t, tuple) else posterior.at, posterior)

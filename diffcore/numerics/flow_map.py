@@ -11,9 +11,10 @@ from torch import Tensor
 from diffcore.declare.component import Base, component
 from diffcore.numerics.arguments import real, whole
 from diffcore.numerics.fields import Denoiser, Field
+from diffcore.numerics.plan import Plan
 from diffcore.numerics.process import Process
 from diffcore.numerics.sampling import sample
-from diffcore.numerics.solver import Plan, Solver
+from diffcore.numerics.solver import Moved, Solver, Stepper
 from diffcore.numerics.tree import State
 
 
@@ -34,7 +35,7 @@ class FlowMap(Base):
 
 
 @component
-class FlowMapSolver(Solver):
+class FlowMapSolver(Stepper):
     """A flow map used as a solver: every step of the grid is one jump, x_s = Psi_{t->s}(x_t). One step is one call."""
 
     requires: ClassVar[frozenset[str]] = frozenset({"flow_map"})
@@ -45,9 +46,9 @@ class FlowMapSolver(Solver):
         t, s = process.pairs(grid)
         return Plan(t=t, s=s)
 
-    def step(self, field: Field, x: State, row: Any, carry: Any, z: State) -> tuple[State, Any]:
+    def step(self, field: Field, x: State, row: Any, carry: Any, z: State) -> Moved:
         """x_s = Psi_{t->s}(x_t)."""
-        return field.jump(x, row.t, row.s), None
+        return Moved(field.jump(x, row.t, row.s))
 
 
 def flow_map_of(field: Field, solver: Solver, steps: int = 1, seed: int = 0) -> Callable[..., State]:

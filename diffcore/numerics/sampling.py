@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import attrs
@@ -13,10 +12,11 @@ from torch import Tensor
 from diffcore.declare.errors import DataError, IncompatibleError, NumericsError, SpecError
 from diffcore.numerics.arguments import real, shown, whole
 from diffcore.numerics.fields import Field
+from diffcore.numerics.meter import Meter
 from diffcore.numerics.noise import Draw
 from diffcore.numerics.process import AffineProcess
 from diffcore.numerics.runtime import run
-from diffcore.numerics.solver import Frame, Grid, Solver, check_grid
+from diffcore.numerics.solver import Frame, Grid, Solver, Stepper, check_grid, ended
 from diffcore.numerics.tree import State, batch_size, describe, expand, leaves
 
 Mode = Literal["eager", "compile", "graph"]
@@ -27,9 +27,10 @@ REUSE_FROM = 2**15
 
 @attrs.frozen(repr=False)
 class Result:
-    """Samples x, the network evaluations each cost (`nfe`), the calls of the network, and the frames if asked for.
+    """Samples x, the network evaluations each cost (`nfe`), the calls of networks, and the frames if asked for.
 
-    steps: those taken, which a solver with a loop of its own decides.
+    steps: those taken, which a solver with a loop of its own decides. logw: log-weights of the samples, logp: log-probability of
+    their steps, summed; None where the solver has none.
     """
 
     x: State
@@ -38,6 +39,8 @@ class Result:
     grid: Tensor
     frames: tuple[Frame, ...] = ()
     steps: int = 0
+    logw: Tensor | None = None
+    logp: Tensor | None = None
 
     def __repr__(self) -> str:
         """In one line, without the numbers of the samples."""
@@ -69,14 +72,20 @@ def frames(
     """
     solver, draw = _checked(field, solver, x, seed, ids)
     nodes = resolve_grid(field, solver, grid, steps, start)
-    running = solver.loop(field, x, nodes, draw)
-    grad = _wants_grad(solver, x, grad)
+    yield from _counted(solver.frames(field, x, nodes, draw), batch_size(x), _wants_grad(solver, x, grad))
+
+
+def _counted(running: Iterator[Frame], size: int, grad: bool) -> Iterator[Frame]:
+    """The frames of a run with what they cost and what was last known of x_0."""
+    meter = Meter(watching=True)
     while True:
-        with torch.set_grad_enabled(grad):
+        meter.posterior = None
+        with torch.set_grad_enabled(grad), meter:
             frame = next(running, None)
         if frame is None:
             return
-        yield frame
+        known = meter.posterior if frame.x0 is None else frame.x0
+        yield frame._replace(nfe=meter.rows / size, calls=meter.calls, x0=known)
 
 
 def sample(
@@ -107,33 +116,37 @@ def sample(
     grad = _wants_grad(solver, x, grad)
     if mode != "eager":
         last, nfe, calls = run(field, solver, x, nodes, draw, mode, grad)
-        return Result(last, nfe, calls, nodes, steps=len(nodes) - 1)
-    trace, size = field.trace, batch_size(x)
-    calls, evaluated = trace.calls, trace.rows
-    kept: tuple[Frame, ...] = ()
-    last, steps = x, len(nodes) - 1
-    with torch.set_grad_enabled(grad):
-        if keep_frames:
-            kept = tuple(solver.loop(field, x, nodes, draw))
-            last, steps = kept[-1].x, kept[-1].step
-        else:
-            last, steps = _finish(field, solver, x, nodes, draw, reuse=not grad)
-    if not _finite(last):
+        return Result(last.x, nfe, calls, nodes, (), len(nodes) - 1, last.logw, last.logp)
+    if keep_frames:
+        result = _result(tuple(_counted(solver.frames(field, x, nodes, draw), batch_size(x), grad)), nodes)
+    else:
+        result = _finish(field, solver, x, nodes, draw, grad)
+    if not _finite(result.x):
         _blame(field, solver, x, nodes, draw, grad)
-    return Result(last, (trace.rows - evaluated) / size, trace.calls - calls, nodes, kept, steps)
+    return result
 
 
-def _finish(field: Field, solver: Solver, x: State, nodes: Tensor, draw: Draw, *, reuse: bool) -> tuple[State, int]:
-    """The last state and the number of steps, without a record of the way."""
-    if type(solver).loop is not Solver.loop:
-        last = deque(solver.loop(field, x, nodes, draw), maxlen=1)[0]
-        return last.x, last.step
-    field.trace.watched = False
-    try:
-        large = sum(leaf.numel() for leaf in leaves(x)) >= REUSE_FROM
-        return deque(solver.states(field, x, nodes, draw, reuse=reuse and large), maxlen=1)[0], len(nodes) - 1
-    finally:
-        field.trace.watched = True
+def _result(frames: Iterable[Frame], nodes: Tensor) -> Result:
+    """What a run ends with; its frames are kept where they are a tuple."""
+    last, logp = None, None
+    for last in frames:
+        if last.logp is not None:
+            logp = last.logp if logp is None else logp + last.logp
+    assert last is not None
+    kept = frames if isinstance(frames, tuple) else ()
+    return Result(last.x, last.nfe, last.calls, nodes, kept, last.step, last.logw, logp)
+
+
+def _finish(field: Field, solver: Solver, x: State, nodes: Tensor, draw: Draw, grad: bool) -> Result:
+    """The end of a run, without a record of the way."""
+    with torch.set_grad_enabled(grad), Meter() as meter:
+        if isinstance(solver, Stepper):
+            large = sum(leaf.numel() for leaf in leaves(x)) >= REUSE_FROM
+            moved = ended(solver.moves(field, x, nodes, draw, reuse=large and not grad))
+            result = Result(moved.x, 0.0, 0, nodes, (), len(nodes) - 1, moved.logw, moved.logp)
+        else:
+            result = _result(solver.frames(field, x, nodes, draw), nodes)
+    return attrs.evolve(result, nfe=meter.rows / batch_size(x), calls=meter.calls)
 
 
 def resolve_grid(field: Field, solver: Solver, grid: Any = None, steps: int | None = None, start: float | None = None) -> Tensor:
@@ -175,18 +188,18 @@ def _times(grid: Any) -> Tensor:
         ) from None
 
 
-def kernel(field: Field, solver: Solver, x: State, row: Any, carry: Any) -> torch.distributions.Normal:
+def kernel(field: Field, solver: Stepper, x: State, row: Any, carry: Any) -> torch.distributions.Normal:
     """The distribution of x_s in one stochastic step, for solvers whose noise is additive: N(step(z = 0), row.noise^2).
 
     `log_prob` of a stored next state under it re-scores a trajectory (reinforcement learning, likelihood ratios).
     Raises `IncompatibleError` for a solver whose step is not such a kernel.
     """
     own = "reverse" not in solver.requires or type(field.process).reverse is AffineProcess.reverse
-    if not (solver.additive_noise and own):
+    if not (isinstance(solver, Stepper) and solver.additive_noise and own):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise IncompatibleError(f"solver {type(solver).__name__} has no Gaussian step kernel under this process")
     if not isinstance(row.noise, Tensor) and row.noise == 0:
         raise IncompatibleError(f"this step of solver {type(solver).__name__} draws no noise: it has no density")
-    mean, _ = solver.step(field, x, row, carry, torch.zeros_like(x))
+    mean = solver.step(field, x, row, carry, torch.zeros_like(x)).x
     scale = torch.as_tensor(row.noise, dtype=mean.dtype, device=mean.device)
     return torch.distributions.Normal(mean, expand(scale, mean).expand_as(mean))
 
@@ -251,9 +264,8 @@ def _blame(field: Field, solver: Solver, x: State, nodes: Tensor, draw: Draw, gr
     if not _finite(x):
         raise NumericsError("the start state holds NaN or Inf")
     name = type(solver).__name__
-    with torch.set_grad_enabled(grad):
-        for frame in solver.loop(field, x, nodes, draw):
-            if not _finite(frame.x):
-                where = f"after step {frame.step} (to t = {_time(frame.t)}) of solver {name}"
-                raise NumericsError(f"NaN or Inf in the samples {where}{_culprit(frame)}")
+    for frame in _counted(solver.frames(field, x, nodes, draw), batch_size(x), grad):
+        if not _finite(frame.x):
+            where = f"after step {frame.step} (to t = {_time(frame.t)}) of solver {name}"
+            raise NumericsError(f"NaN or Inf in the samples {where}{_culprit(frame)}")
     raise NumericsError(f"NaN or Inf in the samples of solver {name}")

@@ -1,10 +1,8 @@
-"""Solvers and time grids: the contract plan / init / step, and the default loop over it."""
+"""Solvers and time grids: the contract plan / init / step and the loop over it, and solvers with loops of their own."""
 
 from __future__ import annotations
 
-from collections import namedtuple
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import attrs
@@ -17,6 +15,7 @@ from diffcore.numerics.arguments import whole
 from diffcore.numerics.fields import Field
 from diffcore.numerics.kept import PLANS, Kept, hashable
 from diffcore.numerics.noise import Draw
+from diffcore.numerics.plan import Plan, with_buffers
 from diffcore.numerics.process import Process
 from diffcore.numerics.tree import State, describe, expand, leaves, tree_map
 
@@ -28,9 +27,9 @@ _GRIDS = Kept(64)
 class Frame(NamedTuple):
     """One moment of a sampling run: after `step` steps (0 is the start) the state is x at time t.
 
-    nfe: network evaluations per sample so far; calls: calls of the network so far (a batched guided evaluation is one call
-    and as many evaluations as it has branches); x0: what the last evaluation knew of x_0 (its posterior), or None.
-    logw, logp: log-weights and log-probabilities of programs that have them.
+    nfe: network evaluations per sample so far; calls: calls of networks so far (a batched guided evaluation is one call and as
+    many evaluations as it has branches); x0: what the last evaluation knew of x_0 (its posterior), or None. `dc.frames` counts
+    and fills in these three. logw, logp, ancestors: those of `Moved`. own: what a program shows beside, such as step sizes.
     """
 
     step: int
@@ -39,117 +38,37 @@ class Frame(NamedTuple):
     nfe: float = 0.0
     calls: int = 0
     x0: Any = None
-    logw: Any = None
-    logp: Any = None
+    logw: Tensor | None = None
+    logp: Tensor | None = None
+    ancestors: Tensor | None = None
+    own: Any = None
 
     def __repr__(self) -> str:
         """In one line, without the numbers of the state."""
         return f"Frame(step {self.step}, t = {_short(torch.as_tensor(self.t))}, {describe(self.x)}, {self.calls} calls)"
 
 
-class Plan:
-    """Everything a solver needs to know about its steps, computed once, in float64, by name.
+class Moved(NamedTuple):
+    """What a step returns: the state x_s and what is carried to the next step.
 
-    Each entry has one value per step: a tensor [N] (or [N, ...] for per-pixel time), a `Coeffs` of such tensors, or a tuple
-    of N Python integers, which stays Python in every mode and may be branched on (`order`, `last`, ...).
-    noise: the weight of fresh noise in each step; the noise of a step whose weight is 0 is not drawn. It is the entry
-    `noise` of the row as well. evaluations: field evaluations per step, an int or a tuple of N.
-
-    Every row also has `out`: None, or a buffer that the step may hand to its last `lincomb(..., out=row.out)` if its carry
-    keeps no reference to x. Two buffers then serve the whole run.
+    logw: log-weight of every row so far (cumulative), [B]; logp: log-probability of this step alone, [B]; ancestors: which row
+    of the batch each row comes from, where rows were resampled, [B]. None where the solver has no such thing.
     """
 
-    def __init__(self, *, noise: Tensor | None = None, evaluations: int | tuple[int, ...] = 1, **entries: Any) -> None:
-        self.steps = _length(entries)
-        self.noise = torch.zeros(self.steps, dtype=torch.float64) if noise is None else noise
-        self.stochastic = noise is not None
-        self.evaluations = (evaluations,) * self.steps if isinstance(evaluations, int) else evaluations
-        self.entries: dict[str, Any] = {**entries, "noise": self.noise, "out": (None,) * self.steps}
-
-    @property
-    def row_type(self) -> Any:
-        """The named tuple that a row is."""
-        return _row_type(tuple(self.entries))
-
-    def rows(self, field: Field, x: State, *, tensors: bool = False, reuse: bool = False) -> list[Any]:
-        """The steps as named tuples, cast once: Python floats, or tensors of the state's dtype and device if `tensors`.
-
-        Every `Coeffs` also gets the network's time input, so that a step creates no tensor. reuse: give `out` buffers.
-        """
-        entries = self.entries if self.stochastic else {**self.entries, "noise": (0.0,) * self.steps}
-        rows = list(map(self.row_type, *(self._column(v, field, x, tensors) for v in entries.values())))
-        return _with_buffers(rows, x) if reuse else rows
-
-    @cached_property
-    def draws(self) -> list[bool]:
-        """Whether each step has fresh noise."""
-        return (self.noise != 0).reshape(self.steps, -1).any(1).tolist()
-
-    def _column(self, value: Any, field: Field, x: State, tensors: bool) -> list[Any]:
-        if _is_point(value):
-            kept = {"t": _time_column(value.t, x, tensors, self.steps), "time": _times(value.t, field, x)}
-            parts = [kept[k] if k in kept else _cast(v, x, tensors, self.steps) for k, v in value._asdict().items()]
-            return list(map(type(value), *parts))
-        return list(value) if isinstance(value, tuple) else _cast(value, x, tensors, self.steps)
+    x: State
+    carry: Any = None
+    logw: Tensor | None = None
+    logp: Tensor | None = None
+    ancestors: Tensor | None = None
 
 
-@lru_cache(maxsize=256)
-def _row_type(names: tuple[str, ...]) -> Any:
-    made: Any = namedtuple("row_type", names)
-    made.__reduce__ = lambda row: (_row, (row._fields, tuple(row)))  # made at run time, it has no name to be pickled by
-    return made
-
-
-def _row(names: tuple[str, ...], values: tuple[Any, ...]) -> Any:
-    return _row_type(names)(*values)
-
-
-def _with_buffers(rows: list[Any], x: State) -> list[Any]:
-    """The rows with two buffers in turn to write to."""
-    pair = (tree_map(torch.empty_like, x), tree_map(torch.empty_like, x))
-    return [row._replace(out=pair[i % 2]) for i, row in enumerate(rows)]
-
-
-def _is_point(value: Any) -> bool:
-    """Whether a plan entry is a time with coefficients: `Coeffs`, `Instant`, or a process's own named tuple with t and time."""
-    return isinstance(value, tuple) and hasattr(value, "t") and hasattr(value, "time")
-
-
-def _length(entries: dict[str, Any]) -> int:
-    bare = [f"{k} = {v}" for k, v in entries.items() if not isinstance(v, tuple) and not (isinstance(v, Tensor) and v.ndim)]
-    if bare:
-        raise SpecError(
-            f"the entries of a plan are tensors, coefficients or tuples with one value per step; not so: {', '.join(bare)}"
-        )
-    lengths = {name: len(v.t) if _is_point(v) else len(v) for name, v in entries.items()}
-    if len(set(lengths.values())) != 1:
-        raise SpecError(f"the entries of a plan must have one value per step each; lengths: {lengths}")
-    return next(iter(lengths.values()))
-
-
-def _cast(value: Any, x: State, tensors: bool, steps: int) -> list[Any]:
-    if not isinstance(value, Tensor):
-        return [value] * steps
-    if value.ndim == 1 and not tensors and not (value.requires_grad and torch.is_grad_enabled()):
-        return value.tolist()
-    leaf = next((leaf for leaf in leaves(x) if leaf.is_floating_point()), None)
-    return list(value.to(device=leaves(x)[0].device, dtype=leaf.dtype if leaf is not None else torch.float32).unbind(0))
-
-
-def _time_column(t: Any, x: State, tensors: bool, steps: int) -> list[Any]:
-    """Times are at least float32, whatever the state is."""
-    leaf = leaves(x)[0]
-    half = isinstance(t, Tensor) and leaf.is_floating_point() and torch.finfo(leaf.dtype).bits < 32
-    return _cast(t, leaf.new_empty(0, dtype=torch.float32) if half else x, tensors, steps)
-
-
-def _times(t: Tensor, field: Field, x: State) -> list[Any]:
-    if not hasattr(field.base, "time"):
-        return [None] * len(t)
-    if t.ndim > 1:
-        return [field.base.time(row, x) for row in t]
-    size = leaves(x)[0].shape[0]
-    return list(field.base.time(t, x)[:, None].expand(-1, size).contiguous().unbind(0))
+def ended(moves: Iterable[Moved]) -> Moved:
+    """The last of the steps of a run, with `logp` that of all of them together."""
+    moved, logp = Moved(None), None
+    for moved in moves:
+        if moved.logp is not None:
+            logp = moved.logp if logp is None else logp + moved.logp
+    return moved if logp is None else moved._replace(logp=logp)
 
 
 class Grid(Base):
@@ -187,11 +106,10 @@ class Grid(Base):
 
 @component
 class Solver(Base):
-    """A solver: hyper-parameters only. All state of a run is in x and the carry, all coefficients are in the plan.
+    """A solver: hyper-parameters only. What solves step by step is a `Stepper`, what runs by a loop of its own a `Program`.
 
     `order`: the proved global order on smooth problems (None where there is none, as for stochastic solvers of weak order).
     `weak_order`: the order of the mean and the variance of the samples of a stochastic solver; 1 where none is declared.
-    `additive_noise`: z enters the step linearly with weight `row.noise`, so a step is a Gaussian kernel.
     `both_ways`: a step may also go from t to s > t, so that an explicit grid may rise (encoding data as noise).
     """
 
@@ -200,14 +118,13 @@ class Solver(Base):
     needs: ClassVar[frozenset[str]] = frozenset()
     order: ClassVar[int | None] = None
     weak_order: ClassVar[float | None] = None
-    additive_noise: ClassVar[bool] = False
     both_ways: ClassVar[bool] = False
 
     steps: int = field(default=20, ge=1, le=100_000, doc="number of steps")
     grid: Grid | None = field(default=None, doc="time grid; the process's own where none is named")
 
-    def plan(self, process: Process, grid: Tensor) -> Plan:
-        """The coefficients of every step of a time grid [N + 1], float64, pure."""
+    def frames(self, field: Field, x: State, grid: Tensor, draw: Draw) -> Iterator[Frame]:
+        """The frames of a run, the start included. What they cost is counted by the loop that takes them (`dc.frames`)."""
         raise NotImplementedError
 
     @property
@@ -238,18 +155,6 @@ class Solver(Base):
         """A solver of the same cost that needs no fit: itself, with its grid's stand-in."""
         return evolve(self, grid=self.grid.stand_in()) if self.grid is not None and self.grid.fit_on else self
 
-    def init(self, x: State) -> Any:
-        """What is carried from step to step (a tree of fixed shapes); None where nothing is."""
-        return None
-
-    def step(self, field: Field, x: State, row: Any, carry: Any, z: State) -> tuple[State, Any]:
-        """One step. No branch on a tensor's value, no change of x or of the carry in place. z is None where row.noise is 0."""
-        raise NotImplementedError
-
-    def noise(self, process: Process, x: State, draw: Draw) -> State:
-        """The fresh noise z of one step: the process's own; a solver that needs several independent ones returns a tree."""
-        return process.noise(x, draw)
-
     def default_grid(self, process: Process, steps: int, start: float) -> Tensor:
         """The times where no grid is named: those of the process."""
         return process.default_grid(steps, start)
@@ -267,17 +172,41 @@ class Solver(Base):
         rule = self if type(self).default_grid is not Solver.default_grid else self.grid
         return _GRIDS.get((rule, process, steps, start), made).clone() if _constant(self.grid, process) else made()
 
-    def loop(self, field: Field, x: State, grid: Tensor, draw: Draw) -> Iterator[Frame]:
-        """The frames of a run, the start included. A solver that owns its loop overrides this and yields the same frames."""
-        trace, size = field.trace, leaves(x)[0].shape[0]
-        times, states = grid.tolist() if grid.ndim == 1 else list(grid), self.states(field, x, grid, draw)
-        calls = evaluated = 0
+
+class Program(Solver):
+    """A solver with a loop of its own: adaptive, parallel, nested. It gives `frames`; it is neither wrapped nor compiled."""
+
+
+class Stepper(Solver):
+    """A solver that is a plan and a step. All state of a run is in x and the carry, all coefficients are in the plan.
+
+    `additive_noise`: z enters the step linearly with weight `row.noise`, so a step is a Gaussian kernel.
+    """
+
+    additive_noise: ClassVar[bool] = False
+
+    def plan(self, process: Process, grid: Tensor) -> Plan:
+        """The coefficients of every step of a time grid [N + 1], float64, pure."""
+        raise NotImplementedError
+
+    def init(self, x: State) -> Any:
+        """What is carried from step to step (a tree of fixed shapes); None where nothing is."""
+        return None
+
+    def step(self, field: Field, x: State, row: Any, carry: Any, z: State) -> Moved:
+        """One step. No branch on a tensor's value, no change of x or of the carry in place. z is None where row.noise is 0."""
+        raise NotImplementedError
+
+    def draws(self, process: Process, x: State, draw: Draw) -> State:
+        """The fresh noise z of one step: the process's own; a solver that needs several independent ones returns a tree."""
+        return process.noise(x, draw)
+
+    def frames(self, field: Field, x: State, grid: Tensor, draw: Draw) -> Iterator[Frame]:
+        """The start, and the state after every step."""
+        times = grid.tolist() if grid.ndim == 1 else list(grid)
         yield Frame(0, times[0], x)
-        for i in range(len(times) - 1):
-            before, rows, trace.posterior = trace.calls, trace.rows, None
-            state = next(states)
-            calls, evaluated = calls + trace.calls - before, evaluated + trace.rows - rows
-            yield Frame(i + 1, times[i + 1], state, evaluated / size, calls, trace.posterior)
+        for i, moved in enumerate(self.moves(field, x, grid, draw), 1):
+            yield Frame(i, times[i], moved.x, logw=moved.logw, logp=moved.logp, ancestors=moved.ancestors)
 
     def prepared(
         self, field: Field, x: State, grid: Tensor, *, reuse: bool = False, tensors: bool = False
@@ -290,7 +219,7 @@ class Solver(Base):
         rows: list[Any]
         with torch.inference_mode(False):  # they outlive the caller's mode
             plan, rows = self._planned(field, x, grid, tensors)
-        return plan, _with_buffers(rows, x) if reuse else rows
+        return plan, with_buffers(rows, x) if reuse else rows
 
     def _planned(self, field: Field, x: State, grid: Tensor, tensors: bool) -> tuple[Plan, list[Any]]:
         process, clock = field.process, _clock(field, x)
@@ -306,20 +235,20 @@ class Solver(Base):
 
         return PLANS.get((tensors, self, process, tuple(grid.tolist()), sizes, clock), made)
 
-    def states(self, field: Field, x: State, grid: Tensor, draw: Draw, *, reuse: bool = False) -> Iterator[State]:
-        """The state after every step: the plain loop over plan, init and step.
+    def moves(self, field: Field, x: State, grid: Tensor, draw: Draw, *, reuse: bool = False) -> Iterator[Moved]:
+        """What every step returns: the plain loop over plan, init and step.
 
         reuse: the buffers of earlier states may be written to again (the caller keeps only the last).
         """
         plan, rows = self.prepared(field, x, grid, reuse=reuse)
-        process, carry, step = field.process, self.init(x), self.step
+        process, step, moved = field.process, self.step, Moved(x, self.init(x))
         for i, row in enumerate(rows):
-            z = self.noise(process, x, draw.at(i + 1)) if plan.draws[i] else None
-            before = x
-            x, carry = step(field, x, row, carry, z)
+            before = moved.x
+            z = self.draws(process, before, draw.at(i + 1)) if plan.draws[i] else None
+            moved = step(field, before, row, moved.carry, z)
             if grid.ndim > 1:
-                x = held(grid[i] == grid[i + 1], before, x)
-            yield x
+                moved = moved._replace(x=held(grid[i] == grid[i + 1], before, moved.x))
+            yield moved
 
 
 def _clock(field: Field, x: State) -> Any:

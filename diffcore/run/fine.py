@@ -9,7 +9,7 @@ from torch import Tensor
 from diffcore.declare.errors import DiffcoreError, NumericsError, SpecError
 from diffcore.numerics.fields import Field
 from diffcore.numerics.sampling import sample
-from diffcore.numerics.solver import Solver, evolve
+from diffcore.numerics.solver import Solver, Stepper, evolve
 from diffcore.numerics.tree import State, leaves, tree_map
 from diffcore.specs.registry import Registry
 
@@ -30,8 +30,10 @@ def rms(a: State, b: State) -> Tensor:
 
 
 def is_deterministic(field: Field, solver: Solver) -> bool:
-    """Whether a solver that plans its steps draws no noise on its own grid for this field."""
+    """Whether a solver plans its steps and draws no noise on its own grid for this field."""
     process = field.process
+    if not isinstance(solver, Stepper):
+        return False
     return not bool((solver.plan(process, solver.nodes(process)).noise != 0).any())
 
 
@@ -49,8 +51,7 @@ def ode_solvers(registry: Registry, field: Field) -> list[Solver]:
         try:
             solver: Solver = registry.make("solver", entry.full_id)
             field.check(solver)
-            planned = type(solver).loop is Solver.loop and not solver.fit_on
-            if planned and (solver.order or 0) > 1 and is_deterministic(field, solver):
+            if not solver.fit_on and (solver.order or 0) > 1 and is_deterministic(field, solver):
                 found.append(solver)
         except (DiffcoreError, NotImplementedError):  # mandatory fields, other processes, plugins that are broken
             continue

@@ -152,6 +152,6 @@ def cost(pipeline: Pipeline, solver: Solver) -> tuple[int, float]:
 
     counted = Denoiser(net, spec.prediction, process=process, null=pipeline.denoiser.null)
     cond = pipeline.conditions(1, {name: torch.zeros(*size) for name, size in pipeline.arrays.items()})
-    field = Field(process, counted, spec.guidance, cond=cond, flow_map=spec.flow_map)
+    field = Field(counted, spec.guidance, cond=cond, flow_map=spec.flow_map)
     *_, last = frames(field, solver.stand_in(), process.prior(shape, Draw(0, [0])))
     return last.calls, last.nfe

@@ -24,6 +24,7 @@ from diffcore.numerics.arguments import shown, whole
 from diffcore.numerics.calling import in_precision
 from diffcore.numerics.fields import Denoiser, Field
 from diffcore.numerics.kept import Kept
+from diffcore.numerics.meter import Meter
 from diffcore.numerics.noise import Draw, mix
 from diffcore.numerics.process import Process
 from diffcore.numerics.readings import Reading
@@ -160,7 +161,7 @@ class Pipeline(Assembly):
     def field(self, cond: Mapping[str, Any] | None = None, *, guided: bool = True) -> Field:
         """The field under some conditions: what a solver sees."""
         guidance = self.spec.guidance if guided else ()
-        return Field(self.process, self._sampled, guidance, cond=cond, flow_map=self.spec.flow_map)
+        return Field(self._sampled, guidance, cond=cond, flow_map=self.spec.flow_map)
 
     @property
     def _sampled(self) -> Denoiser:
@@ -183,12 +184,15 @@ class Pipeline(Assembly):
             x0, cond = loader(step)
             return tree_map(lambda leaf: leaf.to(self.device), x0), {k: v.to(self.device) for k, v in cond.items()}
 
+        meter = Meter()
+
         def loss(x0: Any, draw: Draw, **cond: Any) -> Any:
-            self.denoiser.trace.at = None
-            return spec.loss(self.denoiser, x0, draw, **cond)
+            meter.at = None
+            with meter:
+                return spec.loss(self.denoiser, x0, draw, **cond)
 
         def times() -> Any:
-            return getattr(self.denoiser.trace.at, "t", None)
+            return getattr(meter.at, "t", None)
 
         return Job(
             parts=self.parts,

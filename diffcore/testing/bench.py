@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffcore.numerics.process import Process
 from diffcore.numerics.sampling import sample
-from diffcore.numerics.solver import Solver
+from diffcore.numerics.solver import Solver, Stepper
 from diffcore.numerics.tree import State, leaves, pytree
 from diffcore.testing.base import SkipError, Subject, draw_of, normal, same
 from diffcore.testing.driving import exact_field
@@ -20,7 +20,7 @@ DATA = Gaussian(0.5, 0.8, shape=(3,))
 
 def plans(cls: Any) -> bool:
     """Whether the solver runs in the default loop."""
-    return cls.loop is Solver.loop
+    return issubclass(cls, Stepper)
 
 
 def has_order(cls: Any) -> bool:
@@ -57,9 +57,9 @@ def grid_of(process: Process, steps: int = 6, start: float = 0.8, end: float = 0
     return torch.linspace(start, end, steps + 1, dtype=torch.float64) * process.T
 
 
-def z_of(solver: Solver, process: Process, i: int, x: State) -> State:
+def z_of(solver: Stepper, process: Process, i: int, x: State) -> State:
     """Fixed noise of step i, in the form the solver asks for; a leaf of a tree has that of the leaf alone."""
-    flat, form = pytree.tree_flatten(solver.noise(process, x, draw_of(len(leaves(x)[0]))))
+    flat, form = pytree.tree_flatten(solver.draws(process, x, draw_of(len(leaves(x)[0]))))
     leaves_of_x = len(leaves(x))
     made = [normal(*leaf.shape, seed=100 + i + 1000 * (j // leaves_of_x)).to(leaf.dtype) for j, leaf in enumerate(flat)]
     return pytree.tree_unflatten(made, form)

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from diffcore.numerics.fields import Denoiser, Field
 from diffcore.numerics.flow_map import FlowMap
+from diffcore.numerics.meter import Meter
 from diffcore.numerics.noise import Draw
+from diffcore.numerics.plan import Plan
 from diffcore.numerics.process import AffineProcess, Process
-from diffcore.numerics.solver import Plan, Solver, held
+from diffcore.numerics.solver import Solver, Stepper, held
 from diffcore.numerics.tree import State, expand, pytree
 from diffcore.testing.oracles import Gaussian, Oracle
 
@@ -69,17 +71,17 @@ def lam_grid(process: AffineProcess, start: float, end: float, steps: int) -> Te
     return grid
 
 
-def drive(solver: Solver, field: Field, x: Tensor, grid: Tensor, noise: Callable[[int, Tensor], State]) -> Iterator[Moment]:
+def drive(solver: Stepper, field: Field, x: Tensor, grid: Tensor, noise: Callable[[int, Tensor], State]) -> Iterator[Moment]:
     """The default loop with everything visible; `noise(i, x)` is z of step i."""
     plan = solver.plan(field.process, grid)
     carry = solver.init(x)
     for i, row in enumerate(plan.rows(field, x)):
         z = noise(i, x) if plan.stochastic and plan.draws[i] else None
-        calls = field.trace.calls
-        after, carried = solver.step(field, x, row, carry, z)
-        after = held(grid[i] == grid[i + 1], x, after) if grid.ndim > 1 else after
-        yield Moment(row, x, carry, z, after, carried, field.trace.calls - calls)
-        x, carry = after, carried
+        with Meter() as meter:
+            moved = solver.step(field, x, row, carry, z)
+        after = held(grid[i] == grid[i + 1], x, moved.x) if grid.ndim > 1 else moved.x
+        yield Moment(row, x, carry, z, after, moved.carry, meter.calls)
+        x, carry = after, moved.carry
 
 
 def evaluations(plan: Plan) -> int:
@@ -94,7 +96,7 @@ class Moments(NamedTuple):
     variance: float
 
 
-def exact_moments(solver: Solver, process: AffineProcess, data: Gaussian, grid: Tensor) -> Moments | None:
+def exact_moments(solver: Stepper, process: AffineProcess, data: Gaussian, grid: Tensor) -> Moments | None:
     """The moments of the samples, without sampling; None where the solver is not linear in x_t and z.
 
     For Gaussian data the exact denoiser is affine in x_t, so a run is an affine map of (x_T, z_1, ..., z_N), entry by entry
@@ -102,7 +104,7 @@ def exact_moments(solver: Solver, process: AffineProcess, data: Gaussian, grid: 
     every weight c_j in one run: mean = c_. + c_0 E[x_T], variance = c_0^2 Var[x_T] + sum_j c_j^2. One more entry with all
     inputs 1 checks linearity.
     """
-    flat, form = pytree.tree_flatten(solver.noise(process, torch.zeros(2, 1), Draw(0, range(2))))
+    flat, form = pytree.tree_flatten(solver.draws(process, torch.zeros(2, 1), Draw(0, range(2))))
     size = 1 + (len(grid) - 1) * len(flat)
     inputs = torch.cat([torch.zeros(1, size), torch.eye(size), torch.ones(1, size)]).double()
 

@@ -113,7 +113,7 @@ class LimitedField(Field):
 
     def __init__(self, process: Limited, oracle: Oracle, requires: frozenset[str]) -> None:
         denoiser = Denoiser(oracle.net(process.inner, "x0"), "x0", process)
-        super().__init__(process, denoiser, flow_map=_InnerFlow(oracle) if "flow_map" in requires else None)
+        super().__init__(denoiser, flow_map=_InnerFlow(oracle) if "flow_map" in requires else None)
         self.shown = process
 
     def jump(self, x: State, t: Any, s: Any) -> State:

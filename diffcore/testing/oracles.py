@@ -102,7 +102,7 @@ class Oracle:
 
     def field(self, process: Process, prediction: str = "x0", **kwargs: Any) -> Field:
         """The exact field; keyword arguments (guidance, cond, ...) go to `Field`."""
-        return Field(process, self.denoiser(process, prediction), **kwargs)
+        return Field(self.denoiser(process, prediction), **kwargs)
 
     def flow(self, process: Process, x: Tensor, t: float, s: float, steps: int = 400) -> Tensor:
         """Psi_{t->s}(x) by the classical fourth-order Runge-Kutta method on the exact velocity, float64.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffcore.numerics.affine import Coeffs
 from diffcore.numerics.process import AffineProcess
-from diffcore.numerics.solver import Solver
+from diffcore.numerics.solver import Stepper
 from diffcore.numerics.tree import State
 from diffcore.testing.base import worst
 from diffcore.testing.bench import start_at, z_of
@@ -34,7 +34,7 @@ class Setting(NamedTuple):
 
 
 def equals_published(
-    solver: Solver,
+    solver: Stepper,
     program: Callable[[Setting], Iterable[Tensor]],
     process: AffineProcess,
     *,

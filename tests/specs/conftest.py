@@ -28,12 +28,12 @@ class Custom(dc.Grid):
 
 
 @dc.component
-class Euler(dc.Solver):
+class Euler(dc.Stepper):
     """The first toy."""
 
 
 @dc.component
-class Heun(dc.Solver):
+class Heun(dc.Stepper):
     """The second toy."""
 
     churn: float = dc.field(default=0.0, ge=0, lt=1, doc="noise", unit="of sigma")

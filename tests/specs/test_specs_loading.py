@@ -305,7 +305,7 @@ def test_the_format_version(pipeline_registry):
 
 
 def test_the_outline_is_that_of_spec():
-    from diffcore.specs import spec
+    from diffcore.run import spec
     from diffcore.specs.fieldtypes import field_types, kind_of
 
     assert spec.FORMAT == FORMAT

@@ -172,7 +172,7 @@ def test_a_class_added_later_is_found():
 
     @registry.add
     @dc.component
-    class Late(dc.Solver):
+    class Late(dc.Stepper):
         pass
 
     assert structure(registry, "solver", {"type": "late", "steps": 4}) == Late(steps=4)
@@ -237,7 +237,7 @@ def test_a_field_type_that_no_spec_can_give():
 
     @registry.add
     @dc.component
-    class Odd(dc.Solver):
+    class Odd(dc.Stepper):
         what: complex = 1j
 
     [message] = messages(registry, "solver", type="odd", what=3)

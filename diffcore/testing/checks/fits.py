@@ -11,7 +11,7 @@ from diffcore.declare.component import component
 from diffcore.numerics.fields import Field
 from diffcore.numerics.process import Process
 from diffcore.numerics.sampling import sample
-from diffcore.numerics.solver import Grid, Plan, Solver
+from diffcore.numerics.solver import Grid, Moved, Plan, Solver, Stepper
 from diffcore.numerics.tree import State, leaves, lincomb
 from diffcore.testing.base import SkipError, Subject, check, poisoned_noise, refused, same
 from diffcore.testing.bench import DATA, start_at
@@ -19,7 +19,7 @@ from diffcore.testing.driving import exact_field
 
 
 @component
-class Straight(Solver):
+class Straight(Stepper):
     """x_s = x_t + (s - t) dx/dt: Euler's method, on which grids are fitted."""
 
     requires: ClassVar[frozenset[str]] = frozenset({"velocity"})
@@ -29,9 +29,9 @@ class Straight(Solver):
         t, s = process.pairs(grid)
         return Plan(t=t, dt=s.t - t.t)
 
-    def step(self, field: Field, x: State, row: Any, carry: Any, z: State) -> tuple[State, Any]:
+    def step(self, field: Field, x: State, row: Any, carry: Any, z: State) -> Moved:
         """One step."""
-        return lincomb((1.0, x), (row.dt, field.velocity(x, row.t))), None
+        return Moved(lincomb((1.0, x), (row.dt, field.velocity(x, row.t))))
 
 
 @check("solver", "grid", applies=lambda cls: cls.fit_on not in (Solver.fit_on, Grid.fit_on))

@@ -104,7 +104,7 @@ def as_solver(subject: Subject) -> None:
     """Through `FlowMapSolver` one step with the exact network gives the samples of many."""
     for process in _processes(subject):
         model = _exact(subject, process)
-        field, x = Field(process, model, flow_map=subject.component), normal(4, 3)
+        field, x = Field(model, flow_map=subject.component), normal(4, 3)
         one, ten = (
             sample(field, FlowMapSolver(), x, grid=torch.linspace(0.9, 0.1, n + 1, dtype=torch.float64) * process.T).x
             for n in (1, 10)

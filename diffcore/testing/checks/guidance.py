@@ -12,9 +12,10 @@ from torch import Tensor
 from diffcore.declare.errors import DiffcoreError
 from diffcore.numerics.fields import Denoiser, Field
 from diffcore.numerics.guidance import Guidance
+from diffcore.numerics.meter import Meter
 from diffcore.numerics.process import Process
 from diffcore.numerics.sampling import sample
-from diffcore.numerics.solver import Plan, Solver
+from diffcore.numerics.solver import Moved, Plan, Solver, Stepper
 from diffcore.numerics.tree import State, lincomb
 from diffcore.testing.base import (
     SkipError,
@@ -35,7 +36,7 @@ from diffcore.testing.recording import networks_called
 LABELS = torch.tensor([0, 1, 2, 0, 1, 1])
 
 
-class Euler(Solver):
+class Euler(Stepper):
     """x_s = x_t + (s - t) v: the plainest solver, for guidance that wraps one."""
 
     requires: ClassVar[frozenset[str]] = frozenset({"velocity"})
@@ -45,9 +46,9 @@ class Euler(Solver):
         t, s = process.pairs(grid)
         return Plan(t=t, h=s.t - t.t)
 
-    def step(self, field: Field, x: State, row: Any, carry: Any, z: State) -> tuple[State, Any]:
+    def step(self, field: Field, x: State, row: Any, carry: Any, z: State) -> Moved:
         """One evaluation."""
-        return lincomb((1, x), (row.h, field.velocity(x, row.t))), None
+        return Moved(lincomb((1, x), (row.h, field.velocity(x, row.t))))
 
 
 def _data(subject: Subject) -> Mixture:
@@ -262,7 +263,7 @@ class _Witness:
 def _witnessed(subject: Subject, process: Process, labels: Tensor, *, deaf: bool = False) -> tuple[Tensor, _Witness]:
     """The guided mean at .5 T under these labels, and the network that was asked for it."""
     witness = _Witness(_data(subject).net(process, "x0"), deaf=deaf)
-    field = Field(process, Denoiser(witness, "x0", process), [subject.component], cond={"label": labels})
+    field = Field(Denoiser(witness, "x0", process), [subject.component], cond={"label": labels})
     return _mean(field, _x(subject), 0.5 * process.T), witness
 
 
@@ -349,14 +350,14 @@ def counted_cost(subject: Subject) -> None:
     """Every network it calls, the one it was given or another, is called through a denoiser of that field, and counted."""
     process = _processes(subject)[0]
     field = _field(subject, process)
-    with torch.no_grad(), networks_called(field.base.net) as called:
+    with torch.no_grad(), Meter() as meter, networks_called(field.base.net) as called:
         field.posterior(_x(subject), 0.5 * process.T)
-    trace, made = field.trace, len(called)
-    assert trace.calls == made > 0, (
-        f"{made} calls of networks, {trace.calls} counted: ask `denoiser(x, t, ...)`, and a network of its own by "
+    made = len(called)
+    assert meter.calls == made > 0, (
+        f"{made} calls of networks, {meter.calls} counted: ask `denoiser(x, t, ...)`, and a network of its own by "
         f"`denoiser.base.with_net(net)`"
     )
-    assert trace.rows >= len(LABELS), f"{trace.rows} rows counted for a batch of {len(LABELS)}"
+    assert meter.rows >= len(LABELS), f"{meter.rows} rows counted for a batch of {len(LABELS)}"
 
 
 @check("guidance")

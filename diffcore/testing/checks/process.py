@@ -320,7 +320,7 @@ def prior_is_keyed(subject: Subject) -> None:
 def refuses_unknown_prediction(subject: Subject) -> None:
     """A prediction it does not read is refused by name, before anything runs."""
     process = subject.component
-    message = refused(lambda: Field(process, Denoiser(lambda x, t: x, "no-such-prediction", process)))
+    message = refused(lambda: Field(Denoiser(lambda x, t: x, "no-such-prediction", process)))
     assert message, "a prediction called 'no-such-prediction' was accepted"
     for name in ("no-such-prediction", type(process).__name__):
         assert name in message, f"the refusal does not name {name}: {message}"

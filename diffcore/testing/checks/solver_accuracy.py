@@ -8,7 +8,7 @@ import torch
 
 from diffcore.numerics.process import Process
 from diffcore.numerics.sampling import sample
-from diffcore.numerics.solver import Solver
+from diffcore.numerics.solver import Solver, Stepper
 from diffcore.testing.base import SkipError, Subject, check, same, worst
 from diffcore.testing.bench import DATA, affine, deterministic_on, grid_of, has_order, plans, start_at, stochastic
 from diffcore.testing.driving import exact_field, exact_moments, lam_grid, slope
@@ -76,7 +76,7 @@ def marginals(subject: Subject) -> None:
         assert errors[128] < 0.1, f"{shown}; too large"
 
 
-def _moment_error(solver: Solver, process: Any, data: Gaussian, steps: int) -> float:
+def _moment_error(solver: Stepper, process: Any, data: Gaussian, steps: int) -> float:
     found = exact_moments(solver, process, data, lam_grid(process, 0.7, 0.02, steps))
     at = instant(process, 0.02 * process.T)
     variance = float(at.alpha**2 * 0.64 + at.sigma**2)

@@ -17,9 +17,10 @@ from torch import Tensor
 from diffcore.declare.errors import IncompatibleError, NumericsError, SpecError
 from diffcore.numerics.affine import Coeffs
 from diffcore.numerics.fields import Denoiser, Field
+from diffcore.numerics.meter import Meter
 from diffcore.numerics.process import Instant, Process
 from diffcore.numerics.sampling import frames, sample
-from diffcore.numerics.solver import Solver
+from diffcore.numerics.solver import Moved, Solver, Stepper
 from diffcore.numerics.tree import leaves, tree_map
 from diffcore.testing.base import (
     SkipError,
@@ -56,13 +57,14 @@ def any_length(subject: Subject) -> None:
             nodes = solver.nodes(process, steps)
             field = exact_field(solver, process, oracle)
             try:
-                run = list(frames(field, solver, start_at(process, oracle, 2, 1.0), grid=nodes, seed=1))
+                with Meter() as meter:
+                    run = list(frames(field, solver, start_at(process, oracle, 2, 1.0), grid=nodes, seed=1))
             except NumericsError as error:
                 raise AssertionError(f"{steps} steps on {type(process).__name__}: {error}") from None
-            _judge_frames(solver, process, run, nodes, field)
+            _judge_frames(solver, process, run, nodes, meter.calls)
 
 
-def _judge_frames(solver: Solver, process: Process, run: list[Any], nodes: Tensor, field: Field) -> None:
+def _judge_frames(solver: Solver, process: Process, run: list[Any], nodes: Tensor, calls: int) -> None:
     who = f"{len(nodes) - 1} steps on {type(process).__name__}"
     times = [float(f.t) for f in run]
     bad = [
@@ -74,7 +76,7 @@ def _judge_frames(solver: Solver, process: Process, run: list[Any], nodes: Tenso
     ends = [float(nodes[0]), float(nodes[-1])]
     assert [times[0], times[-1]] == ends, f"{who}: frames run from {times[0]} to {times[-1]}, must be {ends}"
     assert all(a >= b for a, b in pairwise(times)), f"{who}: frame times rise: {times}"
-    assert run[-1].calls == field.trace.calls, f"{who}: the last frame says {run[-1].calls} calls, counted {field.trace.calls}"
+    assert run[-1].calls == calls, f"{who}: the last frame says {run[-1].calls} calls, counted {calls}"
     if plans(type(solver)):
         assert times == nodes.tolist(), f"{who}: frames at {times}, the grid is {nodes.tolist()}"
 
@@ -162,8 +164,8 @@ def start_untouched(subject: Subject) -> None:
         with unchanged("x_T", x):
             result = sample(exact_field(solver, process, oracle), solver, x, grid=grid, seed=1).x
         if plans(type(solver)):
-            *_, reused = solver.states(exact_field(solver, process, oracle), x, grid, draw_of(3, seed=1), reuse=True)
-            assert same(reused, result), "with reused buffers the samples differ: `row.out` is written while still read"
+            *_, reused = solver.moves(exact_field(solver, process, oracle), x, grid, draw_of(3, seed=1), reuse=True)
+            assert same(reused.x, result), "with reused buffers the samples differ: `row.out` is written while still read"
 
 
 @check("solver", applies=plans)
@@ -181,9 +183,10 @@ def pure_steps(subject: Subject) -> None:
             z = z_of(solver, process, i, x) if first.stochastic and first.draws[i] else None
             kept = copied(carry)
             with unchanged(f"x, carry or z of step {i}", x, *_trees(carry), *_trees(z)):
-                after, carried = solver.step(field, x, row, carry, z)
-            assert same(solver.step(field, x, row, kept, z)[0], after), f"step {i} called twice gives two results"
-            x, carry = after, carried
+                moved = solver.step(field, x, row, carry, z)
+            assert isinstance(moved, Moved), f"step {i} returns a {type(moved).__name__}, must be dc.Moved(x, carry)"
+            assert same(solver.step(field, x, row, kept, z).x, moved.x), f"step {i} called twice gives two results"
+            x, carry = moved.x, moved.carry
 
 
 def _trees(value: Any) -> list[Any]:
@@ -236,8 +239,8 @@ def noise_weight(subject: Subject) -> None:
         plan, carry = solver.plan(process, grid_of(process)), solver.init(x)
         for i, row in enumerate(plan.rows(field, x)):
             z = z_of(solver, process, i, x)
-            still, _ = solver.step(field, x, row, carry, tree_map(torch.zeros_like, z))
-            moved, carried = solver.step(field, x, row, carry, z)
+            still = solver.step(field, x, row, carry, tree_map(torch.zeros_like, z)).x
+            moved, carried = solver.step(field, x, row, carry, z)[:2]
             weight = float(row.noise)
             assert weight != 0 or same(moved, still), (
                 f"{type(process).__name__}: step {i} uses z, but `noise` of the plan is 0 there"
@@ -273,7 +276,7 @@ def rows_as_tensors(subject: Subject) -> None:
     solver = subject.component
     for process in affine(subject):
         x, grid = start_at(process, DATA, 3), grid_of(process)
-        field = Field(process, _plain(process), flow_map=exact_field(solver, process, DATA).flow_map)
+        field = Field(_plain(process), flow_map=exact_field(solver, process, DATA).flow_map)
         eager = list(drive(solver, field, x, grid, partial(z_of, solver, process)))
         tensors = _without_values(solver, field, x, grid)
         assert same(tensors[-1].after, eager[-1].after, 1e-10), (
@@ -286,15 +289,15 @@ def _plain(process: Any) -> Denoiser:
     return Denoiser(lambda x, t: DATA.moments(x, process.coeffs(t.double()))[0].to(x.dtype), "x0", process)
 
 
-def _without_values(solver: Solver, field: Field, x: Tensor, grid: Tensor) -> list[Moment]:
+def _without_values(solver: Stepper, field: Field, x: Tensor, grid: Tensor) -> list[Moment]:
     plan, carry, run = solver.plan(field.process, grid), solver.init(x), list[Moment]()
     for i, row in enumerate(plan.rows(field, x, tensors=True)):
         fresh = z_of(solver, field.process, i, x)
         z = None if not plan.stochastic else fresh if plan.draws[i] else tree_map(torch.zeros_like, fresh)
         with _no_values():
-            after, carried = solver.step(field, x, row, carry, z)
-        run.append(Moment(row, x, carry, z, after, carried, 0))
-        x, carry = after, carried
+            moved = solver.step(field, x, row, carry, z)
+        run.append(Moment(row, x, carry, z, moved.x, moved.carry, 0))
+        x, carry = moved.x, moved.carry
     return run
 
 
@@ -349,7 +352,7 @@ def refusal(subject: Subject) -> None:
     """A process without what it requires is refused, naming the solver, the process and every missing capability."""
     solver = subject.component
     bare = _Bare()
-    field = Field(bare, SimpleNamespace(process=bare))
+    field = Field(SimpleNamespace(process=bare))
     message = refused(lambda: sample(field, solver, normal(2, 3), grid=[1.0, 0.5]))
     missing = [name for name in (*solver.requires, type(solver).__name__, "_Bare") if name not in message]
     assert message, "a process that provides nothing was accepted"

@@ -99,7 +99,7 @@ def _last(solver: Any, process: Process, x: State) -> State:
     def net(x: State, t: Tensor) -> State:
         return tree_map(lambda leaf: ANY_SHAPE.mean(leaf, process.coeffs(t.double())), x)
 
-    field = Field(process, Denoiser(net, "x0", process))
+    field = Field(Denoiser(net, "x0", process))
     try:
         *_, moment = drive(solver, field, x, grid_of(process), partial(z_of, solver, process))
     except (TypeError, AttributeError) as error:

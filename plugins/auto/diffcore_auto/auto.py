@@ -23,7 +23,7 @@ ROUNDS = 6
 
 
 @dc.component
-class Auto(dc.Solver):
+class Auto(dc.Stepper):
     """argmin over installed deterministic solvers, their settings and grids of e(solver, grid) at `nfe` evaluations of the field,
 
         e = median_b e_b    (or the root of the mean of e_b^2),    e_b = |x_N(x_T) - Psi(x_T)| / sqrt(D),
@@ -62,7 +62,13 @@ class Auto(dc.Solver):
         """`times`, and `told` (JSON): the solver's spec, the table of candidates, the cost."""
         if self.grid is not None and self.grid.fit_on:
             raise dc.SpecError("'auto' optimises its grid itself; leave its grid out, or name one that needs no fit")
-        calls, skipped = field.trace.calls, list[str]()
+        with dc.Meter() as meter:
+            nodes, told = self._searched(field, x)
+        return {"times": nodes.cpu(), "told": packed({**told, "calls": meter.calls})}
+
+    def _searched(self, field: dc.Field, x: dc.State) -> tuple[Tensor, dict[str, Any]]:
+        """The times of the best solver, and what is told of the search."""
+        skipped = list[str]()
         goal = solve(field, x, self._end(field.process))
         trial = Trial(field, x, goal.x)
         seen, unseen = trial.rows(0, trial.size // 2), trial.rows(trial.size // 2, trial.size)
@@ -81,9 +87,8 @@ class Auto(dc.Solver):
             "skipped": skipped + [f"{p.candidate.label}: {p.cause}" for p in placed if p.cause],
             "tried": len(placed),
             "reference": attrs.asdict(attrs.evolve(goal, x=None)),
-            "calls": field.trace.calls - calls,
         }
-        return {"times": chosen.nodes.cpu(), "told": packed(told)}
+        return chosen.nodes, told
 
     def _end(self, process: dc.Process) -> float:
         """The last time of a run."""
@@ -142,9 +147,9 @@ class Auto(dc.Solver):
         t, s = process.pairs(grid)
         return dc.Plan(t=t, h=s.t - t.t)
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """x_s = x_t + (s - t) v(x_t, t)."""
-        return dc.lincomb((1, x), (row.h, field.velocity(x, row.t))), None
+        return dc.Moved(dc.lincomb((1, x), (row.h, field.velocity(x, row.t))))
 
 
 def _by_solver(placed: Sequence[Placed]) -> list[Placed]:

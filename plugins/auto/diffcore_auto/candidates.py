@@ -57,7 +57,7 @@ class Candidate:
         return f"{label(self.spec)}, {self.steps} steps, {self.grid}"
 
 
-def solvers(field: dc.Field, quick: bool, skipped: list[str]) -> Iterator[tuple[Mapping[str, Any], dc.Solver]]:
+def solvers(field: dc.Field, quick: bool, skipped: list[str]) -> Iterator[tuple[Mapping[str, Any], dc.Stepper]]:
     """Spec and component of every solver that takes part. A setting or solver that cannot be made is noted in `skipped`."""
     registry = dc.Registry.load()
     for entry in registry.list("solver"):
@@ -65,7 +65,7 @@ def solvers(field: dc.Field, quick: bool, skipped: list[str]) -> Iterator[tuple[
             continue
         try:
             cls: Any = registry.get("solver", entry.full_id)
-            if cls.loop is not dc.Solver.loop or not cls.requires <= field.provides or _needs_fields(cls):
+            if not issubclass(cls, dc.Stepper) or not cls.requires <= field.provides or _needs_fields(cls):
                 continue
             for fields in SETTINGS.get(entry.id, ({},)):
                 solver = registry.make("solver", entry.full_id, **fields)
@@ -79,7 +79,7 @@ def _needs_fields(cls: Any) -> bool:
     return any(a.default is attrs.NOTHING for a in attrs.fields(cls))
 
 
-def _plain(solver: dc.Solver, process: dc.Process) -> bool:
+def _plain(solver: dc.Stepper, process: dc.Process) -> bool:
     """Whether the solver has a plan and draws no noise."""
     try:
         plan = solver.plan(process, process.default_grid(4, process.T))

@@ -15,7 +15,7 @@ from .learned import fraction_of
 
 
 @dc.component
-class DDPM(dc.Solver):
+class DDPM(dc.Stepper):
     """x_s = keep x_t + gain x* + sqrt(v) z with the weights of q(x_s | x_t, x_0) and x* = E[x_0 | x_t]. One evaluation a step.
 
     v is beta~ = beta sigma_s^2 / sigma_t^2 (`small`, exact for data at one point), beta = sigma_t^2 - (alpha_t / alpha_s)^2
@@ -49,9 +49,9 @@ class DDPM(dc.Solver):
         span = torch.where(moving, torch.log(k.s.sigma / k.t.sigma), 0.0)
         return dc.Plan(t=k.t, keep=k.keep, gain=k.gain, span=span, noise=torch.where(moving, v, 0.0).sqrt())
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """keep x_t + gain x* + sqrt(v) z."""
         known = field.posterior(x, row.t)
         if self.variance == "learned" and z is not None:
             z = torch.exp((1 - fraction_of(known)) * dc.expand(row.span, x)) * z
-        return known.blend(row.keep, row.gain, (row.noise, z), out=row.out), None
+        return dc.Moved(known.blend(row.keep, row.gain, (row.noise, z), out=row.out))

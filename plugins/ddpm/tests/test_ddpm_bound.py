@@ -191,7 +191,7 @@ def test_the_metric_asks_the_network_under_the_conditions_of_the_data():
     """Two classes at their points: with its own class every sample is known, with the other one it costs more."""
     points = torch.tensor([[-0.5], [0.5]], dtype=DOUBLE)
     chain, label = Chain(steps=10, schedule="cosine"), torch.arange(8) % 2
-    field = dc.Field(chain, dc.Denoiser(lambda x, t, label: points[label] + 0 * x, "x0", chain), cond={"label": label[:2]})
+    field = dc.Field(dc.Denoiser(lambda x, t, label: points[label] + 0 * x, "x0", chain), cond={"label": label[:2]})
     metric = ELBO(levels=None)
 
     def steps(label, **more):

@@ -32,7 +32,7 @@ class Seen(torch.nn.Module):
 def seen(grid, n=1000, steps=25, **kwargs):
     """What a network with integer input sees in a run of `steps`."""
     net, chain = Seen(), Chain(steps=n)
-    field = dc.Field(chain, dc.Denoiser(IndexedModule(net, n), "x0", chain))
+    field = dc.Field(dc.Denoiser(IndexedModule(net, n), "x0", chain))
     dc.sample(field, DDPM(steps=steps, grid=grid), torch.zeros(2, 1), **kwargs)
     return net.indices
 

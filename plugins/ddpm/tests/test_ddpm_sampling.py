@@ -34,7 +34,7 @@ def probed(solver, field, grid):
     plan, probe = solver.plan(field.process, grid), torch.tensor([[0.0], [1.0]], dtype=DOUBLE)
     for i, row in enumerate(plan.rows(field, probe)):
         drawn = plan.draws[i]
-        still, moved = (solver.step(field, probe, row, None, torch.full_like(probe, z) if drawn else None)[0] for z in (0.0, 1.0))
+        still, moved = (solver.step(field, probe, row, None, torch.full_like(probe, z) if drawn else None).x for z in (0.0, 1.0))
         yield float(still[1] - still[0]), float(still[0]), float((moved - still)[0]) ** 2
 
 
@@ -106,7 +106,7 @@ def ranged(data, process, base, fraction):
         f = fraction if isinstance(fraction, float) else fraction[min(fraction, key=lambda u: abs(u - float(t[0])))]
         return torch.cat([inner(x, t, **cond), torch.full_like(x, 2 * f - 1)], 1)
 
-    return dc.Field(process, dc.Denoiser(net, f"{base}-range", process))
+    return dc.Field(dc.Denoiser(net, f"{base}-range", process))
 
 
 @pytest.mark.parametrize("base", ["x0", "eps", "v"])
@@ -128,7 +128,7 @@ def test_a_learned_variance_needs_a_network_that_has_one():
         dc.sample(GAUSS.field(Chain(), "eps"), DDPM(variance="learned"), X, steps=3)
     chain = Chain()
     with pytest.raises(dc.DataError, match="twice the channels"):
-        dc.sample(dc.Field(chain, dc.Denoiser(lambda x, t: x, "eps-range", chain)), DDPM(), X, steps=3)
+        dc.sample(dc.Field(dc.Denoiser(lambda x, t: x, "eps-range", chain)), DDPM(), X, steps=3)
     assert chain.output_shape((3, 8, 8), "v-range") == (6, 8, 8)
     assert chain.output_shape((3, 8, 8), "v") == (3, 8, 8)
 
@@ -180,7 +180,7 @@ def test_samples_of_a_mixture_have_its_moments(variance):
     def net(x, t):
         return data.mean(x.reshape(-1, 1), chain.coeffs(t[0].double())).reshape(x.shape)
 
-    field, start = dc.Field(chain, dc.Denoiser(net, "x0", chain)), chain.prior((1024,), dc.Draw(1, range(8))).double()
+    field, start = dc.Field(dc.Denoiser(net, "x0", chain)), chain.prior((1024,), dc.Draw(1, range(8))).double()
     x = dc.sample(field, DDPM(steps=400, variance=variance), start, seed=4).x
     (mean, var), n = (float(v) for v in data.average()), x.numel()
     assert abs(float(x.mean()) - mean) < 4.5 * (var / n) ** 0.5 + 0.02

@@ -62,4 +62,4 @@ class Chain:
 
     def field(self, process: Any, prediction: str = "logits", **kwargs: Any) -> dc.Field:
         """The exact field; it always predicts logits. Keyword arguments go to `Field`."""
-        return dc.Field(process, dc.Denoiser(self.net(process), "logits", process), **kwargs)
+        return dc.Field(dc.Denoiser(self.net(process), "logits", process), **kwargs)

@@ -14,7 +14,7 @@ from .categorical import chosen, pick
 
 
 @dc.component
-class ExactJumps(dc.Solver):
+class ExactJumps(dc.Program):
     """First-hitting sampling: of n masks at t the next is revealed at s with 1 - alpha_s = (1 - alpha_t) u^(1/n), u uniform.
 
     Which mask is uniform over them, its value is drawn from p(x_0 | x_s) at that very moment. This is Gillespie's algorithm for
@@ -26,11 +26,10 @@ class ExactJumps(dc.Solver):
     source: ClassVar[str] = "Zheng et al. 2025, arXiv 2409.02908; Gillespie 1977"
     requires: ClassVar[frozenset[str]] = frozenset({"tokens", "masks"})
 
-    def loop(self, field: dc.Field, x: Tensor, grid: Tensor, draw: dc.Draw) -> Iterator[dc.Frame]:
+    def frames(self, field: dc.Field, x: Tensor, grid: Tensor, draw: dc.Draw) -> Iterator[dc.Frame]:
         """A frame per event; its time is the latest of the batch."""
         process: Any = field.process
-        trace, end, size = field.trace, float(grid[-1]), len(x)
-        calls, rows, t = trace.calls, trace.rows, grid[0].to(x.device).expand(size)
+        end, t = float(grid[-1]), grid[0].to(x.device).expand(len(x))
         events = int((x == process.mask).flatten(1).sum(1).amax())
         yield dc.Frame(0, float(grid[0]), x)
         if not events:
@@ -38,7 +37,7 @@ class ExactJumps(dc.Solver):
         for event in range(1, events + 1):
             t, x, known = self.event(field, x, t, end, draw.at(event).uniform((3,)).to(x.device))
             now = end if event == events else float(t.max())
-            yield dc.Frame(event, now, x, (trace.rows - rows) / size, trace.calls - calls, known)
+            yield dc.Frame(event, now, x, x0=known)
 
     def event(self, field: dc.Field, x: Tensor, t: Tensor, end: float, u: Tensor) -> tuple[Tensor, Tensor, Any]:
         """One reveal in every sample that has a mask whose time comes before the end; (times, tokens, posterior)."""

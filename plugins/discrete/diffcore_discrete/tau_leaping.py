@@ -13,7 +13,7 @@ from .categorical import Categorical, lifted, one_hot, pick
 
 
 @dc.component
-class TauLeaping(dc.Solver):
+class TauLeaping(dc.Stepper):
     """A token jumps within a step with probability 1 - exp(-sum_y H_y), to y with probability H_y / sum H; at most once.
 
     H_y = int_s^t c(u) du w_y(x_t): the scale c of the rates is integrated exactly, the rest, what the network says, is frozen at
@@ -36,9 +36,9 @@ class TauLeaping(dc.Solver):
         t, s = process.pairs(grid)
         return dc.Plan(t=t, keep=process.jump_keep(t, s, self.rates), noise=torch.ones_like(t.t))
 
-    def step(self, field: dc.Field, x: Tensor, row: Any, carry: Any, z: Tensor) -> tuple[Tensor, None]:
+    def step(self, field: dc.Field, x: Tensor, row: Any, carry: Any, z: Tensor) -> dc.Moved:
         """One evaluation, one uniform number per token."""
-        return pick(z, self.law(field.process, field.posterior(x, row.t), row.keep)), None
+        return dc.Moved(pick(z, self.law(field.process, field.posterior(x, row.t), row.keep)))
 
     def law(self, process: Any, posterior: Categorical, keep: Any) -> Tensor:
         """The probabilities of each token's next state, float64 (*x.shape, states)."""

@@ -74,7 +74,7 @@ class Corrected(Multistep):
         """No history; with a corrector the corrected state comes first."""
         return tuple(dc.tree_map(torch.zeros_like, x) for _ in range(self.memory + self.corrector))
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """Evaluate, correct, predict."""
         if not self.corrector:
             return super().step(field, x, row, carry, z)
@@ -82,7 +82,7 @@ class Corrected(Multistep):
         f, (before, *past) = value(p, self.prediction), carry
         known = zip(HEAD, (f, *past), strict=False)
         x = dc.lincomb((row.own, x), (row.back, before), *((getattr(row, name), g) for name, g in known))
-        return self.predict(p, row, x, past[:-1]), (x, f, *past[:-1])
+        return dc.Moved(self.predict(p, row, x, past[:-1]), (x, f, *past[:-1]))
 
     def predict(self, p: dc.Posterior, row: Any, x: dc.State, past: list[dc.State]) -> dc.State:
         """The next state from the corrected one."""

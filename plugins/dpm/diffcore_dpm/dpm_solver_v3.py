@@ -120,7 +120,7 @@ class DPMSolverV3(Multistep):
         rows: dict[str, Any] = {**entries(t, s, self.curves, self.points, self.limit, self.corrector)}
         return dc.Plan(t=t, **rows)
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """Evaluate, correct, predict."""
         f = field.posterior(x, row.t).blend(row.read, -1.0)
         one = dc.tree_map(lambda leaf: leaf.new_ones((1,) * leaf.ndim), x)
@@ -128,7 +128,7 @@ class DPMSolverV3(Multistep):
         if self.corrector:
             x = dc.lincomb((row.own, x), (row.back, carry[0]), *_terms(row, HEAD, past), (row.fixed, one))
         after = dc.lincomb((row.base, x), *_terms(row, ("now", *TAIL), past[: self.points]), (row.shift, one))
-        return after, (*([x] if self.corrector else []), *past[: self.memory])
+        return dc.Moved(after, (*([x] if self.corrector else []), *past[: self.memory]))
 
 
 @dc.component

@@ -13,7 +13,7 @@ from diffcore_dpm.span import divisible, span, weigh
 
 
 @dc.component
-class DPMppSDE(dc.Solver):
+class DPMppSDE(dc.Stepper):
     """The midpoint rule of `dpmpp-2s` on the reverse SDE with noise rate eta. u is the time at lam_t + r h, m = E[x_0 | x_t],
 
         y   = (sigma_u / sigma_t) e^(-eta r h) x_t + alpha_u (1 - e^(-(1 + eta) r h)) m(x_t, t) + sigma_u b z_1
@@ -50,16 +50,16 @@ class DPMppSDE(dc.Solver):
             evaluations=tuple(1 + n for n in inside),
         )
 
-    def noise(self, process: dc.Process, x: dc.State, draw: dc.Draw) -> dc.State:
+    def draws(self, process: dc.Process, x: dc.State, draw: dc.Draw) -> dc.State:
         """z_1 and z_2."""
         return process.noise(x, draw.fold(1)), process.noise(x, draw.fold(2))
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """One step."""
         one, two = z or (None, None)
         p = field.posterior(x, row.t)
         ends = (row.first, one), (row.second, two)
         if not row.inner:
-            return p.blend(row.keep, row.gain, *ends, out=row.out), None
+            return dc.Moved(p.blend(row.keep, row.gain, *ends, out=row.out))
         m = field.posterior(p.blend(row.u_keep, row.u_gain, (row.u_noise, one)), row.u).mean
-        return p.blend(row.keep, row.gain, (row.w_u, m), *ends, out=row.out), None
+        return dc.Moved(p.blend(row.keep, row.gain, (row.w_u, m), *ends, out=row.out))

@@ -78,14 +78,14 @@ class ExpAdams(Corrected):
         entries = _start(self.entries(t, s, first), inner)
         return dc.Plan(t=t, **entries, stages=inside, evaluations=tuple(1 + n for n in inside))
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """One step; in the first ones, the stages of the singlestep start."""
         if not (self._inner and row.stages):
             return super().step(field, x, row, carry, z)
         p = field.posterior(x, row.t)
         after = p.blend(row.keep, row.gain, stages(field, p, row, self.prediction))
         known = (value(p, self.prediction), *carry[self.corrector : -1])
-        return after, (x, *known) if self.corrector else known
+        return dc.Moved(after, (x, *known) if self.corrector else known)
 
 
 def _start(entries: dict[str, Any], inner: Inner) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def later(values: Tensor) -> Tensor:
 
 
 @dc.component
-class Multistep(dc.Solver):
+class Multistep(dc.Stepper):
     """x_s = keep x_t + gain x*(x_t) + sum_j w_j f_(i-j) + noise z: one evaluation a step, weights from the plan.
 
     A subclass plans `t`, `keep`, `gain`, `w1`, ...; it says how many evaluations it remembers and which prediction f is.
@@ -75,12 +75,12 @@ class Multistep(dc.Solver):
         """No history: zeros, which the first steps weigh with 0."""
         return tuple(dc.tree_map(torch.zeros_like, x) for _ in range(self.memory))
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """One step; the carry becomes the newest evaluations."""
         p = field.posterior(x, row.t)
         past = [(getattr(row, name), f) for name, f in zip(TAIL, carry, strict=False)]
         after = p.blend(row.keep, row.gain, *past, (row.noise, z))
-        return after, ((value(p, self.reads), *carry[:-1]) if carry else ())
+        return dc.Moved(after, (value(p, self.reads), *carry[:-1]) if carry else ())
 
 
 def tail(weights: list[Tensor]) -> dict[str, Any]:

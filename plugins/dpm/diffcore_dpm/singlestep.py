@@ -60,7 +60,7 @@ def counts(fine: Tensor, stages: int) -> tuple[int, ...]:
 
 
 @dc.component
-class Singlestep(dc.Solver):
+class Singlestep(dc.Stepper):
     """A solver without history: one evaluation at t and `inner_count` inside the step; first order where there is no inside."""
 
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
@@ -79,8 +79,8 @@ class Singlestep(dc.Solver):
         inside = counts(w.fine, self.inner_count)
         return dc.Plan(t=t, keep=w.keep, gain=w.gain, stages=inside, **w.entries, evaluations=tuple(1 + n for n in inside))
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """One step."""
         p = field.posterior(x, row.t)
         more = [stages(field, p, row, self.reads)] if row.stages else []
-        return p.blend(row.keep, row.gain, *more, out=row.out), None
+        return dc.Moved(p.blend(row.keep, row.gain, *more, out=row.out))

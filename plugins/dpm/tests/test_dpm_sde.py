@@ -27,7 +27,7 @@ def lam_grid(process, start, end, steps):
 
 def pair(solver, process, x):
     """How many noises a step takes."""
-    z = solver.noise(process, x, dc.Draw(0, range(1)).at(1))
+    z = solver.draws(process, x, dc.Draw(0, range(1)).at(1))
     return len(z) if isinstance(z, tuple) else 0
 
 
@@ -41,7 +41,7 @@ def moments(solver, process, nodes):
     field, carry = Gaussian(MEAN, STD, shape=(width,)).field(process), solver.init(x)
     for i, row in enumerate(plan.rows(field, x)):
         z = tuple(inputs[:, 1 + each * i + k][None].clone() for k in range(each))
-        x, carry = solver.step(field, x, row, carry, z if count else z[0])
+        x, carry = solver.step(field, x, row, carry, z if count else z[0])[:2]
     rest, weights = x[0, 0], x[0, 1:] - x[0, 0]
     at = instant(process, float(nodes[0]))
     spread = float(at.alpha) ** 2 * STD**2 + float(at.sigma) ** 2
@@ -145,7 +145,7 @@ def test_noise_belongs_to_the_sample_and_calls_are_counted():
 def test_the_midpoint_sde_step_carries_trees_and_tensor_rows():
     """A dict as state keeps its shapes, and rows of tensors give the samples of rows of floats."""
     solver, state = DPMppSDE(), {"a": torch.ones(2, 3).double(), "b": torch.zeros(2, 2).double()}
-    field = dc.Field(VP, dc.Denoiser(lambda x, t: dc.tree_map(lambda v: 0.3 * v, x), "x0", VP))
+    field = dc.Field(dc.Denoiser(lambda x, t: dc.tree_map(lambda v: 0.3 * v, x), "x0", VP))
     got = dc.sample(field, solver, state, steps=4, seed=1).x
     assert {k: v.shape for k, v in got.items()} == {k: v.shape for k, v in state.items()}
     nodes, x = torch.linspace(1, 0, 5, dtype=torch.float64), torch.ones(2, 3).double()
@@ -153,7 +153,7 @@ def test_the_midpoint_sde_step_carries_trees_and_tensor_rows():
     for tensors in (False, True):
         y, draw = x, dc.Draw(4, range(2))
         for i, row in enumerate(plan.rows(field, x, tensors=tensors)):
-            z = solver.noise(VP, x, draw.at(i + 1))
-            y, _ = solver.step(field, y, row, None, z)
+            z = solver.draws(VP, x, draw.at(i + 1))
+            y = solver.step(field, y, row, None, z).x
         ends.append(y)
     assert float((ends[0] - ends[1]).abs().max()) < 1e-12

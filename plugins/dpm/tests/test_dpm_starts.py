@@ -36,7 +36,7 @@ def from_exact_values(solver, nodes):
     carry = [field.posterior(x, float(t)).read("eps") for x, t in zip(path[:k], nodes[:k], strict=True)][::-1]
     x = path[k]
     for row in solver.plan(VP, nodes).rows(field, x)[k:]:
-        x, carry = solver.step(field, x, row, carry, None)
+        x, carry = solver.step(field, x, row, carry, None)[:2]
     return x
 
 

@@ -22,12 +22,6 @@ class Counts(NamedTuple):
     evaluations: Tensor
 
 
-class AdaptiveFrame(dc.Frame):
-    """A frame with the counts of every sample: `nfe` is their mean (times the branches of guidance), not their maximum."""
-
-    counts: Counts
-
-
 @dc.component
 class Adaptive(Continuous):
     """Steps of the higher order p of a pair p(q), whose difference from the lower order q estimates the error of the step:
@@ -41,7 +35,7 @@ class Adaptive(Continuous):
 
     The last step of a stretch is cut to its end. From alpha = 0 and to sigma = 0 see `jump`.
 
-    The frames are `AdaptiveFrame`: `counts.accepted`, `.rejected`, `.evaluations` per sample. `sample(...).nfe` is the mean,
+    `own` of a frame are the `Counts` of every sample: accepted, rejected, evaluations. `sample(...).nfe` is the mean,
     and the calls of the network are as many as the sample with the most evaluations (and more where samples part) needs.
 
     Raises `NumericsError` where a sample has not arrived after max_steps steps of a stretch, or its step vanishes.
@@ -60,8 +54,6 @@ class Adaptive(Continuous):
         tolerance = Tolerance(self.rtol, self.atol, min(tableau.order, tableau.embedded) + 1)
         return Walk(field, x, t, tableau, self.variable, tolerance, self.max_steps)
 
-    def frame(self, journey: Any, *known: Any) -> dc.Frame:
-        """With the counts."""
-        made = AdaptiveFrame(*known)
-        made.counts = Counts(journey.accepted, journey.rejected, journey.evaluations)
-        return made
+    def shown(self, journey: Any) -> Counts:
+        """The counts."""
+        return Counts(journey.accepted, journey.rejected, journey.evaluations)

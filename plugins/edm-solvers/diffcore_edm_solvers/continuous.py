@@ -15,7 +15,7 @@ from diffcore_edm_solvers.variable import Variable, pure_noise, refuse
 
 
 @dc.component
-class Continuous(dc.Solver):
+class Continuous(dc.Program):
     """From each time of the grid to the next by steps that the solver chooses; a frame at each. `steps` = 1: from start to end.
 
     Where the ODE is singular, at sigma = 0 and, in sigma and lam, at alpha = 0, the last (first) step is one with x* frozen, from
@@ -37,23 +37,20 @@ class Continuous(dc.Solver):
         """The samples at their start."""
         raise NotImplementedError
 
-    def frame(self, journey: Any, *known: Any) -> dc.Frame:
-        """What is shown of a moment."""
-        return dc.Frame(*known)
+    def shown(self, journey: Any) -> Any:
+        """What a frame shows beside the state."""
+        return None
 
-    def loop(self, field: dc.Field, x: dc.State, grid: Tensor, draw: dc.Draw) -> Iterator[dc.Frame]:
+    def frames(self, field: dc.Field, x: dc.State, grid: Tensor, draw: dc.Draw) -> Iterator[dc.Frame]:
         """The start, then a frame at every time of the grid, all samples at that time."""
-        trace, leaf = field.trace, dc.leaves(x)[0]
-        size, calls, evaluated = leaf.shape[0], 0, 0
-        nodes = self._nodes(field.process, grid.to(leaf.device), size)
+        leaf = dc.leaves(x)[0]
+        nodes = self._nodes(field.process, grid.to(leaf.device), leaf.shape[0])
         journey = self.journey(field, x, nodes[0])
         times = grid.tolist() if grid.ndim == 1 else list(grid)
-        yield self.frame(journey, 0, times[0], x)
+        yield dc.Frame(0, times[0], x, own=self.shown(journey))
         for i in range(1, len(nodes)):
-            before, rows = trace.calls, trace.rows
             self._stretch(field.process, journey, nodes[i - 1], nodes[i])
-            calls, evaluated = calls + trace.calls - before, evaluated + trace.rows - rows
-            yield self.frame(journey, i, times[i], journey.x, evaluated / size, calls)
+            yield dc.Frame(i, times[i], journey.x, own=self.shown(journey))
 
     def _nodes(self, process: dc.Process, grid: Tensor, size: int) -> Tensor:
         """A time per sample, [N + 1, B]."""

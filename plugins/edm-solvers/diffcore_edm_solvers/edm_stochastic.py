@@ -64,7 +64,7 @@ class EDMStochastic(RungeKutta):
         lift = torch.where(churned, hat.alpha / t.alpha, 1.0)
         return self.rows(process, hat, s, lift=lift, noise=torch.where(churned, added, 0.0))
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """Up to t^, then down."""
         x = x if z is None else dc.lincomb((row.lift, x), (row.noise, z))
         return super().step(field, x, row, carry, z)

@@ -19,7 +19,7 @@ class Weights(NamedTuple):
 
 
 @dc.component
-class Staged(dc.Solver):
+class Staged(dc.Stepper):
     """Stage i > 1 is y_i = keep_i x_t + sum_j w_ij k_j, the step the same with weights of its own; k_i is read from y_i.
 
     Where a step has no inside (see `divisible`) it freezes x* instead: one evaluation, exact where x* is constant.
@@ -66,18 +66,18 @@ class Staged(dc.Solver):
         evaluations = tuple(len(shares) if v else 1 for v in whole)
         return dc.Plan(t=readable(t), whole=whole, **entries, **more, evaluations=evaluations)
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """All stages, then the step."""
         p, name = field.posterior(x, row.t), self.reads()
         if not row.whole:
-            return p.blend(row.keep, row.gain, out=row.out), None
+            return dc.Moved(p.blend(row.keep, row.gain, out=row.out))
         slopes = [p.read(name)]
         for i in range(1, len(self.shares())):
             more = [(getattr(row, f"w{i}{j}"), k) for j, k in enumerate(slopes)]
             y = dc.lincomb((getattr(row, f"keep{i}"), x), *more)
             slopes.append(field.posterior(y, getattr(row, f"at{i}")).read(name))
         last = [(getattr(row, f"w{j}"), k) for j, k in enumerate(slopes)]
-        return p.blend(row.keep, row.gain, *last, out=row.out), None
+        return dc.Moved(p.blend(row.keep, row.gain, *last, out=row.out))
 
 
 def _named(prefix: str, w: Weights, fine: Tensor) -> dict[str, Tensor]:

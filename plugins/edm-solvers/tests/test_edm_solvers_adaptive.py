@@ -47,7 +47,7 @@ def test_the_error_falls_with_the_tolerance_as_the_orders_say(method, process):
     for tolerance in tolerances:
         result = run(Adaptive(method=method, rtol=tolerance, atol=tolerance), process)
         found.append(float((result.x - exact).abs().median()))
-        steps.append(float(result.frames[-1].counts.accepted.double().mean()))
+        steps.append(float(result.frames[-1].own.accepted.double().mean()))
     assert all(a > b for a, b in itertools.pairwise(found)), found
     decades = math.log10(tolerances[0] / tolerances[-1])
     assert abs(math.log10(found[0] / found[-1]) / decades - 1) < 0.35, found
@@ -66,7 +66,7 @@ def test_every_variable_reaches_the_exact_flow(process, variable):
 def test_the_counts_are_the_evaluations_made(method):
     """2 for the first step, then 3 or 6 per attempt; nfe is their mean, and calls at least their maximum."""
     result = run(Adaptive(method=method, rtol=1e-3, atol=1e-3), VE, x=starts(VE, 33))
-    counts, stages = result.frames[-1].counts, {"bogacki-shampine": 3, "dormand-prince": 6}[method]
+    counts, stages = result.frames[-1].own, {"bogacki-shampine": 3, "dormand-prince": 6}[method]
     assert torch.equal(counts.evaluations, 2 + stages * (counts.accepted + counts.rejected))
     assert result.nfe == pytest.approx(float(counts.evaluations.double().mean()))
     assert result.calls >= int(counts.evaluations.max())
@@ -82,7 +82,7 @@ def test_a_sample_does_not_depend_on_the_others(method):
     for i in (0, 7, 10):
         alone = run(solver, FLOW, x=x[i : i + 1])
         assert float((alone.x - whole.x[i]).abs().max()) < 1e-12
-        for a, b in zip(alone.frames[-1].counts, whole.frames[-1].counts, strict=True):
+        for a, b in zip(alone.frames[-1].own, whole.frames[-1].own, strict=True):
             assert int(a) == int(b[i])
     scales = torch.linspace(0.5, 1.5, 21, dtype=torch.float64)
 
@@ -90,7 +90,7 @@ def test_a_sample_does_not_depend_on_the_others(method):
         return GOLDEN.mean(x, FLOW.coeffs(t)) * scale[:, None]
 
     def field(rows):
-        return dc.Field(FLOW, dc.Denoiser(net, "x0", FLOW), cond={"scale": scales[rows]})
+        return dc.Field(dc.Denoiser(net, "x0", FLOW), cond={"scale": scales[rows]})
 
     together = dc.sample(field(slice(None)), solver, x, grid=window(FLOW)).x
     assert float((dc.sample(field([17]), solver, x[[17]], grid=window(FLOW)).x - together[17]).abs().max()) < 1e-12
@@ -113,7 +113,7 @@ def test_a_stiff_mixture(process):
     data = Mixture([0.5, 0.5], [[-1.0], [1.0]], [0.003, 0.5])
     exact = data.flow(process, starts(process, 7), *window(process, end=0.001))
     result = run(Adaptive(rtol=1e-6, atol=1e-6), process, data, starts(process, 7), window(process, end=0.001))
-    counts = result.frames[-1].counts
+    counts = result.frames[-1].own
     assert float((result.x - exact).abs().median()) < 1e-4
     assert int(counts.evaluations.max()) > 1.3 * int(counts.evaluations.min())
 
@@ -132,7 +132,7 @@ def test_from_pure_noise_to_clean_data(process, variable):
 def test_the_last_step_lands_on_the_end_and_frames_are_at_the_times_of_the_grid():
     seen = []
     grid = [0.5, 0.31, 0.0123]
-    field = dc.Field(VP, dc.Denoiser(lambda x, t: (seen.append(float(t.min())), GOLDEN.mean(x, VP.coeffs(t)))[1], "x0", VP))
+    field = dc.Field(dc.Denoiser(lambda x, t: (seen.append(float(t.min())), GOLDEN.mean(x, VP.coeffs(t)))[1], "x0", VP))
     result = dc.sample(field, Adaptive(), starts(VP), grid=grid, keep_frames=True)
     assert [frame.t for frame in result.frames] == grid
     assert min(seen) == grid[-1]
@@ -151,7 +151,7 @@ def test_there_and_back():
 def test_runs_that_cannot_end_say_so():
     with pytest.raises(dc.NumericsError, match=r"9 of 9 samples have not arrived after max_steps = 3; raise it"):
         run(Adaptive(max_steps=3, rtol=1e-9, atol=1e-9), VP)
-    broken = dc.Field(VP, dc.Denoiser(lambda x, t: x * torch.nan, "x0", VP))
+    broken = dc.Field(dc.Denoiser(lambda x, t: x * torch.nan, "x0", VP))
     with pytest.raises(dc.NumericsError, match=r"steps that vanish|finite"):
         dc.sample(broken, Adaptive(), starts(VP), grid=window(VP))
 
@@ -165,7 +165,7 @@ def test_trees_float32_and_gradients():
         }
 
     x = {"a": starts(FLOW, 4), "b": starts(FLOW, 8).reshape(4, 2)}
-    y = dc.sample(dc.Field(FLOW, dc.Denoiser(net, "x0", FLOW)), Adaptive(rtol=1e-7, atol=1e-7), x, grid=window(FLOW)).x
+    y = dc.sample(dc.Field(dc.Denoiser(net, "x0", FLOW)), Adaptive(rtol=1e-7, atol=1e-7), x, grid=window(FLOW)).x
     for key in x:
         exact = GOLDEN.flow(FLOW, x[key].reshape(-1, 1), *window(FLOW)).view_as(x[key])
         assert float((y[key] - exact).abs().max()) < 1e-5
@@ -216,7 +216,7 @@ def test_torchdiffeq_from_noise_to_data_in_trees_and_float32():
     y = dc.sample(GOLDEN.field(VP), TorchDiffEq(), {"a": x}["a"]).x
     assert y.dtype == torch.float32
     assert float((y - dc.sample(GOLDEN.field(VP), Adaptive(rtol=1e-7, atol=1e-7), x.double()).x).abs().median()) < 1e-3
-    field = dc.Field(FLOW, dc.Denoiser(lambda x, t: {k: GOLDEN.mean(v, FLOW.coeffs(t)) for k, v in x.items()}, "x0", FLOW))
+    field = dc.Field(dc.Denoiser(lambda x, t: {k: GOLDEN.mean(v, FLOW.coeffs(t)) for k, v in x.items()}, "x0", FLOW))
     tree = dc.sample(field, TorchDiffEq(), {"b": starts(FLOW), "a": -starts(FLOW)}, grid=window(FLOW)).x
     for key, start in (("b", starts(FLOW)), ("a", -starts(FLOW))):
         assert float((tree[key] - GOLDEN.flow(FLOW, start, *window(FLOW))).abs().median()) < 1e-3

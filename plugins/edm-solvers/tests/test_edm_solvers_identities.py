@@ -165,7 +165,7 @@ def test_a_step_of_the_published_algorithm(method):
         grid, field = torch.tensor([3.0, 1.0, 0.5], dtype=torch.float64), GOLDEN.field(VE)
         plan = solver.plan(VE, grid)
         z = torch.linspace(-1, 1, 7, dtype=torch.float64)[:, None]
-        found, _ = solver.step(field, X, plan.rows(field, X)[0], None, z)
+        found = solver.step(field, X, plan.rows(field, X).x, None, z).x
         hat = 3.0 * (1 + gamma)
         x = X + (hat**2 - 9) ** 0.5 * 1.003 * z
 
@@ -236,7 +236,7 @@ def test_known_pixels_are_shown_to_the_network_as_they_are(solver):
         for process in PROCESSES if prediction != "eps" else (VP, VE):
             grid = torch.linspace(0.8, 0.1, 4, dtype=torch.float64)[:, None, None].repeat(1, 2, 4) * process.T
             grid[:, :, :2] = 0.0
-            field = dc.Field(process, dc.Denoiser(net, prediction, process))
+            field = dc.Field(dc.Denoiser(net, prediction, process))
             y = dc.sample(field, solver, x, grid=grid).x
             assert bool(y.isfinite().all())
             assert torch.equal(y[:, :2], x[:, :2])

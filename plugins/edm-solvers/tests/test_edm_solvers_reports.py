@@ -84,7 +84,7 @@ def test_frames_count_their_own_run_only(solver):
         seen.append(len(x))
         return GOLDEN.mean(x, VP.coeffs(t))
 
-    field = dc.Field(VP, dc.Denoiser(net, "x0", VP))
+    field = dc.Field(dc.Denoiser(net, "x0", VP))
     for _ in range(2):
         seen.clear()
         for frame in dc.frames(field, solver, X, grid=[0.5, 0.3, 0.2, 0.05]):

@@ -13,7 +13,7 @@ from diffcore_energy.langevin import level_plan, level_step
 
 
 @dc.component
-class AnnealedLangevin(dc.Solver):
+class AnnealedLangevin(dc.Stepper):
     """At each time t of the grid but the last, `inner` steps x <- x + eta s(x, t) + sqrt(2 eta) z, eta = size sigma_t^2; then on
     to the next level as x <- (alpha_s / alpha_t) x, which at alpha = 1 is x itself; to clean data by x <- E[x_0|x_t].
 
@@ -44,13 +44,13 @@ class AnnealedLangevin(dc.Solver):
         keep = torch.where(signal, s.alpha / torch.where(signal, t.alpha, 1.0), s.sigma / t.sigma)
         return level_plan(t, self.size * t.sigma**2, keep, s, t.t != s.t, self.inner)
 
-    def noise(self, process: dc.Process, x: dc.State, draw: dc.Draw) -> dc.State:
+    def draws(self, process: dc.Process, x: dc.State, draw: dc.Draw) -> dc.State:
         """One noise per Langevin step; alone where there is one."""
         if self.inner == 1:
             return process.noise(x, draw)
         return tuple(process.noise(x, draw.fold(k)) for k in range(self.inner))
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """The Langevin steps of one level, and the way to the next."""
         zs = (z,) if self.inner == 1 else (None,) * self.inner if z is None else z
-        return level_step(field, x, row, zs), None
+        return dc.Moved(level_step(field, x, row, zs))

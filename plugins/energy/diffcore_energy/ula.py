@@ -14,7 +14,7 @@ from diffcore_energy.langevin import level_plan, level_step
 
 
 @dc.component
-class ULA(dc.Solver):
+class ULA(dc.Stepper):
     """x <- x + eta s(x) + sqrt(2 eta) z with the score s of one noise level sigma / alpha = `level`, once a step.
 
     The grid only counts the steps. A run to clean data (sigma_s = 0) ends with x <- E[x_0|x]; a run to a later time ends with x
@@ -42,9 +42,9 @@ class ULA(dc.Solver):
         eta = torch.full_like(t.t, self.eta)
         return level_plan(level, eta, torch.ones_like(eta), s, t.t != s.t, 1)
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """One Langevin step."""
-        return level_step(field, x, row, (z,)), None
+        return dc.Moved(level_step(field, x, row, (z,)))
 
     def _time(self, process: Any) -> Tensor:
         if self.level is not None:

@@ -51,7 +51,7 @@ def test_the_gradient_is_that_of_differences(net, loss):
 
 @pytest.mark.parametrize("metric", ["conservativity", "fokker-planck-residual"])
 def test_metrics_differentiate_attention(metric):
-    field = dc.Field(VP, dc.Denoiser(built(NETS["dit"]), "eps", process=VP))
+    field = dc.Field(dc.Denoiser(built(NETS["dit"]), "eps", process=VP))
     x = torch.randn(8, *SHAPE, dtype=torch.float64)
     (found,) = list(REGISTRY.make("metric", metric, n=8).measure(dc.Evaluation(samples=x, reference=x, field=field)).values())[:1]
     assert found.value > 0

@@ -97,7 +97,7 @@ def exact(n=4000, **fields):
     """An evaluation of the exact energy of N(M, D^2) at the level of `fields`, on n of its samples."""
     process, metric = ReferenceVP(), Outliers(n=n, **fields)
     t = float(process.t_of_lam(torch.tensor(-math.log(metric.level), dtype=F64)))
-    field = dc.Field(process, dc.Denoiser(Quadratic(process, "eps", t, 1.0), "eps", process))
+    field = dc.Field(dc.Denoiser(Quadratic(process, "eps", t, 1.0), "eps", process))
     real, made = (DATA.sample(n, dc.Draw(seed, range(n), block=n))[:, :1].float() for seed in (1, 2))
     return metric, dc.Evaluation(samples=made, reference=real, field=field)
 
@@ -142,7 +142,7 @@ def test_another_data_set():
 
 def test_refusals():
     metric, ev = exact(64)
-    plain = dc.Field(ReferenceVP(), dc.Denoiser(lambda x, t: x, "eps", ReferenceVP()))
+    plain = dc.Field(dc.Denoiser(lambda x, t: x, "eps", ReferenceVP()))
     with pytest.raises(dc.IncompatibleError, match="needs a network that is an energy"):
         metric.measure(dc.Evaluation(samples=ev.samples, reference=ev.reference, field=plain))
     with pytest.raises(dc.DataError, match="outliers measures a field"):

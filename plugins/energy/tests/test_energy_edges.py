@@ -34,7 +34,7 @@ def test_estimated_divergence_is_unbiased_where_entries_depend_on_each_other(at,
 def linear(matrix):
     """An evaluation of the field e = M x, on 64 states."""
     x, process = torch.randn(64, 3, generator=torch.Generator().manual_seed(1)), ReferenceVE()
-    return dc.Evaluation(samples=x, reference=x, field=dc.Field(process, dc.Denoiser(lambda x, t: x @ matrix.T, "eps", process)))
+    return dc.Evaluation(samples=x, reference=x, field=dc.Field(dc.Denoiser(lambda x, t: x @ matrix.T, "eps", process)))
 
 
 def test_probes_of_the_asymmetry_are_independent():

@@ -27,7 +27,7 @@ def inputs(n=5, d=3):
 def evaluation(net, prediction="eps", shape=(2,)):
     x = torch.randn(256, *shape, generator=torch.Generator().manual_seed(1))
     process = ReferenceVE()
-    field = dc.Field(process, dc.Denoiser(net, prediction, process))
+    field = dc.Field(dc.Denoiser(net, prediction, process))
     return dc.Evaluation(samples=x, reference=x, field=field)
 
 

@@ -82,7 +82,7 @@ def test_agrees_with_the_consistency_trajectory_form(process, model):
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_any_number_of_jumps_is_one(process, model, gauss, steps):
     """11.21 through the solver `flow-map`: n steps cost n calls and end where one ends."""
-    field, x = dc.Field(process, model, flow_map=MeanFlow()), noise()
+    field, x = dc.Field(model, flow_map=MeanFlow()), noise()
     grid = torch.linspace(process.T, process.min_time, steps + 1, dtype=torch.float64)
     result = dc.sample(field, dc.FlowMapSolver(), x, grid=grid)
     close(result.x, gauss.flow(process, x, process.T, process.min_time), 1e-12)
@@ -90,7 +90,7 @@ def test_any_number_of_jumps_is_one(process, model, gauss, steps):
 
 
 @dc.component
-class Euler(dc.Solver):
+class Euler(dc.Stepper):
     """x + (s - t) v."""
 
     requires = frozenset({"velocity", "flat"})
@@ -100,7 +100,7 @@ class Euler(dc.Solver):
         return dc.Plan(t=t, h=s.t - t.t)
 
     def step(self, field, x, row, carry, z):
-        return dc.lincomb((1, x), (row.h, field.velocity(x, row.t))), None
+        return dc.Moved(dc.lincomb((1, x), (row.h, field.velocity(x, row.t))))
 
 
 class Wrapped(dc.FlowMap):
@@ -115,17 +115,17 @@ class Wrapped(dc.FlowMap):
 
 def test_solver_to_flow_map_to_solver(process, model):
     """Three jumps of 'four Euler steps' are twelve Euler steps."""
-    field, x = dc.Field(process, model), noise()
+    field, x = dc.Field(model), noise()
     grid = torch.linspace(process.T, process.min_time, 13, dtype=torch.float64)
     psi = dc.flow_map_of(field, Euler(), steps=4)
-    jumps = dc.Field(process, model, flow_map=Wrapped(psi))
+    jumps = dc.Field(model, flow_map=Wrapped(psi))
     found = dc.sample(jumps, dc.FlowMapSolver(), x, grid=grid[::4]).x
     close(found, dc.sample(field, Euler(), x, grid=grid).x, 1e-12)
     assert psi(x, 0.5, 0.5) is x
 
 
 def test_flow_map_to_solver_to_flow_map(process, model):
-    field, x = dc.Field(process, model, flow_map=MeanFlow()), noise()
+    field, x = dc.Field(model, flow_map=MeanFlow()), noise()
     psi = dc.flow_map_of(field, dc.FlowMapSolver(), steps=3)
     t, s = 0.9 * process.T, 0.3 * process.T
     close(psi(x, t, s), MeanFlow().map(model, x, t, s), 1e-12)
@@ -133,7 +133,7 @@ def test_flow_map_to_solver_to_flow_map(process, model):
 
 def test_the_solver_needs_a_flow_map(process, model):
     with pytest.raises(dc.IncompatibleError, match="needs 'flow_map'"):
-        dc.sample(dc.Field(process, model), dc.FlowMapSolver(), noise())
+        dc.sample(dc.Field(model), dc.FlowMapSolver(), noise())
 
 
 def test_preconditioned_networks_are_read_the_same(process, exact, gauss):

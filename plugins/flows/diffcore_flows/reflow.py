@@ -117,7 +117,7 @@ def _check(spec: Reflow, teacher: dc.Pipeline) -> None:
 def _draws_noise(spec: Reflow, teacher: dc.Pipeline) -> bool:
     """By the plan; a solver with a loop of its own has none, and two runs from one noise tell."""
     process, solver, device = teacher.process, spec.solver, teacher.device
-    if type(solver).loop is dc.Solver.loop:
+    if isinstance(solver, dc.Stepper):
         return bool((solver.plan(process, solver.nodes(process)).noise != 0).any())
     teacher.net.eval()
     field = teacher.field({name: torch.zeros(1, dtype=torch.int64, device=device) for name in teacher.source.classes})

@@ -117,7 +117,7 @@ def test_the_marginal_of_gaussian_data(t):
 @pytest.mark.parametrize("prediction", ["velocity", "x0"])
 def test_the_exact_field_carries_the_source_to_the_data(prediction):
     """Its flow is affine, x -> A (x - M_1 m) + M_s m with A V_1 A^T = V_s: second order with Heun, 1e-8 with 200 steps of RK4."""
-    field, end = dc.Field(PATH, exact(prediction)), 0.1
+    field, end = dc.Field(exact(prediction)), 0.1
     corners, errors = torch.cat([torch.zeros(1, 2, dtype=F64), torch.eye(2, dtype=F64)]), {}
     for solver, steps in (("heun", 20), ("heun", 40), ("rk4", 200)):
         grid = torch.linspace(1.0, end, steps + 1, dtype=F64)
@@ -167,7 +167,7 @@ def test_a_source_that_is_not_gaussian():
     assert float(torch.cdist(x1, points).min(1).values.max()) < 1e-6
     start = path.prior((2,), dc.Draw(4, range(64))).double()
     assert torch.allclose(start, x1 @ torch.tensor(SCALE, dtype=F64).T, rtol=0, atol=1e-6)
-    field = dc.Field(path, dc.Denoiser(lambda x, t: MEAN.expand_as(x), "x0", path))
+    field = dc.Field(dc.Denoiser(lambda x, t: MEAN.expand_as(x), "x0", path))
     exact_start = path.corrupt(x0, torch.ones(64, dtype=F64), dc.Draw(4, range(64)), x1).xt
     made = dc.sample(field, REGISTRY.make("solver", "rk4"), exact_start, grid=torch.linspace(1, 0.05, 301, dtype=F64)).x
     m, s, *_ = path.maps(0.05)
@@ -194,7 +194,7 @@ def test_images_are_flattened():
 
 
 def test_what_its_mathematics_lacks_is_refused():
-    field = dc.Field(PATH, exact("velocity"))
+    field = dc.Field(exact("velocity"))
     for name in ("euler", "heun", "rk4"):
         field.check(REGISTRY.make("solver", name))
     for name, lacks in (("ddim", "affine"), ("dpmpp-2m", "affine"), ("ancestral", "reverse")):

@@ -24,7 +24,7 @@ EYE = torch.eye(2, dtype=F64)
 
 def linear(matrix):
     """The field dx/dt = G(t) x."""
-    return dc.Field(FLOW, dc.Denoiser(lambda x, t: x @ matrix(float(t[0])).T, "velocity", FLOW))
+    return dc.Field(dc.Denoiser(lambda x, t: x @ matrix(float(t[0])).T, "velocity", FLOW))
 
 
 def independent(t):
@@ -150,7 +150,7 @@ def test_a_measured_number_has_the_spread_of_its_blocks():
 def _single(field):
     """The same field for float32 noise."""
     net = field.base.net
-    return dc.Field(FLOW, dc.Denoiser(lambda x, t: net(x.double(), t).to(x.dtype), "velocity", FLOW))
+    return dc.Field(dc.Denoiser(lambda x, t: net(x.double(), t).to(x.dtype), "velocity", FLOW))
 
 
 def test_metrics_on_the_exact_field_of_a_mixture():

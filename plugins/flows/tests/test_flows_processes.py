@@ -85,7 +85,7 @@ def test_the_path_from_a_source_is_a_blurred_line():
 
 
 def test_what_is_not_gaussian_has_no_score():
-    field = dc.Field(source(), dc.Denoiser(lambda x, t: x, "velocity", source()))
+    field = dc.Field(dc.Denoiser(lambda x, t: x, "velocity", source()))
     for name in ("euler", "heun", "rk4"):
         field.check(REGISTRY.make("solver", name))
     for name in ("ddim", "ancestral", "euler-maruyama"):
@@ -138,7 +138,7 @@ class _Wrong(dc.Coupling):
 @pytest.mark.item("5.07", "5.10")
 def test_the_exact_field_carries_the_source_to_the_target():
     process, net = source(sigma=0.05), Exact(0.05)
-    field = dc.Field(process, dc.Denoiser(lambda x, t: net(x.double(), t.double()).to(x.dtype), "velocity", process))
+    field = dc.Field(dc.Denoiser(lambda x, t: net(x.double(), t.double()).to(x.dtype), "velocity", process))
     x = process.prior((2,), dc.Draw(3, range(512)))
     made = dc.sample(field, REGISTRY.make("solver", "heun"), x, steps=200).x.double()
     near = torch.cdist(made, TARGET)

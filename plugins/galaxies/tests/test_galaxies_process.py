@@ -47,7 +47,7 @@ def test_the_velocity_is_the_drift_of_the_original():
     for sigma_data in (0.5, 1.0):
         denoiser = dc.Denoiser(net, "score", process=GalaxyVP(), sigma_data=sigma_data, precondition=True)
         for t in (0.02, 1.0, 9.0):
-            velocity = dc.Field(GalaxyVP(), denoiser).velocity(x, t)
+            velocity = dc.Field(denoiser).velocity(x, t)
             assert torch.allclose(velocity, -(x + x**2) / 2, rtol=1e-12, atol=1e-12)
             assert torch.equal(seen[-1][0], x)
             assert torch.allclose(seen[-1][1], torch.full((2,), t / 10, dtype=torch.float64), rtol=1e-6)

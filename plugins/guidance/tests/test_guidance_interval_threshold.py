@@ -31,14 +31,15 @@ def guided(t):
 @pytest.mark.parametrize(("t", "active"), [(0.19, 0), (0.2, 1), (0.4, 1), (0.6, 1), (0.61, 0)])
 def test_the_interval_is_closed_and_costs_one_row_outside(t, active):
     denoiser = LABELLED.denoiser(VP)
-    got = INSIDE.denoiser(denoiser)(X, t, label=LABEL).mean
-    assert denoiser.trace.rows == 5 * (1 + active)
+    with dc.Meter() as meter:
+        got = INSIDE.denoiser(denoiser)(X, t, label=LABEL).mean
+    assert meter.rows == 5 * (1 + active)
     assert torch.equal(got, guided(t) if active else plain(t))
 
 
 def test_a_run_costs_two_only_for_the_steps_inside():
     @dc.component
-    class Step(dc.Solver):
+    class Step(dc.Stepper):
         """Euler."""
 
         def plan(self, process, grid):
@@ -46,7 +47,7 @@ def test_a_run_costs_two_only_for_the_steps_inside():
             return dc.Plan(t=t, h=s.t - t.t)
 
         def step(self, field, x, row, carry, z):
-            return dc.lincomb((1, x), (row.h, field.velocity(x, row.t))), None
+            return dc.Moved(dc.lincomb((1, x), (row.h, field.velocity(x, row.t))))
 
     field = LABELLED.field(VP, guidance=[INSIDE], cond={"label": LABEL})
     result = dc.sample(field, Step(), X, grid=[0.9, 0.7, 0.5, 0.3, 0.1, 0.05])
@@ -156,8 +157,9 @@ def test_threshold_after_cfg_sees_the_guided_mean():
     field = LABELLED.field(VP, guidance=[CFG(weight=9.0), DynamicThreshold(fraction=1.0)], cond={"label": LABEL})
     strong = CFG(weight=9.0).denoiser(LABELLED.denoiser(VP))(X, 0.3, label=LABEL).mean
     s = strong.abs().amax(1, keepdim=True).clamp_min(1.0)
-    assert largest(field.posterior(X, 0.3).mean, strong / s) < 1e-12
-    assert field.trace.calls == 1
+    with dc.Meter() as meter:
+        assert largest(field.posterior(X, 0.3).mean, strong / s) < 1e-12
+    assert meter.calls == 1
 
 
 @pytest.mark.parametrize("guidance", [CFG(weight=2.0, rescale=0.5), INSIDE, DynamicThreshold()], ids=lambda g: type(g).__name__)

@@ -159,7 +159,7 @@ def test_the_density_of_a_normalising_flow_is_its_own():
         torch.nn.init.normal_(part, std=0.2, generator=generator)
     process = registry.make("process", "flow")
     model = dc.Denoiser(flow, "velocity", process, sigma_data=2.0, precondition=True)
-    log_q = model_density(dc.Field(process, model))
+    log_q = model_density(dc.Field(model))
     points, weights = rule(torch.tensor([-40.0, -40.0]).double(), torch.tensor([40.0, 40.0]).double(), 60, 6)
     total = float((log_q(points.reshape(-1, 2)).exp().reshape(points.shape[:2]) * weights).sum())
     assert total == pytest.approx(1, abs=2e-3)

@@ -43,7 +43,7 @@ class Steps:
 
     extra = 0
 
-    def __init__(self, of: dc.Solver, process: dc.Process, grid: Tensor, x: dc.State, draw: dc.Draw) -> None:
+    def __init__(self, of: dc.Stepper, process: dc.Process, grid: Tensor, x: dc.State, draw: dc.Draw) -> None:
         self.of, self.process, self.x, self.draw = of, process, x, draw
         self.plan = of.plan(process, grid)
         self.entries = {name: self._column(name, value) for name, value in self.plan.entries.items() if name != "out"}
@@ -67,7 +67,7 @@ class Steps:
         """D of every evaluation: state x of sample `rows` at the node `nodes`, all of one kind."""
         parts = {name: self._picked(value, nodes) for name, value in self.entries.items()}
         row = self.plan.row_type(**parts, out=None)
-        after, _ = self.of.step(field, x, row, None, self._noise(nodes, rows))
+        after = self.of.step(field, x, row, None, self._noise(nodes, rows)).x
         return dc.lincomb((1.0, after), (-1.0, x))
 
     def _picked(self, value: Any, nodes: Tensor) -> Any:
@@ -84,7 +84,7 @@ class Steps:
 
     def _fresh(self, i: int) -> dc.State:
         if i not in self.kept:
-            z = self.of.noise(self.process, self.x, self.draw.at(i + 1))
+            z = self.of.draws(self.process, self.x, self.draw.at(i + 1))
             self.kept[i] = z if self.plan.draws[i] else dc.tree_map(torch.zeros_like, z)
         return self.kept[i]
 

@@ -18,14 +18,8 @@ PATIENCE = 20
 """Sweeps per step after which a trapezoidal rule that does not settle is given up, where `max_sweeps` says nothing."""
 
 
-class SweepFrame(dc.Frame):
-    """A frame with the sweeps that every sample has taken so far, [B]; `calls` are the parallel calls of the network."""
-
-    sweeps: Tensor
-
-
 @dc.component
-class Paradigms(dc.Solver):
+class Paradigms(dc.Program):
     """With step(x, i) the i-th step of a sequential solver, x_(i+1) = step(x_i, i), the states of `window` steps from the last
     final node l on are found together, by sweeps of one batched evaluation each:
 
@@ -44,7 +38,8 @@ class Paradigms(dc.Solver):
     it has stopped to move, and the iteration must contract, |dt| |dv/dx| < 2.
 
     Every sample has a window of its own and depends on no other. Memory: min(2 window, N) + 1 states per sample, a few windows
-    more in a sweep, and what the network needs for a batch of window x samples. Frames are those of the grid, with `sweeps`.
+    more in a sweep, and what the network needs for a batch of window x samples. Frames are those of the grid; their `own` is the
+    number of sweeps that every sample has taken so far, [B], and their `calls` are the parallel ones.
 
     share_window: under torch.distributed each process evaluates a part of every window; all must call with the same samples.
 
@@ -56,7 +51,7 @@ class Paradigms(dc.Solver):
     items: ClassVar[tuple[str, ...]] = ("9.21", "R25")
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"rule": "trapezoid", "window": 6},)
 
-    of: dc.Solver | None = dc.field(default=None, doc="sequential solver whose samples are found; its `steps` are not used")
+    of: dc.Stepper | None = dc.field(default=None, doc="sequential solver whose samples are found; its `steps` are not used")
     rule: Literal["left", "trapezoid"] = dc.field(default="left", doc="quadrature of the drift where no solver is named")
     window: int = dc.field(default=40, ge=1, le=100_000, doc="steps that are evaluated at once for each sample")
     tolerance: float = dc.field(
@@ -78,7 +73,7 @@ class Paradigms(dc.Solver):
             raise dc.SpecError(f"`rule` is of the drift and `of` names solver {name}; leave one of them out")
         if self.of.grid is not None or self.of.fit_on:
             raise dc.SpecError("the solver `of` has a grid or a fit of its own; give the grid to paradigms instead")
-        if type(self.of).loop is not dc.Solver.loop:
+        if not isinstance(self.of, dc.Stepper):
             raise dc.SpecError(f"solver {name} owns its loop; paradigms needs single steps")
         if self.of.init(torch.zeros(1, 1)) is not None:
             raise dc.SpecError(f"solver {name} carries a history from step to step; paradigms needs a one-step solver")
@@ -108,18 +103,15 @@ class Paradigms(dc.Solver):
             return dc.Process.default_grid(process, steps, start)
         return process.default_grid(steps, start)
 
-    def loop(self, field: dc.Field, x: dc.State, grid: Tensor, draw: dc.Draw) -> Iterator[dc.Frame]:
+    def frames(self, field: dc.Field, x: dc.State, grid: Tensor, draw: dc.Draw) -> Iterator[dc.Frame]:
         """A frame for every node of the grid, as soon as all samples have reached it."""
-        trace, size, times = field.trace, dc.leaves(x)[0].shape[0], grid.tolist()
-        window, node, calls, evaluated = self._opened(field, x, grid, draw), 0, 0, 0
-        yield _frame(window, 0, times[0], x)
+        window, node, times = self._opened(field, x, grid, draw), 0, grid.tolist()
+        yield dc.Frame(0, times[0], x, own=window.sweeps)
         while node < len(times) - 1:
-            before, rows = trace.calls, trace.rows
             window.sweep()
-            calls, evaluated = calls + trace.calls - before, evaluated + trace.rows - rows
             while node < window.low:
                 node += 1
-                yield _frame(window, node, times[node], window.state(node), evaluated / size, calls)
+                yield dc.Frame(node, times[node], window.state(node), own=window.sweeps)
             self._patient(window)
 
     def _opened(self, field: dc.Field, x: dc.State, grid: Tensor, draw: dc.Draw) -> Window:
@@ -142,9 +134,3 @@ class Paradigms(dc.Solver):
                 f"{late} of {len(window.left)} samples have not arrived after {most} sweeps of paradigms; raise max_sweeps, "
                 f"tolerance ({self.tolerance:g}) or the number of steps ({window.last}), if the field is finite"
             )
-
-
-def _frame(window: Window, *known: Any) -> dc.Frame:
-    made = SweepFrame(*known)
-    made.sweeps = window.sweeps
-    return made

@@ -100,15 +100,16 @@ class Window:
 
     def _evaluated(self, x: dc.State, nodes: Tensor, rows: Tensor, sample: Tensor, column: Tensor) -> dc.State:
         """One parallel evaluation: this process's part of it, and then the whole."""
-        count, trace = len(sample), self.field.trace
+        count = len(sample)
         part = self.ranks.part(count).to(sample.device)
-        sample, column, before = sample[part], column[part], trace.rows
+        sample, column = sample[part], column[part]
         samples = rows[sample]
         cond = {k: v[samples] if isinstance(v, Tensor) and v.ndim else v for k, v in self.field.cond.items()}
         states = dc.tree_map(lambda leaf: leaf[sample, column], x)
-        values = self.moves.values(self.field.bound(cond), states, nodes[sample, column], samples)
-        trace.rows += (trace.rows - before) * (self.ranks.size - 1)
-        trace.posterior = None
+        with dc.Meter() as meter:
+            values = self.moves.values(self.field.bound(cond), states, nodes[sample, column], samples)
+        dc.Meter.add(meter.rows * (self.ranks.size - 1))
+        dc.Meter.forget()
         return self.ranks.whole(values, count)
 
     def _stride(self, before: dc.State, after: dc.State, nodes: Tensor, real: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def counted(process, rows):
         rows.append(len(x))
         return GOLDEN.velocity(x, process.coeffs(t))
 
-    return dc.Field(process, dc.Denoiser(net, "velocity", process))
+    return dc.Field(dc.Denoiser(net, "velocity", process))
 
 
 @pytest.mark.parametrize(("rule", "extra"), [("left", 0), ("trapezoid", 1)])
@@ -37,7 +37,7 @@ def test_calls_and_evaluations_are_those_of_the_network(rule, extra):
     rows: list[int] = []
     result = dc.sample(counted(FLOW, rows), Paradigms(rule=rule, window=10), starts(), steps=50, keep_frames=True)
     last = result.frames[-1]
-    assert result.calls == last.calls == len(rows) >= int(last.sweeps.max())
+    assert result.calls == last.calls == len(rows) >= int(last.own.max())
     assert result.nfe == last.nfe == sum(rows) / 9 > 50
     assert rows[0] == 9 * (10 + extra)
     assert max(rows) <= 9 * (10 + extra)
@@ -48,7 +48,7 @@ def test_guidance_costs_its_branches_and_labels_follow_their_samples():
     """Classifier-free guidance doubles the evaluations of a call; samples under labels equal the sequential ones."""
     denoiser = dc.Denoiser(GOLDEN.net(FLOW, "v"), "v", FLOW, null={"label": 2})
     label = torch.tensor([0, 1, 1, 0, 1, 0, 0, 1, 0])
-    field = dc.Field(FLOW, denoiser, [MAKE("guidance", "cfg", weight=2.0)], cond={"label": label})
+    field = dc.Field(denoiser, [MAKE("guidance", "cfg", weight=2.0)], cond={"label": label})
     of = MAKE("solver", "ddim")
     alone = dc.sample(field, of, starts(), steps=14)
     found = dc.sample(field, Paradigms(of=of, window=6, tolerance=0), starts(), steps=14, keep_frames=True)
@@ -64,12 +64,12 @@ def test_a_sample_does_not_depend_on_the_others(of):
     solver = Paradigms(of=MAKE("solver", of), window=4, tolerance=1e-3)
     field, x = GOLDEN.field(VP, "v"), starts(17)
     whole = dc.sample(field, solver, x, steps=40, seed=1, keep_frames=True)
-    sweeps = whole.frames[-1].sweeps
+    sweeps = whole.frames[-1].own
     assert len(set(sweeps.tolist())) > 1
     for i in (0, 8, 16):
         alone = dc.sample(field, solver, x[[i]], steps=40, seed=1, ids=[i], keep_frames=True)
         assert float((alone.x - whole.x[i]).abs().max()) < 1e-12
-        assert int(alone.frames[-1].sweeps) == int(sweeps[i])
+        assert int(alone.frames[-1].own) == int(sweeps[i])
 
 
 def test_a_sample_far_ahead_waits_and_the_memory_is_as_stated():
@@ -78,7 +78,7 @@ def test_a_sample_far_ahead_waits_and_the_memory_is_as_stated():
     def net(x, t):
         return torch.where(x > 5, 0.0, torch.sin(40 * x + 9 * t[:, None]) * 3)
 
-    field, x = dc.Field(FLOW, dc.Denoiser(net, "velocity", FLOW)), torch.tensor([[9.0], [0.3]]).double()
+    field, x = dc.Field(dc.Denoiser(net, "velocity", FLOW)), torch.tensor([[9.0], [0.3]]).double()
     seen: list[tuple[int, int]] = []
     sweep = Window.sweep
 
@@ -90,7 +90,7 @@ def test_a_sample_far_ahead_waits_and_the_memory_is_as_stated():
         found = dc.sample(field, Paradigms(window=3, tolerance=0), x, steps=40, keep_frames=True)
     assert {slots for slots, _ in seen} == {7}
     assert 3 < max(ahead for _, ahead in seen) <= 6
-    assert found.frames[-1].sweeps.tolist()[0] == 14
+    assert found.frames[-1].own.tolist()[0] == 14
     euler = dc.sample(field, MAKE("solver", "euler"), x, steps=40, keep_frames=True)
     for a, b in zip(found.frames, euler.frames, strict=True):
         assert float((a.x - b.x).abs().max()) < 1e-12
@@ -158,7 +158,7 @@ def test_trees_float32_and_gradients():
     def net(x, t):
         return {"a": GOLDEN.velocity(x["a"], FLOW.coeffs(t)), "b": -x["b"] * t[:, None, None]}
 
-    field, of = dc.Field(FLOW, dc.Denoiser(net, "velocity", FLOW)), MAKE("solver", "euler")
+    field, of = dc.Field(dc.Denoiser(net, "velocity", FLOW)), MAKE("solver", "euler")
     tree = {"a": starts(4), "b": torch.linspace(-1, 1, 24, dtype=torch.float64).reshape(4, 2, 3)}
     alone = dc.sample(field, of, tree, steps=9).x
     found = dc.sample(field, Paradigms(of=of, window=4, tolerance=0), tree, steps=9).x
@@ -176,7 +176,7 @@ def test_trees_float32_and_gradients():
 
 
 def test_a_field_that_is_not_finite_is_named_by_its_step():
-    field = dc.Field(FLOW, dc.Denoiser(lambda x, t: torch.where(t[:, None] < 0.35, torch.nan, 0.0) * x, "velocity", FLOW))
+    field = dc.Field(dc.Denoiser(lambda x, t: torch.where(t[:, None] < 0.35, torch.nan, 0.0) * x, "velocity", FLOW))
     with pytest.raises(dc.NumericsError, match=r"after step 8 \(to t = 0\.2\) of solver Paradigms"):
         dc.sample(field, Paradigms(), starts(), grid=torch.linspace(1, 0, 11, dtype=torch.float64))
 
@@ -187,7 +187,7 @@ def test_values_that_overflow_on_the_way_are_not_taken_for_converged():
     def net(x, t):
         return torch.where((x - 0.5 - t[:, None]).abs() < 0.3, torch.ones_like(x), torch.inf * (x - x.mean()))
 
-    field, x = dc.Field(FLOW, dc.Denoiser(net, "velocity", FLOW)), torch.full((2, 1), 1.5).double()
+    field, x = dc.Field(dc.Denoiser(net, "velocity", FLOW)), torch.full((2, 1), 1.5).double()
     with mock.patch.object(Window, "sweep", autospec=True, side_effect=Window.sweep) as sweeps:
         found = dc.sample(field, Paradigms(window=10), x, steps=10).x
     assert sweeps.call_count > 1
@@ -216,7 +216,7 @@ def test_runs_that_cannot_be_are_refused():
     field, x = GOLDEN.field(VP, "v"), starts(3)
     with pytest.raises(dc.NumericsError, match=r"3 of 3 samples have not arrived after 2 sweeps of paradigms"):
         dc.sample(field, Paradigms(max_sweeps=2, window=5), x, steps=30)
-    stiff = dc.Field(FLOW, dc.Denoiser(lambda x, t: -40.0 * x, "velocity", FLOW))
+    stiff = dc.Field(dc.Denoiser(lambda x, t: -40.0 * x, "velocity", FLOW))
     with pytest.raises(dc.NumericsError, match=r"not arrived after 80 sweeps"):
         dc.sample(stiff, Paradigms(rule="trapezoid"), x, steps=4)
     with pytest.raises(dc.SpecError, match="one time per step"):
@@ -227,7 +227,7 @@ def test_runs_that_cannot_be_are_refused():
         dc.sample(field, Paradigms(), x, mode="compile")
 
 
-class Weights(dc.Solver):
+class Weights(dc.Stepper):
     """A plan with two numbers per step in one entry."""
 
     def plan(self, process, grid):

@@ -52,7 +52,7 @@ def test_without_tolerance_the_samples_are_the_sequential_ones(process, solver, 
     alone = dc.sample(field, of, x, steps=12, seed=5)
     found = dc.sample(field, Paradigms(of=of, window=window, tolerance=0), x, steps=12, seed=5, keep_frames=True)
     assert gap(found.x, alone.x) < 1e-12
-    assert int(found.frames[-1].sweeps.max()) <= 12
+    assert int(found.frames[-1].own.max()) <= 12
     assert found.nfe >= alone.nfe
 
 
@@ -78,7 +78,7 @@ def test_node_j_is_exact_after_j_sweeps(solver):
     assert [f.t for f in found] == [f.t for f in alone]
     for j, (a, b) in enumerate(zip(alone, found, strict=True)):
         assert gap(a.x, b.x) < 1e-12
-        assert int(b.sweeps.max()) <= j or j == 0
+        assert int(b.own.max()) <= j or j == 0
 
 
 @pytest.mark.item("9.21", "A3")
@@ -89,7 +89,7 @@ def test_the_iterates_on_a_linear_field(rule):
     sum_(m <= k) of (a h)^m times the m-fold sums of the rule: sum C(j, m) for the left rule. Here by the same sums in floats.
     """
     a, steps, x = -1.7, 10, torch.ones(1, 1).double()
-    field = dc.Field(FLOW, dc.Denoiser(lambda x, t: a * x, "velocity", FLOW))
+    field = dc.Field(dc.Denoiser(lambda x, t: a * x, "velocity", FLOW))
     grid = torch.linspace(0.9, 0.1, steps + 1, dtype=torch.float64)
     window = Window.opened(field, Drift(rule, FLOW, grid, x), x, steps, torch.full((steps + 1,), -1.0).double(), Ranks())
     window.moves.explicit = torch.zeros(steps, dtype=torch.bool)  # no node is ever final: the window stays
@@ -109,7 +109,7 @@ def test_the_iterates_on_a_linear_field(rule):
 def test_the_trapezoid_on_a_linear_field_is_the_cayley_map():
     """x_(i+1) = (1 + a h / 2) / (1 - a h / 2) x_i."""
     a, grid = 1.3, torch.linspace(0.9, 0.1, 9, dtype=torch.float64)
-    field, x = dc.Field(FLOW, dc.Denoiser(lambda x, t: a * x, "velocity", FLOW)), starts(FLOW, 3)
+    field, x = dc.Field(dc.Denoiser(lambda x, t: a * x, "velocity", FLOW)), starts(FLOW, 3)
     h = float(grid[1] - grid[0])
     for window in (1, 3, 8):
         found = dc.sample(field, Paradigms(rule="trapezoid", window=window, tolerance=1e-13), x, grid=grid).x
@@ -161,7 +161,7 @@ def test_the_error_follows_the_tolerance(process, solver):
     for tolerance in (1e-2, 1e-3, 1e-4, 1e-5):
         found = dc.sample(field, Paradigms(of=of, window=60, tolerance=tolerance), x, steps=200, seed=3, keep_frames=True)
         errors.append(float((found.x - alone.x).square().mean() ** 0.5))
-        sweeps.append(int(found.frames[-1].sweeps.max()))
+        sweeps.append(int(found.frames[-1].own.max()))
         assert errors[-1] < tolerance
     assert errors[0] > 20 * errors[-1]
     assert sweeps[0] < sweeps[-1] < 100

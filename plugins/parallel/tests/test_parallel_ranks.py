@@ -45,7 +45,7 @@ def network():
 def runs(rank):
     """Samples, evaluations, calls and sweeps of three solvers, and the messages of what is refused."""
     make, process = dc.Registry.load().make, ReferenceVP()
-    field = dc.Field(process, dc.Denoiser(network(), "v", process))
+    field = dc.Field(dc.Denoiser(network(), "v", process))
     x, found = dc.Draw(3, range(5)).normal((6,), torch.float64), {}
     for key, fields in (
         ("ddim", {"of": make("solver", "ddim")}),
@@ -55,7 +55,7 @@ def runs(rank):
     ):
         solver = Paradigms(**fields, window=7, tolerance=1e-3, share_window=True)
         result = dc.sample(field, solver, x, steps=23, seed=4, keep_frames=True)
-        sweeps = result.frames[-1].sweeps.tolist()
+        sweeps = result.frames[-1].own.tolist()
         found[key] = {"x": result.x.tolist(), "nfe": result.nfe, "calls": result.calls, "sweeps": sweeps}
     for key, start, ids in (("other ids", x, range(5 * rank, 5 * rank + 5)), ("other states", x + rank, None)):
         try:

@@ -63,7 +63,7 @@ def test_the_table_of_sweeps():
         for tolerance, cell in zip((0.1, 0.01, 0.001), cells, strict=True):
             parallel = Paradigms(of=solver, window=int(window), tolerance=tolerance)
             found = dc.sample(FIELD, parallel, start(), grid=grid, keep_frames=True)
-            judge(cell, (int(found.frames[-1].sweeps.max()), found.nfe), rms(found.x, alone))
+            judge(cell, (int(found.frames[-1].own.max()), found.nfe), rms(found.x, alone))
 
 
 def test_the_table_of_rules():

@@ -15,7 +15,7 @@ TINY = 1e-20
 
 
 @dc.component
-class PredictorCorrector(dc.Solver):
+class PredictorCorrector(dc.Stepper):
     """A step t -> s of `predictor`, then `corrections` Langevin steps that leave p_s as it is, to first order in eta:
 
         x <- x + eta score(x, s) + sqrt(2 eta) z,    eta = 2 (snr |z| / |score|)^2,    score = -eps* / sigma_s,
@@ -38,7 +38,7 @@ class PredictorCorrector(dc.Solver):
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"corrections": 2},)
 
-    predictor: dc.Solver = dc.field(factory=ReverseDiffusion, doc="solver that goes from one noise level to the next")
+    predictor: dc.Stepper = dc.field(factory=ReverseDiffusion, doc="solver that goes from one noise level to the next")
     corrections: int = dc.field(default=1, ge=0, le=1000, doc="Langevin steps at each new level")
     snr: float = dc.field(default=0.16, gt=0, lt=1, doc="signal-to-noise ratio r of a correction")
     size: Literal["measured", "planned"] = dc.field(default="planned", doc="norms of pure noise, or those of each sample")
@@ -47,7 +47,7 @@ class PredictorCorrector(dc.Solver):
         """Refuse a predictor that cannot be run step by step on this solver's grid."""
         if self.predictor.grid is not None:
             raise dc.SpecError("the predictor has a grid of its own; give the grid to predictor-corrector instead")
-        if type(self.predictor).loop is not dc.Solver.loop:
+        if not isinstance(self.predictor, dc.Stepper):
             raise dc.SpecError(f"predictor {type(self.predictor).__name__} owns its loop and has no single steps")
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
@@ -78,18 +78,19 @@ class PredictorCorrector(dc.Solver):
         """The predictor's."""
         return self.predictor.init(x)
 
-    def noise(self, process: dc.Process, x: dc.State, draw: dc.Draw) -> dc.State:
+    def draws(self, process: dc.Process, x: dc.State, draw: dc.Draw) -> dc.State:
         """The predictor's noise as it would be alone, then one of each correction."""
-        fresh = [self.predictor.noise(process, x, draw)]
+        fresh = [self.predictor.draws(process, x, draw)]
         return (*fresh, *(process.noise(x, draw.fold(k + 1)) for k in range(self.corrections)))
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """Predict, then correct."""
         fresh, *more = z or (None,)
-        x, carry = self.predictor.step(field, x, row._replace(noise=row.predictor_noise, out=None), carry, fresh)
+        moved = self.predictor.step(field, x, row._replace(noise=row.predictor_noise, out=None), carry, fresh)
         for noise in more if row.corrected else ():
-            x = self._corrected(x, field.posterior(x, row.level).eps, noise, row)
-        return x, carry
+            eps = field.posterior(moved.x, row.level).eps
+            moved = moved._replace(x=self._corrected(moved.x, eps, noise, row))
+        return moved
 
     def _corrected(self, x: dc.State, eps: dc.State, z: dc.State, row: Any) -> dc.State:
         """x - 2 (snr ratio)^2 sigma eps* + 2 snr ratio sigma z, with ratio = |z| / |eps*| per sample, or 1."""

@@ -14,7 +14,7 @@ NO_SIGNAL = 1e-4
 
 
 @dc.component
-class ReverseDiffusion(dc.Solver):
+class ReverseDiffusion(dc.Stepper):
     """The forward kernel x_t = a x_s + b w, a = alpha_t / alpha_s, b^2 = sigma_t^2 - a^2 sigma_s^2, read as a step of drift
     f = (a - 1) x and diffusion b, gives the reverse step x_s = x_t - f + b^2 score + b z:
 
@@ -46,6 +46,6 @@ class ReverseDiffusion(dc.Solver):
         keep, gain = weight(2 - a - share, 0.0, 1.0), weight(t.alpha * share, s.alpha, 0.0)
         return dc.Plan(t=t, keep=keep, gain=gain, noise=weight(variance**0.5, s.sigma, 0.0))
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """One step of the planned weights."""
-        return field.posterior(x, row.t).blend(row.keep, row.gain, (row.noise, z), out=row.out), None
+        return dc.Moved(field.posterior(x, row.t).blend(row.keep, row.gain, (row.noise, z), out=row.out))

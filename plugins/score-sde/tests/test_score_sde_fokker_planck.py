@@ -28,7 +28,7 @@ def planted(process, change):
         alpha, sigma = (dc.expand(v, x) for v in (at.alpha, at.sigma))
         return dc.combine("velocity", at, (x + sigma**2 * score) / alpha, -sigma * score)
 
-    return dc.Field(process, dc.Denoiser(net, "velocity", process))
+    return dc.Field(dc.Denoiser(net, "velocity", process))
 
 
 def field_residual(field, process, n=12):
@@ -64,7 +64,7 @@ def test_it_is_the_published_equation():
     """
     t = torch.tensor([0.3, 0.6]).double()
     x = torch.tensor([[0.5, -1.0], [1.5, 0.2]]).double()
-    field = dc.Field(VP, dc.Denoiser(lambda x, t: -dc.expand(1 + t**2, x) * x, "score", VP))
+    field = dc.Field(dc.Denoiser(lambda x, t: -dc.expand(1 + t**2, x) * x, "score", VP))
     got = residual(field, x, t, *probes_like(x, "exact", 1, dc.Draw(0, range(2))))
     c = VP.coeffs(t)
     f, g2, level = c.dalpha / c.alpha, -2 * c.sigma**2 * c.dlam, 1 + t**2
@@ -117,7 +117,7 @@ def test_the_metric_is_in_units_of_the_score_and_the_clock(process, cut):
     """
     n, k = 2000, 1.5
     x = torch.where(dc.Draw(1, range(n), block=n).uniform((4,)) < 0.5, -1.0, 1.0).double()  # |x_0|^2 = D
-    field = dc.Field(process, dc.Denoiser(lambda x, t: -k * x, "score", process))
+    field = dc.Field(dc.Denoiser(lambda x, t: -k * x, "score", process))
     ev = dc.Evaluation(samples=x, reference=x, field=field)
     found = FokkerPlanckResidual(n=n, divergence="exact", cut=cut, batch=n).measure(ev)["fp residual"]
     ends = (instant(process, v * process.T) for v in (cut, 1 - cut))
@@ -150,7 +150,7 @@ def test_probes_are_unbiased_for_the_square():
 def test_a_network_of_floats_is_measured_too():
     data = Gaussian(0.0, 0.5, shape=(2,))
     net = torch.nn.Linear(2, 2)
-    field = dc.Field(VP, dc.Denoiser(lambda x, t: net(x.float()).to(x.dtype) * dc.expand(t, x), "v", VP))
+    field = dc.Field(dc.Denoiser(lambda x, t: net(x.float()).to(x.dtype) * dc.expand(t, x), "v", VP))
     x = data.sample(16)
     found = FokkerPlanckResidual(n=16).measure(dc.Evaluation(samples=x, reference=x, field=field))
     assert torch.isfinite(torch.tensor(found["fp residual"].value))

@@ -35,7 +35,7 @@ def test_three_processes_share_their_marginals(process):
 
     The law at .2 instead is refused with p < 1e-4 for all three.
     """
-    field = dc.Field(process, dc.Denoiser(lambda x, t: DATA.mean(x[0], instant(process, t[0]))[None], "x0", process))
+    field = dc.Field(dc.Denoiser(lambda x, t: DATA.mean(x[0], instant(process, t[0]))[None], "x0", process))
     grid, start = torch.linspace(0.9, 0.1, 121, dtype=torch.float64), noised(process, 0.9, 2)[None]
     runs = {
         name: dc.sample(field, REGISTRY.make("solver", name), start, grid=grid, seed=4).x[0] for name in ("ddim", "ancestral")

@@ -31,7 +31,7 @@ def slope(steps, errors):
 
 
 @dc.component
-class Euler(dc.Solver):
+class Euler(dc.Stepper):
     """x + (s - t) v: a deterministic predictor from elsewhere."""
 
     requires = frozenset({"velocity", "flat"})
@@ -42,7 +42,7 @@ class Euler(dc.Solver):
 
     def step(self, field, x, row, carry, z):
         assert z is None or row.noise == 0
-        return dc.lincomb((1, x), (row.dt, field.velocity(x, row.t))), None
+        return dc.Moved(dc.lincomb((1, x), (row.dt, field.velocity(x, row.t))))
 
 
 # --- reverse diffusion ------------------------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ class Euler(dc.Solver):
 def stepped(solver, process, t, s, z=None):
     field = GOLDEN.field(process)
     (row,) = solver.plan(process, grid(t, s)).rows(field, X)
-    return solver.step(field, X, row, None, torch.zeros_like(X) if z is None else z)[0]
+    return solver.step(field, X, row, None, torch.zeros_like(X) if z is None else z).x
 
 
 @pytest.mark.item("4.22")
@@ -212,7 +212,7 @@ def corrected(size, process, data, x, t, z, snr=0.16):
     solver = PredictorCorrector(predictor=Euler(), corrections=1, snr=snr, size=size)
     field = data.field(process)
     (row,) = solver.plan(process, grid(t * (1 + 1e-14), t)).rows(field, x)
-    return solver.step(field, x, row, None, (None, z))[0]
+    return solver.step(field, x, row, None, (None, z)).x
 
 
 @pytest.mark.item("4.21", "R11")
@@ -264,9 +264,9 @@ def test_many_corrections_leave_the_mixture_as_it_is():
     solver = PredictorCorrector(predictor=Euler(), corrections=60, snr=0.1)
     field = GOLDEN.field(VP)
     (row,) = solver.plan(VP, grid(t * (1 + 1e-14), t)).rows(field, x)
-    z = solver.noise(VP, x, dc.Draw(2, range(n), block=n))
-    kept = solver.step(field, x, row, None, z)[0]
-    shrunk = solver.step(field, x, row, None, (None, *[0 * v for v in z[1:]]))[0]
+    z = solver.draws(VP, x, dc.Draw(2, range(n), block=n))
+    kept = solver.step(field, x, row, None, z).x
+    shrunk = solver.step(field, x, row, None, (None, *[0 * v for v in z[1:]])).x
 
     def law(y):
         return GOLDEN._tails(torch.as_tensor(y)[:, None], at)[0].numpy()
@@ -286,7 +286,7 @@ def test_measured_norms_keep_the_marginal_only_where_there_are_many_entries():
         x = VP.corrupt(data.sample(n), torch.full((n,), 0.2).double(), dc.Draw(1, range(n))).xt
         solver = PredictorCorrector(predictor=Euler(), corrections=120, size="measured", snr=0.1)
         (row,) = solver.plan(VP, grid(0.2 * (1 + 1e-14), 0.2)).rows(data.field(VP), x)
-        y = solver.step(data.field(VP), x, row, None, solver.noise(VP, x, dc.Draw(2, range(n), block=n)))[0]
+        y = solver.step(data.field(VP), x, row, None, solver.draws(VP, x, dc.Draw(2, range(n), block=n))).x
         off[dim] = float((y**2).median() / (v * 0.4549)) - 1 if dim == 1 else float(y.var()) / v - 1
     assert abs(off[512]) < 0.03 + 4.5 * (2 / 8192) ** 0.5
     assert abs(off[1]) > 0.3
@@ -311,24 +311,24 @@ def test_trees_tensor_rows_and_pure_steps(size):
     """What the conformance kit asks of other solvers: leaves as they are alone (planned), rows of tensors as rows of floats."""
     solver, data = PredictorCorrector(corrections=2, size=size), Gaussian(0.5, 0.8, shape=(3,))
     x = {"a": X.expand(7, 3).clone(), "b": X.expand(7, 3).flip(0).clone()}
-    field = dc.Field(VP, dc.Denoiser(lambda x, t: dc.tree_map(lambda v: data.mean(v, VP.coeffs(t)), x), "x0", VP))
+    field = dc.Field(dc.Denoiser(lambda x, t: dc.tree_map(lambda v: data.mean(v, VP.coeffs(t)), x), "x0", VP))
     nodes = grid(0.8, 0.5, 0.2)
     plan = solver.plan(VP, nodes)
-    z = solver.noise(VP, x, dc.Draw(0, range(7)))
+    z = solver.draws(VP, x, dc.Draw(0, range(7)))
     before = dc.tree_map(torch.clone, x)
-    outs = [solver.step(field, x, plan.rows(field, x, tensors=flag)[0], None, z)[0] for flag in (False, True)]
+    outs = [solver.step(field, x, plan.rows(field, x, tensors=flag)[0], None, z).x for flag in (False, True)]
     for leaf in x:
         assert torch.equal(x[leaf], before[leaf])
         assert torch.allclose(outs[0][leaf], outs[1][leaf], atol=1e-12)
         if size == "planned":
             alone = data.field(VP)
-            got = solver.step(alone, x[leaf], plan.rows(alone, x[leaf])[0], None, tuple(v[leaf] for v in z))[0]
+            got = solver.step(alone, x[leaf], plan.rows(alone, x[leaf])[0], None, tuple(v[leaf] for v in z)).x
             assert torch.allclose(got, outs[0][leaf], atol=1e-12)
 
 
 def test_the_noises_of_a_step_are_independent_and_the_predictors_is_its_own():
     x, draw = torch.zeros(4000, 2).double(), dc.Draw(0, range(4000), index=3)
-    z = PredictorCorrector(corrections=2).noise(VP, x, draw)
+    z = PredictorCorrector(corrections=2).draws(VP, x, draw)
     assert torch.equal(z[0], VP.noise(x, draw))
     for i in range(3):
         for j in range(i):
@@ -343,7 +343,7 @@ def test_predictors_that_cannot_be_run_are_refused():
 
     @dc.component
     class Own(Euler):
-        def loop(self, field, x, grid, draw):
+        def frames(self, field, x, grid, draw):
             yield dc.Frame(0, 1.0, x)
 
     @dc.component

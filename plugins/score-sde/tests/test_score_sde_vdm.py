@@ -240,7 +240,7 @@ def test_a_learned_process_samples_the_data():
     data, process, n = Gaussian([0.3, -0.2], 0.5), bent(), 2048
 
     @dc.component
-    class Ancestral(dc.Solver):
+    class Ancestral(dc.Stepper):
         requires = frozenset({"reverse"})
 
         def plan(self, process, grid):
@@ -248,7 +248,7 @@ def test_a_learned_process_samples_the_data():
             return dc.Plan(t=t, s=s, noise=process.reverse_noise(t, s))
 
         def step(self, field, x, row, carry, z):
-            return field.reverse(x, row.t, row.s, z), None
+            return dc.Moved(field.reverse(x, row.t, row.s, z))
 
     assert isinstance(process, LearnedVDM)
     x = process.prior((2,), dc.Draw(0, range(n)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from diffcore_sde_solvers.stochastic_heun import StochasticHeun
 
 
 @dc.component
-class Brownian(dc.Solver):
+class Brownian(dc.Program):
     """The solver `of` with z = (B(q_s) - B(q_t)) / sqrt(q_s - q_t), where every sample has one Brownian path B(q) on the clock
 
         q = (alpha / sigma)^(2 power).
@@ -39,7 +39,7 @@ class Brownian(dc.Solver):
         "draws_differ": "a node of the tree is drawn again whenever a time below it is asked for: it is the same path"
     }
 
-    of: dc.Solver = dc.field(factory=StochasticHeun, doc="solver whose noise it is; its own `steps` are not used")
+    of: dc.Stepper = dc.field(factory=StochasticHeun, doc="solver whose noise it is; its own `steps` are not used")
     power: float | None = dc.field(
         default=None, ge=-10, le=10, doc="power of the clock; default: what the solver's `clock` or `eta` says, or 1"
     )
@@ -50,9 +50,9 @@ class Brownian(dc.Solver):
         name = type(self.of).__name__
         if self.of.grid is not None:
             raise dc.SpecError("the solver `of` has a grid of its own; give the grid to brownian instead")
-        if type(self.of).loop is not dc.Solver.loop:
+        if not isinstance(self.of, dc.Stepper):
             raise dc.SpecError(f"solver {name} owns its loop; a Brownian path needs single steps")
-        if type(self.of).noise is not dc.Solver.noise and not hasattr(self.of, "on_path"):
+        if type(self.of).draws is not dc.Stepper.draws and not hasattr(self.of, "on_path"):
             raise dc.SpecError(f"solver {name} draws several noises a step and does not say (`on_path`) what they are of a path")
 
     @property
@@ -61,42 +61,26 @@ class Brownian(dc.Solver):
         named = getattr(self.of, "clock", getattr(self.of, "eta", 1.0)) if self.power is None else self.power
         return float(named) or 1.0
 
-    def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
-        """The plan of the solver."""
+    def frames(self, field: dc.Field, x: dc.State, grid: Tensor, draw: dc.Draw) -> Iterator[dc.Frame]:
+        """The start, and the state after every step of the solver with its noise read off the path."""
+        if grid.ndim > 1:
+            raise dc.SpecError("brownian runs grids of one time per step; run per-sample times with the solver itself")
+        process, times = self._checked(field.process), grid.tolist()
+        plan, levels = self.of.plan(process, grid), process.coeffs(grid).lam.tolist()
+        path, moved = Path(draw, x, self.exponent, self.depth, process.noise), dc.Moved(x, self.of.init(x))
+        yield dc.Frame(0, times[0], x)
+        for i, (row, (a, b)) in enumerate(zip(plan.rows(field, x), pairwise(levels), strict=True)):
+            z = self._noise(path, a, b, lambda i=i: self.of.draws(process, x, draw.at(i + 1))) if plan.draws[i] else None
+            moved = self.of.step(field, moved.x, row, moved.carry, z)
+            yield dc.Frame(i + 1, times[i + 1], moved.x)
+
+    def _checked(self, process: dc.Process) -> dc.Process:
         missing = self.of.requires - process.provides
         if missing:
             raise dc.IncompatibleError(
                 f"solver {type(self.of).__name__} needs {', '.join(sorted(missing))}; {type(process).__name__} has not"
             )
-        return self.of.plan(process, grid)
-
-    def init(self, x: dc.State) -> Any:
-        """The solver's."""
-        return self.of.init(x)
-
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
-        """A step of the solver."""
-        return self.of.step(field, x, row, carry, z)
-
-    def noise(self, process: dc.Process, x: dc.State, draw: dc.Draw) -> dc.State:
-        """Fresh noise of a step that the path has none for."""
-        return self.of.noise(process, x, draw)
-
-    def loop(self, field: dc.Field, x: dc.State, grid: Tensor, draw: dc.Draw) -> Iterator[dc.Frame]:
-        """The usual frames. Its own, because the noise of a step needs its times, which compiled runs do not hand out."""
-        yield from dc.Solver.loop(self, field, x, grid, draw)
-
-    def states(self, field: dc.Field, x: dc.State, grid: Tensor, draw: dc.Draw, *, reuse: bool = False) -> Iterator[dc.State]:
-        """The state after every step, its noise read off the path."""
-        if grid.ndim > 1:
-            raise dc.SpecError("brownian runs grids of one time per step; run per-sample times with the solver itself")
-        process, carry = field.process, self.init(x)
-        plan, levels = self.plan(process, grid), _levels(process, grid)
-        path = Path(draw, x, self.exponent, self.depth, process.noise)
-        for i, (row, (a, b)) in enumerate(zip(plan.rows(field, x, reuse=reuse), pairwise(levels), strict=True)):
-            z = self._noise(path, a, b, lambda x=x, i=i: self.noise(process, x, draw.at(i + 1))) if plan.draws[i] else None
-            x, carry = self.step(field, x, row, carry, z)
-            yield x
+        return process
 
     def _noise(self, path: Path, lam: float, end: float, fresh: Callable[[], dc.State]) -> dc.State:
         if torch.inf in (path.clock(lam), path.clock(end)):
@@ -104,8 +88,3 @@ class Brownian(dc.Solver):
         if not hasattr(self.of, "on_path"):
             return path.increment(lam, end)[0]
         return self.of.on_path(path, lam, end)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
-
-
-def _levels(process: dc.Process, grid: Tensor) -> list[float]:
-    """log(alpha / sigma) at every node."""
-    return process.coeffs(grid).lam.tolist()

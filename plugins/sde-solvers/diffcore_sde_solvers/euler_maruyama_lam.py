@@ -13,7 +13,7 @@ from diffcore_sde_solvers.span import damping, linear, pure_noise
 
 
 @dc.component
-class EulerMaruyamaLam(dc.Solver):
+class EulerMaruyamaLam(dc.Stepper):
     """With h = lam_s - lam_t, lam = log(alpha / sigma), l = dlog sigma / dlam at t, x* = E[x_0 | x_t] and noise rate eta,
 
         x_s = (1 + h (l - eta)) x_t + (1 + eta) h alpha_t x* + sigma_t sqrt(2 eta h) z.
@@ -46,6 +46,6 @@ class EulerMaruyamaLam(dc.Solver):
         noise = weight(t.sigma * (2 * self.eta * h) ** 0.5, exact.noise, 0.0)
         return dc.Plan(t=t, keep=keep, gain=gain, noise=noise if self.eta else None)
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """One step of the planned weights."""
-        return field.posterior(x, row.t).blend(row.keep, row.gain, (row.noise, z), out=row.out), None
+        return dc.Moved(field.posterior(x, row.t).blend(row.keep, row.gain, (row.noise, z), out=row.out))

@@ -13,7 +13,7 @@ from diffcore_sde_solvers.stochastic_heun import StochasticHeun
 
 
 @dc.component
-class ODEAncestral(dc.Solver):
+class ODEAncestral(dc.Stepper):
     """With rho = sigma / alpha, a step t -> s goes by the ODE solver `of` to the time d of level rho_d, then back
     by the forward kernel:
 
@@ -34,14 +34,16 @@ class ODEAncestral(dc.Solver):
     additive_noise: ClassVar[bool] = True
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"eta": 0.5},)
 
-    of: dc.Solver = dc.field(factory=lambda: StochasticHeun(eta=0.0), doc="deterministic one-step solver; its `steps` are unused")
+    of: dc.Stepper = dc.field(
+        factory=lambda: StochasticHeun(eta=0.0), doc="deterministic one-step solver; its `steps` are unused"
+    )
     eta: float = dc.field(default=1.0, ge=0, le=1, doc="noise rate: 0 is the ODE, 1 the ancestral kernel's noise")
 
     def __attrs_post_init__(self) -> None:
         """Refuse a solver that cannot be run step by step on this solver's grid."""
         if self.of.grid is not None:
             raise dc.SpecError("the solver `of` has a grid of its own; give the grid to ode-ancestral instead")
-        if type(self.of).loop is not dc.Solver.loop:
+        if not isinstance(self.of, dc.Stepper):
             raise dc.SpecError(f"solver {type(self.of).__name__} owns its loop and has no single steps")
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
@@ -82,10 +84,10 @@ class ODEAncestral(dc.Solver):
         if self.of.init(x) is not None:
             raise dc.SpecError(f"solver {type(self.of).__name__} remembers earlier steps; ode-ancestral needs a one-step solver")
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """Down by the ODE, up by the noise."""
-        below, _ = self.of.step(field, x, row._replace(noise=0.0, out=None), None, None)
-        return dc.lincomb((row.rise, below), (row.noise, z)), None
+        below = self.of.step(field, x, row._replace(noise=0.0, out=None), None, None).x
+        return dc.Moved(dc.lincomb((row.rise, below), (row.noise, z)))
 
 
 def _odd(value: Any) -> Any:

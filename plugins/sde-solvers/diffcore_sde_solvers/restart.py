@@ -32,7 +32,7 @@ class Interval:
 
 
 @dc.component
-class Restart(dc.Solver):
+class Restart(dc.Program):
     """The ODE solver `of` along the grid. On reaching the node of an interval's `low` (time l), `repeats` times:
 
         x_h = (alpha_h / alpha_l) x_l + sqrt(sigma_h^2 - (alpha_h sigma_l / alpha_l)^2) z,      h the time of `high`
@@ -51,7 +51,7 @@ class Restart(dc.Solver):
     source: ClassVar[str] = "Xu et al. 2023, arXiv 2306.14878, algorithm 1"
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
 
-    of: dc.Solver = dc.field(factory=lambda: StochasticHeun(eta=0.0), doc="deterministic solver; its `steps` are not used")
+    of: dc.Stepper = dc.field(factory=lambda: StochasticHeun(eta=0.0), doc="deterministic solver; its `steps` are not used")
     intervals: tuple[Interval, ...] = dc.field(
         factory=lambda: (Interval(low=0.06, high=0.3, repeats=2),), doc="where to restart; those of one node in this order"
     )
@@ -60,23 +60,20 @@ class Restart(dc.Solver):
         """Refuse a solver that cannot be run on this solver's grid."""
         if self.of.grid is not None:
             raise dc.SpecError("the solver `of` has a grid of its own; give the grid to restart instead")
-        if type(self.of).loop is not dc.Solver.loop:
+        if not isinstance(self.of, dc.Stepper):
             raise dc.SpecError(f"solver {type(self.of).__name__} owns its loop; restart needs single steps")
 
-    def loop(self, field: dc.Field, x: dc.State, grid: Tensor, draw: dc.Draw) -> Iterator[dc.Frame]:
-        """The frames of the grid."""
-        yield from dc.Solver.loop(self, field, x, grid, draw)
-
-    def states(self, field: dc.Field, x: dc.State, grid: Tensor, draw: dc.Draw, *, reuse: bool = False) -> Iterator[dc.State]:
-        """The state at every node, restarts included in the step that reaches their node."""
+    def frames(self, field: dc.Field, x: dc.State, grid: Tensor, draw: dc.Draw) -> Iterator[dc.Frame]:
+        """The frames of the grid, restarts included in the step that reaches their node."""
         if grid.ndim > 1:
             raise dc.SpecError("restart runs grids of one time per step; run per-sample times with the solver itself")
         self._check(field.process, grid)
-        stops = self._stops(field.process, grid)
+        stops, times = self._stops(field.process, grid), grid.tolist()
+        yield dc.Frame(0, times[0], x)
         for first, last in pairwise(sorted({0, *stops, len(grid) - 1})):
-            for node, state in enumerate(self.of.states(field, x, grid[first : last + 1], draw), first + 1):
-                x = self._restarted(field, state, grid[node], stops[node], draw) if node in stops else state
-                yield x
+            for node, moved in enumerate(self.of.moves(field, x, grid[first : last + 1], draw), first + 1):
+                x = self._restarted(field, moved.x, grid[node], stops[node], draw) if node in stops else moved.x
+                yield dc.Frame(node, times[node], x)
 
     def _check(self, process: dc.Process, grid: Tensor) -> None:
         missing = self.of.requires - process.provides
@@ -107,7 +104,7 @@ class Restart(dc.Solver):
             push = float((top.sigma**2 - (keep * bottom.sigma) ** 2).clamp_min(0.0) ** 0.5)
             for k in range(interval.repeats):
                 z = process.noise(x, draw.fold(JUMP, number, k))
-                *_, x = self.of.states(field, dc.lincomb((keep, x), (push, z)), times, draw)
+                *_, (x, *_) = self.of.moves(field, dc.lincomb((keep, x), (push, z)), times, draw)
         return x
 
 

@@ -18,7 +18,7 @@ NODES: Mapping[int, tuple[float, ...]] = {1: (), 2: (1 / 2,), 3: (1 / 3, 2 / 3)}
 
 
 @dc.component
-class SEEDS(dc.Solver):
+class SEEDS(dc.Stepper):
     """With rho = sigma / alpha and e = E[eps | x], the reverse SDE of noise rate eta is d(x / alpha) = (1 + eta) e drho + noise
     of variance eta (rho_t^2 - rho_u^2). A step from t to u with e replaced by the average E of e under the weight drho is
 
@@ -89,7 +89,7 @@ class SEEDS(dc.Solver):
         found |= {f"z{name}_{k}": u.alpha * (self.eta * v) ** 0.5 for k, v in enumerate(parts)}
         return {key: torch.where(fine, v, 0.0) for key, v in found.items()}
 
-    def noise(self, process: dc.Process, x: dc.State, draw: dc.Draw) -> dc.State:
+    def draws(self, process: dc.Process, x: dc.State, draw: dc.Draw) -> dc.State:
         """One noise for each part of the step."""
         return tuple(process.noise(x, draw.fold(k)) for k in range(self.stages))
 
@@ -98,14 +98,14 @@ class SEEDS(dc.Solver):
         nodes = [lam, *(lam + r * (end - lam) for r in NODES[self.stages]), end]
         return tuple(path.increment(a, b)[0] for a, b in pairwise(nodes))
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """The stages, then x_s."""
         known: dict[str, dc.State] = {}
         z = z or (None,) * self.stages
         p = field.posterior(x, row.t)
         for j in range(1, self.stages) if row.inner else ():
             known[f"_{j}"] = field.posterior(p.blend(*self._terms(row, f"{j}", j, known, z)), getattr(row, f"u{j}")).eps
-        return p.blend(*self._terms(row, "", self.stages, known, z), out=row.out), None
+        return dc.Moved(p.blend(*self._terms(row, "", self.stages, known, z), out=row.out))
 
     def _terms(self, row: Any, name: str, count: int, known: Mapping[str, dc.State], z: Sequence[dc.State]) -> tuple[Any, ...]:
         """The arguments of `blend` for one stage."""

@@ -14,7 +14,7 @@ from diffcore_sde_solvers.span import any_of, at_lam, damping, linear
 
 
 @dc.component
-class SRA1(dc.Solver):
+class SRA1(dc.Stepper):
     """Roessler's SRA1 for dy = x* dp + dB(q), y = (x / sigma) e^(eta lam), p = e^((1 + eta) lam), q = e^(2 eta lam):
 
         y_u = y_t + (3/4) dp x*(y_t, t) + (3/2) I,                    p_u = p_t + (3/4) dp
@@ -56,7 +56,7 @@ class SRA1(dc.Solver):
             evaluations=tuple(1 + n for n in inner),
         )
 
-    def noise(self, process: dc.Process, x: dc.State, draw: dc.Draw) -> dc.State:
+    def draws(self, process: dc.Process, x: dc.State, draw: dc.Draw) -> dc.State:
         """z_1 and z_2."""
         return process.noise(x, draw.fold(1)), process.noise(x, draw.fold(2))
 
@@ -64,12 +64,12 @@ class SRA1(dc.Solver):
         """z_1 and z_2 of a Brownian path between two levels."""
         return path.increment(lam, end)
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """One step."""
         one, two = z or (None, None)
         p = field.posterior(x, row.t)
         if not row.inner:
-            return p.blend(row.keep, row.gain, (row.noise, one), out=row.out), None
+            return dc.Moved(p.blend(row.keep, row.gain, (row.noise, one), out=row.out))
         average = (row.u_noise * 0.5, one), (row.u_noise * 12**-0.5, two)
         m = field.posterior(p.blend(row.u_keep, row.u_gain, *average), row.u).mean
-        return p.blend(row.keep, row.gain - row.part, (row.part, m), (row.noise, one), out=row.out), None
+        return dc.Moved(p.blend(row.keep, row.gain - row.part, (row.part, m), (row.noise, one), out=row.out))

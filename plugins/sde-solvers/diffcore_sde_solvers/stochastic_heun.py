@@ -13,7 +13,7 @@ from diffcore_sde_solvers.span import any_of, linear
 
 
 @dc.component
-class StochasticHeun(dc.Solver):
+class StochasticHeun(dc.Stepper):
     """The trapezoidal rule for dy = x* dp + dB(q), y = (x / sigma) e^(eta lam), p = e^((1 + eta) lam), q = e^(2 eta lam):
 
         x1  = k x_t + g x*(x_t, t) + n z,                  k = (sigma_s / sigma_t) d^eta,    d = e^-h
@@ -48,11 +48,11 @@ class StochasticHeun(dc.Solver):
             evaluations=tuple(1 + n for n in inner),
         )
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """Predict, then average the two values of x*."""
         p = field.posterior(x, row.t)
         ahead = p.blend(row.keep, row.gain, (row.noise, z))
         if not row.inner:
-            return ahead, None
+            return dc.Moved(ahead)
         m = field.posterior(ahead, row.u).mean
-        return p.blend(row.keep, row.gain - row.half, (row.half, m), (row.noise, z), out=row.out), None
+        return dc.Moved(p.blend(row.keep, row.gain - row.half, (row.half, m), (row.noise, z), out=row.out))

@@ -28,7 +28,7 @@ every_process = pytest.mark.parametrize("process", PROCESSES, ids=lambda p: type
 def one_step(solver, process, t, s, seed=3):
     """The solver's step from X and the noises it used."""
     got = dc.sample(MIX.field(process), solver, X, grid=[t * process.T, s * process.T], seed=seed).x
-    z = solver.noise(process, X, dc.Draw(seed, range(5)).at(1))
+    z = solver.draws(process, X, dc.Draw(seed, range(5)).at(1))
     a, b = (process.coeffs(torch.tensor(v * process.T, dtype=torch.float64)) for v in (t, s))
     return got, z, a, b
 
@@ -194,7 +194,7 @@ def test_samples_of_a_mixture_have_its_moments(solver):
     def net(x, t):
         return MIX.mean(x.reshape(-1, 1), VP.coeffs(t.double()[0])).reshape(x.shape)
 
-    field, x = dc.Field(VP, dc.Denoiser(net, "x0", VP)), VP.prior((64,), dc.Draw(1, range(64))).double()
+    field, x = dc.Field(dc.Denoiser(net, "x0", VP)), VP.prior((64,), dc.Draw(1, range(64))).double()
     nodes = torch.cat([VP.t_of_lam(torch.linspace(-5.0, 4.0, 60, dtype=torch.float64)), torch.zeros(1, dtype=torch.float64)])
     nodes[0] = 1.0
     got = dc.sample(field, solver, x, grid=nodes, seed=2).x.flatten()

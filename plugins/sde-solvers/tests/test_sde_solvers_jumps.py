@@ -24,7 +24,7 @@ DDIM = SEEDS(stages=1, eta=0.0)
 
 
 @dc.component
-class Exact(dc.Solver):
+class Exact(dc.Stepper):
     """The flow of Gaussian data itself."""
 
     requires = frozenset({"affine"})
@@ -35,7 +35,7 @@ class Exact(dc.Solver):
 
     def step(self, field, x, row, carry, z):
         field.posterior(x, row.t)
-        return Gaussian(MEAN, STD, shape=(x.shape[1],)).moved(x, row.t, row.end), None
+        return dc.Moved(Gaussian(MEAN, STD, shape=(x.shape[1],)).moved(x, row.t, row.end))
 
 
 @dc.component
@@ -68,7 +68,7 @@ def moments(process, solver, nodes, draws, start=(0.0, 1.0)):
     width, a = draws + 2, instant(process, float(nodes[0]))
     x, noise = torch.zeros(1, width, dtype=torch.float64), Impulses(width)
     x[0, 1] = 1
-    *_, last = solver.loop(Gaussian(MEAN, STD, shape=(width,)).field(process), x, nodes, noise)
+    *_, last = solver.frames(Gaussian(MEAN, STD, shape=(width,)).field(process), x, nodes, noise)
     assert noise.count == draws
     weights = last.x[0, 1:] - last.x[0, 0]
     mean = last.x[0, 0] + weights[0] * (a.alpha * MEAN + start[0])

@@ -41,7 +41,7 @@ def levels(process, nodes):
 
 def impulse_response(solver, process, nodes):
     """The weights of x_N on the start and on the noises [N, k], and its constant."""
-    z = solver.noise(process, torch.zeros(1, 1), dc.Draw(0, range(1)))
+    z = solver.draws(process, torch.zeros(1, 1), dc.Draw(0, range(1)))
     count, steps = len(z) if isinstance(z, tuple) else 1, len(nodes) - 1
     inputs = torch.cat([torch.zeros(1, 1 + count * steps), torch.eye(1 + count * steps)]).double()
 
@@ -179,7 +179,7 @@ def interpolated(values, x):
 def expectation(solver, process, nodes, points):
     """E cos(1.5 x_N) for x_0 from the exact marginal: u_n(x) = E u_(n+1)(step(x, z)) backwards, by Gauss's rules."""
     z, w = (torch.tensor(v) for v in np.polynomial.hermite_e.hermegauss(points))
-    kind = solver.noise(process, torch.zeros(1, 1), dc.Draw(0, range(1)))
+    kind = solver.draws(process, torch.zeros(1, 1), dc.Draw(0, range(1)))
     count = len(kind) if isinstance(kind, tuple) else 1
     grid = torch.cartesian_prod(*[z] * count).reshape(-1, count)
     weights = torch.cartesian_prod(*[w / w.sum()] * count).reshape(-1, count).prod(1)
@@ -187,7 +187,7 @@ def expectation(solver, process, nodes, points):
     noises = tuple(grid[:, k].repeat_interleave(DEGREE + 1)[:, None] for k in range(count))
     value = torch.cos(1.5 * NODES_X)
     for row in reversed(solver.plan(process, nodes).rows(field, x)):
-        ahead, _ = solver.step(field, x, row, solver.init(x), noises if isinstance(kind, tuple) else noises[0])
+        ahead = solver.step(field, x, row, solver.init(x), noises if isinstance(kind, tuple) else noises[0]).x
         value = weights @ interpolated(value, ahead[:, 0]).reshape(len(grid), -1)
     return average(interpolated, value, process, nodes[0])
 

@@ -134,7 +134,7 @@ def test_a_run_takes_its_noise_from_the_path():
     got = dc.sample(field, Brownian(of=solver), x, grid=nodes, seed=5).x
     path, lam = Path(dc.Draw(5, range(3)), x, 0.5, 10), VP.coeffs(nodes).lam.tolist()
     for row, (a, b) in zip(solver.plan(VP, nodes).rows(field, x), pairwise(lam), strict=True):
-        x, _ = solver.step(field, x, row, None, path.increment(a, b))
+        x = solver.step(field, x, row, None, path.increment(a, b)).x
     assert float((got - x).abs().max()) < 1e-13
 
 
@@ -164,7 +164,7 @@ def refined():
     def net(x, t):
         return SOFT.mean(x.reshape(-1, 1), VP.coeffs(t.double()[0])).reshape(x.shape)
 
-    field, at = dc.Field(VP, dc.Denoiser(net, "x0", VP)), instant(VP, 0.6)
+    field, at = dc.Field(dc.Denoiser(net, "x0", VP)), instant(VP, 0.6)
     x = SOFT.sample(4 * 512).reshape(4, 512) * at.alpha + at.sigma * dc.Draw(1, range(4)).normal((512,), torch.float64)
 
     def run(solver, steps):
@@ -206,7 +206,7 @@ def test_without_the_path_nothing_converges(refined):
 
 def test_refusals():
     class Two(EulerMaruyamaLam):
-        def noise(self, process, x, draw):
+        def draws(self, process, x, draw):
             return (process.noise(x, draw), process.noise(x, draw))
 
     uniform = dc.Registry.load().make("grid", "uniform")

@@ -25,7 +25,7 @@ def test_pixels_at_rest_do_not_move_nor_disturb(solver, process, prediction):
         assert bool(x.isfinite().all())  # also where a pixel rests: a network looks at all of them
         return 0.5 * torch.tanh(x)
 
-    field = dc.Field(process, dc.Denoiser(net, prediction, process))
+    field = dc.Field(dc.Denoiser(net, prediction, process))
     whole = dc.sample(field, solver, IMAGE, grid=FALLING * process.T, seed=4).x
     still = torch.zeros(2, 2, dtype=torch.bool)
     still[0, 1] = True

@@ -10,7 +10,7 @@ import diffcore as dc
 
 
 @dc.component
-class Ancestral(dc.Solver):
+class Ancestral(dc.Stepper):
     """x_s ~ p(x_s | x_t, x_0 = x*), the process's own reverse kernel (capability "reverse"). One evaluation a step.
 
     For an affine process, with e^-2h = (alpha_t sigma_s / (alpha_s sigma_t))^2 and x* = E[x_0 | x_t],
@@ -30,6 +30,6 @@ class Ancestral(dc.Solver):
         t, s = process.pairs(grid)
         return dc.Plan(t=t, s=s, noise=process.reverse_noise(t, s))
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """A draw from the reverse kernel."""
-        return field.reverse(x, row.t, row.s, z), None
+        return dc.Moved(field.reverse(x, row.t, row.s, z))

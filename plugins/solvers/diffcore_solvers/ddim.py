@@ -12,7 +12,7 @@ from diffcore_solvers.steps import damping, exact
 
 
 @dc.component
-class DDIM(dc.Solver):
+class DDIM(dc.Stepper):
     """With x* = E[x_0 | x_t], e* = E[eps | x_t], h = lam_s - lam_t and c = eta sigma_s sqrt(1 - e^-2h),
 
         x_s = alpha_s x* + sqrt(sigma_s^2 - c^2) e* + c z = k x_t + (alpha_s - alpha_t k) x* + c z,
@@ -47,6 +47,6 @@ class DDIM(dc.Solver):
         keep = keep * (1 - self.eta**2 * fresh) ** 0.5
         return dc.Plan(t=t, keep=keep, gain=s.alpha - t.alpha * keep, noise=self.eta * s.sigma * fresh**0.5)
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """k x_t + (alpha_s - alpha_t k) x* + c z."""
-        return field.posterior(x, row.t).blend(row.keep, row.gain, (row.noise, z), out=row.out), None
+        return dc.Moved(field.posterior(x, row.t).blend(row.keep, row.gain, (row.noise, z), out=row.out))

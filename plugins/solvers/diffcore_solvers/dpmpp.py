@@ -12,7 +12,7 @@ from diffcore_solvers.steps import exact
 
 
 @dc.component
-class DPMpp2M(dc.Solver):
+class DPMpp2M(dc.Stepper):
     """With h_i the step in lam, r = h_i / h_(i-1), and m_i = E[x_0 | x_(t_i)],
 
         x_s = (sigma_s / sigma_t) x_t + alpha_s (1 - e^-h) ((1 + r/2) m_i - (r/2) m_(i-1)).
@@ -39,7 +39,7 @@ class DPMpp2M(dc.Solver):
         """No history: a zero that the first step weighs with 0."""
         return dc.tree_map(torch.zeros_like, x)
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """One step; the carry becomes m_i."""
         m = field.posterior(x, row.t).mean
-        return dc.lincomb((row.keep, x), (row.now, m), (row.before, carry)), m
+        return dc.Moved(dc.lincomb((row.keep, x), (row.now, m), (row.before, carry)), m)

@@ -15,7 +15,7 @@ LARGEST_GAMMA = 2**0.5 - 1
 
 
 @dc.component
-class EDMHeun(dc.Solver):
+class EDMHeun(dc.Stepper):
     """With rho = sigma / alpha, a step first raises the noise, rho^ = (1 + gamma) rho at time t^, then goes down to rho_s:
 
         x^  = (alpha^ / alpha_t) x_t + alpha^ sqrt(rho^2 (t^) - rho^2 (t)) s_noise z
@@ -73,12 +73,12 @@ class EDMHeun(dc.Solver):
         added = hat.alpha * ((hat.sigma / hat.alpha) ** 2 - rho**2).clamp_min(0.0) ** 0.5 * self.s_noise
         return hat, torch.where(churned, hat.alpha / t.alpha, 1.0), torch.where(churned, added, 0.0)
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """Up to t^, down by the Euler step, then Heun's correction."""
         x = x if z is None else dc.lincomb((row.lift, x), (row.noise, z))
         m = field.posterior(x, row.t).mean
         x = dc.lincomb((row.keep, x), (row.gain, m))
         if not row.corrected:
-            return x, None
+            return dc.Moved(x)
         slope = (row.second, field.posterior(x, row.u).mean), (-row.second, m)
-        return dc.lincomb((1, x), *slope, out=row.out), None
+        return dc.Moved(dc.lincomb((1, x), *slope, out=row.out))

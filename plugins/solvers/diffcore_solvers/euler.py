@@ -11,7 +11,7 @@ from diffcore_solvers.steps import readable
 
 
 @dc.component
-class Euler(dc.Solver):
+class Euler(dc.Stepper):
     """x_s = x_t + (s - t) v(x_t, t), with v the probability-flow velocity. First order, one evaluation a step.
 
     Equal to `ddim` where alpha and sigma are affine in t (flow matching, EDM), less accurate elsewhere. The velocity is never
@@ -29,6 +29,6 @@ class Euler(dc.Solver):
         t, s = process.pairs(grid)
         return dc.Plan(t=readable(t), dt=s.t - t.t)
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """x + dt v."""
-        return dc.lincomb((1, x), (row.dt, field.velocity(x, row.t)), out=row.out), None
+        return dc.Moved(dc.lincomb((1, x), (row.dt, field.velocity(x, row.t)), out=row.out))

@@ -12,7 +12,7 @@ from diffcore_solvers.steps import pure_noise
 
 
 @dc.component
-class EulerMaruyama(dc.Solver):
+class EulerMaruyama(dc.Stepper):
     """With f = alpha' / alpha, g^2 = -2 sigma^2 lam' and D = t - s, the reverse SDE dx = (f x - g^2 score) dt + g dw gives
 
         x_s = x_t - D (f x_t - g^2 score) + g sqrt(D) z = (1 - D (f - 2 lam')) x_t - 2 D lam' alpha_t x* + g sqrt(D) z.
@@ -39,6 +39,6 @@ class EulerMaruyama(dc.Solver):
         gain = weight(2 * length * rate * t.alpha, s.alpha, 0.0)
         return dc.Plan(t=t, keep=keep, gain=gain, noise=weight(t.sigma * (2 * length * rate) ** 0.5, s.sigma, 0.0))
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """One step of the planned weights."""
-        return field.posterior(x, row.t).blend(row.keep, row.gain, (row.noise, z), out=row.out), None
+        return dc.Moved(field.posterior(x, row.t).blend(row.keep, row.gain, (row.noise, z), out=row.out))

@@ -12,7 +12,7 @@ from diffcore_solvers.steps import any_of, readable, regular
 
 
 @dc.component
-class Heun(dc.Solver):
+class Heun(dc.Stepper):
     """The explicit trapezoidal rule in t: with k1 = v(x_t, t) and k2 = v(x_t + (s - t) k1, s),
 
         x_s = x_t + (s - t) (k1 + k2) / 2.
@@ -43,10 +43,10 @@ class Heun(dc.Solver):
             evaluations=tuple(1 + c for c in corrected),
         )
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """Predict by Euler, average the two slopes."""
         k1 = field.velocity(x, row.t)
         if not row.corrected:
-            return dc.lincomb((1, x), (row.first, k1), out=row.out), None
+            return dc.Moved(dc.lincomb((1, x), (row.first, k1), out=row.out))
         k2 = field.velocity(dc.lincomb((1, x), (row.reach, k1)), row.u)
-        return dc.lincomb((1, x), (row.first, k1), (row.second, k2), out=row.out), None
+        return dc.Moved(dc.lincomb((1, x), (row.first, k1), (row.second, k2), out=row.out))

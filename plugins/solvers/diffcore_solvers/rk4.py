@@ -12,7 +12,7 @@ from diffcore_solvers.steps import any_of, readable, regular
 
 
 @dc.component
-class RK4(dc.Solver):
+class RK4(dc.Stepper):
     """With h = s - t and m = (t + s) / 2,
 
         k1 = v(x, t), k2 = v(x + h k1 / 2, m), k3 = v(x + h k2 / 2, m), k4 = v(x + h k3, s),
@@ -47,13 +47,13 @@ class RK4(dc.Solver):
             evaluations=tuple(4 if c else 2 for c in closed),
         )
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """Four slopes, or two where the last would be singular."""
         k1 = field.velocity(x, row.t)
         k2 = field.velocity(dc.lincomb((1, x), (row.half, k1)), row.m)
         if not row.closed:
-            return dc.lincomb((1, x), (row.second, k2), out=row.out), None
+            return dc.Moved(dc.lincomb((1, x), (row.second, k2), out=row.out))
         k3 = field.velocity(dc.lincomb((1, x), (row.half, k2)), row.m)
         k4 = field.velocity(dc.lincomb((1, x), (row.reach, k3)), row.u)
         slopes = (row.outer, k1), (row.second, k2), (row.third, k3), (row.outer, k4)
-        return dc.lincomb((1, x), *slopes, out=row.out), None
+        return dc.Moved(dc.lincomb((1, x), *slopes, out=row.out))

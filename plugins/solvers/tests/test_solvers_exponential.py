@@ -48,7 +48,7 @@ def test_variation_of_constants_along_the_exact_path(process):
 @pytest.mark.item("9.02")
 def test_the_linear_factor_of_euler_is_off_by_half_the_square_of_the_exponent():
     """With eps* = 0 the ODE is x' = f x: DDIM multiplies by e^a, a = int f, Euler by 1 + a; (e^a - 1 - a) / a^2 -> 1/2."""
-    field, ratios = dc.Field(VP, dc.Denoiser(lambda x, t: 0 * x, "eps", VP)), []
+    field, ratios = dc.Field(dc.Denoiser(lambda x, t: 0 * x, "eps", VP)), []
     for h in (0.04, 0.02, 0.01):
         t, s = instant(VP, 0.3 + h / 2), instant(VP, 0.3 - h / 2)
         a = float((s.alpha / t.alpha).log())

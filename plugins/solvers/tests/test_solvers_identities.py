@@ -213,7 +213,7 @@ def kernel_of(solver, field, process, times):
     plan = solver.plan(process, times)
     probe = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
     for row in plan.rows(field, probe):
-        still, moved = (solver.step(field, probe, row, None, torch.full_like(probe, z))[0] for z in (0.0, 1.0))
+        still, moved = (solver.step(field, probe, row, None, torch.full_like(probe, z)).x for z in (0.0, 1.0))
         yield float(still[1] - still[0]), float(still[0]), float((moved - still)[0])
 
 
@@ -296,7 +296,7 @@ def test_edm_heun_follows_algorithm_2_of_the_paper(churn):
     options = {"s_min": 0.2, "s_max": 5.0, "s_noise": 1.007}
     want, seen = paper_heun(10 * X, LEVELS, churn, 0.2, 5.0, 1.007, dc.Draw(5, range(len(X))))
     net = GOLDEN.net(VE)
-    field = dc.Field(VE, dc.Denoiser(net, "x0", VE))
+    field = dc.Field(dc.Denoiser(net, "x0", VE))
     result = dc.sample(field, EDMHeun(s_churn=churn, **options), 10 * X, grid=LEVELS, seed=5)
     assert float((result.x - want).abs().max()) < 1e-12
     assert net.seen == pytest.approx(seen, rel=1e-12)
@@ -324,7 +324,7 @@ class Open(ReferenceVE):
 
 def test_churn_stays_below_the_level_of_the_process():
     net = GOLDEN.net(Open())
-    dc.sample(dc.Field(Open(), dc.Denoiser(net, "x0", Open())), EDMHeun(s_churn=100.0), 10 * X, grid=LEVELS)
+    dc.sample(dc.Field(dc.Denoiser(net, "x0", Open())), EDMHeun(s_churn=100.0), 10 * X, grid=LEVELS)
     assert net.seen[0] == 10.0
     assert net.seen[2] == pytest.approx(6 * math.sqrt(2), rel=1e-12)
 

@@ -33,7 +33,7 @@ class Pulled(dc.Process):
         return posterior.value
 
 
-FIELD = dc.Field(Pulled(), dc.Denoiser(lambda x, t: x, "velocity", Pulled()))
+FIELD = dc.Field(dc.Denoiser(lambda x, t: x, "velocity", Pulled()))
 X = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None]
 
 

@@ -15,7 +15,7 @@ POINTS = 32
 
 
 @dc.component
-class GammaSDE(dc.Solver):
+class GammaSDE(dc.Stepper):
     """For every noise level gamma(t) >= 0 the SDE, run from T to 0 (|dt| backwards, v the probability-flow velocity),
 
         dx = (v - gamma(t)^2 score / 2) dt + gamma(t) dw
@@ -88,6 +88,6 @@ class GammaSDE(dc.Solver):
         at = process.coeffs(s + (t - s) * inside.view(-1, *[1] * t.ndim))
         return (t - s) * (self.strength(at) / (2 * at.sigma**2)).mean(0)
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[dc.State, Any]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """One step of the planned weights."""
-        return field.posterior(x, row.t).blend(row.keep, row.gain, (row.noise, z), out=row.out), None
+        return dc.Moved(field.posterior(x, row.t).blend(row.keep, row.gain, (row.noise, z), out=row.out))

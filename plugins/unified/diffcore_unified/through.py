@@ -15,7 +15,7 @@ from diffcore_unified.transformed import Transformed, scale
 
 
 @dc.component
-class Through(dc.Solver):
+class Through(dc.Program):
     """Carry the start x_A(t) to x_B = c x_A on the schedule B = `to`, run `solver` there, and carry every state back.
 
     The trained process A, its guidance and its start stay as they are; times are A's outside and B's within. Where both are
@@ -66,13 +66,13 @@ class Through(dc.Solver):
         grid[0] = first
         return grid
 
-    def loop(self, field: dc.Field, x: dc.State, grid: Tensor, draw: dc.Draw) -> Iterator[dc.Frame]:
+    def frames(self, field: dc.Field, x: dc.State, grid: Tensor, draw: dc.Draw) -> Iterator[dc.Frame]:
         """The frames of the inner solver, with A's states and times."""
         there = Transformed(of=field.process, to=self.to)
         times = _inner(there, grid)
-        moved = dc.Field(there, Moved(field.denoiser, there), cond=field.cond)
+        moved = dc.Field(Moved(field.denoiser, there), cond=field.cond)
         known = _ways_back(there, times, grid)
-        for frame in self.solver.loop(moved, _start(there, x, grid[0], times[0]), times, draw):
+        for frame in self.solver.frames(moved, _start(there, x, grid[0], times[0]), times, draw):
             tau, factor = known[frame.t] if frame.t in known else _way_back(there, frame)
             yield frame._replace(t=tau, x=dc.lincomb((factor, frame.x)))
 

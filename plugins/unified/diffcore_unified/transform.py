@@ -25,7 +25,6 @@ class Moved:
 
     def __init__(self, inner: Any, process: Transformed) -> None:
         self.inner, self.process, self.base = inner, process, self
-        self.trace: Any = inner.base.trace
         self.null: Mapping[str, Any] = inner.null
 
     def __call__(self, x: dc.State, t: Any, **cond: Any) -> dc.Posterior:
@@ -61,7 +60,7 @@ def _reread(known: dc.Posterior, x: dc.State, at: dc.Coeffs) -> dc.Posterior:
 
 
 def transform(denoiser: Any, process: dc.Process) -> Moved:
-    """The denoiser, trained under its own process, as one under another: `field = dc.Field(d.process, d)` samples with it.
+    """The denoiser, trained under its own process, as one under another: `field = dc.Field(d)` samples with it.
 
     denoiser: a `Denoiser`, or one wrapped by guidance, with any prediction. The process of the result is `process`, its
     ends moved to the noise levels the denoiser knows (see `Transformed`). Exact: every expectation is that of `denoiser`.

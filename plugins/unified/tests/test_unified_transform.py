@@ -108,8 +108,8 @@ def test_exponential_integrators_give_the_same_samples(solver, fields, b):
     tau = A["vp"].t_of_lam(torch.cat([torch.linspace(-5.0, 4.0, 10, dtype=torch.float64), torch.tensor([torch.inf])]))
     times = moved.process.time_of(tau)
     c = float(A[b].coeffs(times[0]).sigma / A["vp"].coeffs(tau[0]).sigma)
-    plain = run(dc.Field(A["vp"], denoiser), solver, X, tau)
-    found = run(dc.Field(moved.process, moved), solver, c * X, times)
+    plain = run(dc.Field(denoiser), solver, X, tau)
+    found = run(dc.Field(moved), solver, c * X, times)
     assert float((found - plain).abs().max()) < 1e-11
 
 
@@ -126,7 +126,7 @@ def test_ode_solvers_agree_to_their_error(b):
         u = torch.linspace(0, 1, n + 1, dtype=torch.float64)
         nodes = ends[0] ** (1 - u) * ends[1] ** u
         nodes[0], nodes[-1] = ends
-        gaps.append(float((run(dc.Field(moved.process, moved), rk4, up * X, nodes) / down - exact).abs().max()))
+        gaps.append(float((run(dc.Field(moved), rk4, up * X, nodes) / down - exact).abs().max()))
     assert gaps[-1] < 1e-8, gaps
     assert 10 < gaps[0] / gaps[1] < 24, gaps
 
@@ -136,14 +136,14 @@ def test_through_is_the_transform_with_guidance_kept(make):
     data, guidance = golden_mixture((2,)), [make("guidance", "cfg", weight=2.0)]
     cond, x = {"label": torch.tensor([0, 1, 0, 1])}, X[:4, :2]
     denoiser = data.denoiser(A["vp"], "eps")
-    field = dc.Field(A["vp"], denoiser, guidance, cond=cond)
+    field = dc.Field(denoiser, guidance, cond=cond)
     inner = make("solver", "ddim", grid={"type": "uniform-lam"})
     through = Through(steps=12, to=A["flow"], solver=inner)
     result = dc.sample(field, through, x, seed=1, keep_frames=True)
     want = dc.sample(field, inner, x, grid=result.grid, seed=1)
     assert float((result.x - want.x).abs().max()) < 1e-11
     assert (result.nfe, len(result.frames)) == (24.0, 13)
-    unguided = dc.sample(dc.Field(A["vp"], denoiser, cond=cond), through, x, seed=1).x
+    unguided = dc.sample(dc.Field(denoiser, cond=cond), through, x, seed=1).x
     assert float((unguided - result.x).abs().max()) > 1e-2
 
 
@@ -170,16 +170,16 @@ def test_through_with_times_per_entry(make):
     inner = make("solver", "gamma-sde", gamma=0.5)
     through = Through(to=A["flow"], solver=inner)
     grid, field, draw = torch.tensor([0.8, 0.5, 0.2], dtype=torch.float64), DATA.field(A["vp"]), dc.Draw(1, range(5))
-    plain, wide = (list(through.loop(field, X, g, draw)) for g in (grid, grid[:, None].expand(3, 5)))
+    plain, wide = (list(through.frames(field, X, g, draw)) for g in (grid, grid[:, None].expand(3, 5)))
     for a, b in zip(plain, wide, strict=True):
         torch.testing.assert_close(torch.as_tensor(b.t), torch.full((5,), a.t, dtype=torch.float64), rtol=1e-12, atol=0)
         torch.testing.assert_close(b.x, a.x, rtol=1e-11, atol=1e-13)
-    *_, want = inner.loop(field, X, grid, draw)  # and, with the same noise, those of A itself
+    *_, want = inner.frames(field, X, grid, draw)  # and, with the same noise, those of A itself
     torch.testing.assert_close(plain[-1].x, want.x, rtol=0, atol=1e-11)
 
 
 def test_a_flow_map_belongs_to_one_schedule():
-    class Jump(dc.Solver):
+    class Jump(dc.Stepper):
         requires = frozenset({"flow_map"})
 
     with pytest.raises(dc.SpecError, match="flow map"):
@@ -205,7 +205,7 @@ def test_ends_are_those_the_network_knows():
             "'solver'",
         ),
         (lambda: Transformed(of=A["vp"], to=A["flow"]).check_prediction("velocity", 0.5), "through"),
-        (lambda: dc.Field(A["flow"], transform(DATA.denoiser(A["vp"]), A["flow"])), "Transformed"),
+        (lambda: dc.Field(transform(DATA.denoiser(A["vp"]), A["flow"])), "Transformed"),
     ],
 )
 def test_what_is_refused_says_why(call, words):

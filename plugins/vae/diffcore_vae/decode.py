@@ -10,7 +10,7 @@ import diffcore as dc
 
 
 @dc.component
-class Decode(dc.Solver):
+class Decode(dc.Stepper):
     """x_0 = E[x | z_1], z_1 made of the noise at T from the top level down: one call of the network, no further noise."""
 
     source: ClassVar[str] = "Kingma and Welling 2014, arXiv 1312.6114"
@@ -22,6 +22,6 @@ class Decode(dc.Solver):
         """The time T."""
         return dc.Plan(t=process.pairs(grid)[0])
 
-    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> tuple[Tensor, None]:
+    def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """The decoder's mean."""
-        return field.posterior(x, row.t).mean, None
+        return dc.Moved(field.posterior(x, row.t).mean)

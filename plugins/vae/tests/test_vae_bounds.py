@@ -73,7 +73,7 @@ def denoiser(net, latents):
 
 def evaluation(net, latents, x):
     process = OneJump(latents=latents)
-    field = dc.Field(process, dc.Denoiser(net, "decoder", process))
+    field = dc.Field(dc.Denoiser(net, "decoder", process))
     return dc.Evaluation(samples=x, reference=x, field=field)
 
 

@@ -88,7 +88,7 @@ def test_a_jump_is_the_levels_from_the_top(built):
     model, process = model_of(network, net)
     eps = process.prior((), dc.Draw(1, range(4)))
     z1 = net.down(0, eps[1]).sample(eps[0])
-    field = dc.Field(process, model)
+    field = dc.Field(model)
     with torch.no_grad():
         found = dc.sample(field, Decode(), eps)
         assert torch.equal(found.x, net.decode(z1))
