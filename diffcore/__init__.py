@@ -49,10 +49,11 @@ if TYPE_CHECKING:
     from diffcore.numerics.guidance import Guidance
     from diffcore.numerics.meter import Meter
     from diffcore.numerics.noise import Draw
-    from diffcore.numerics.plan import Plan
+    from diffcore.numerics.plan import Plan, any_of
     from diffcore.numerics.process import AffineProcess, Corruption, Instant, Process, centred_pairs, refuse_shift
     from diffcore.numerics.sampling import Result, frames, kernel, sample
     from diffcore.numerics.solver import Frame, Grid, Moved, Program, Solver, Stepper
+    from diffcore.numerics.span import Linear, Span, lam_at, moments_of_exp, phi
     from diffcore.numerics.tree import State, expand, leaves, lincomb, tree_map
     from diffcore.run.pipeline import Pipeline, assemble
     from diffcore.run.spec import Spec
@@ -65,7 +66,9 @@ _LAZY = {
     "learning.loader": ("Loader",),
     "numerics.fields": ("Denoiser", "Field", "Guided", "second_derivatives"),
     "learning.files": (
+        "moments_of_exp",
         "note",
+        "phi",
         "read_npy",
         "read_tensors",
         "reading",
@@ -85,7 +88,8 @@ _LAZY = {
     "numerics.process": ("AffineProcess", "Corruption", "Instant", "Process", "centred_pairs", "refuse_shift"),
     "numerics.sampling": ("Result", "frames", "kernel", "sample"),
     "numerics.meter": ("Meter",),
-    "numerics.plan": ("Plan",),
+    "numerics.plan": ("Plan", "any_of"),
+    "numerics.span": ("Linear", "Span", "lam_at", "moments_of_exp", "phi"),
     "numerics.solver": ("Frame", "Grid", "Moved", "Program", "Solver", "Stepper"),
     "run.spec": ("Spec",),
     "learning.trainer": ("Player", "Trainer"),
@@ -121,6 +125,7 @@ __all__ = [
     "Guided",
     "IncompatibleError",
     "Instant",
+    "Linear",
     "Loader",
     "Loss",
     "Measured",
@@ -144,6 +149,7 @@ __all__ = [
     "RunError",
     "Solver",
     "Source",
+    "Span",
     "Spec",
     "SpecError",
     "State",
@@ -152,6 +158,7 @@ __all__ = [
     "Trainer",
     "UnknownComponentError",
     "Weighting",
+    "any_of",
     "assemble",
     "centred_pairs",
     "combine",
@@ -164,10 +171,13 @@ __all__ = [
     "frames",
     "hookimpl",
     "kernel",
+    "lam_at",
     "leaves",
     "lincomb",
     "mean_square",
+    "moments_of_exp",
     "note",
+    "phi",
     "read_npy",
     "read_tensors",
     "reading",

@@ -102,7 +102,8 @@ def diffcore_guidance() -> Iterable[Component]:
 
 @hookspec
 def diffcore_solvers() -> Iterable[Component]:
-    """Solvers and time grids. Base classes: `diffcore.Stepper` (plan, init, step), `diffcore.Program` (frames), `diffcore.Grid` (`kind="grid"`).
+    """Solvers and time grids. Base classes: `diffcore.Stepper` (plan, init, step), `diffcore.Program` (frames), `diffcore.Grid`
+    (`kind="grid"`).
 
     @dc.hookimpl
     def diffcore_solvers():

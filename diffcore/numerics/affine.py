@@ -26,6 +26,11 @@ from torch import Tensor
 from diffcore.declare.errors import NumericsError
 from diffcore.numerics.tree import Scalar, State, expand, lincomb, tree_map
 
+NO_SIGNAL = 1e-4
+"""Below this ratio alpha / sigma a state counts as pure noise: dividing by alpha would only amplify its rounding."""
+NEAR_DATA = 1e-6
+"""The noise level at which the velocity of an entry that rests at clean data is read."""
+
 
 class Coeffs(NamedTuple):
     """Coefficients of `x_t = alpha x_0 + sigma eps + shift` at time t, and their time derivatives.
@@ -58,6 +63,22 @@ class Coeffs(NamedTuple):
     def dlam(self) -> Any:
         """d lam / dt = alpha'/alpha - sigma'/sigma; -inf where sigma = 0 or alpha = 0."""
         return _over(self.dalpha, self.alpha) - _over(self.dsigma, self.sigma)
+
+    @property
+    def pure_noise(self) -> Any:
+        """Where alpha / sigma is zero or as good as zero."""
+        return self.alpha <= NO_SIGNAL * self.sigma
+
+    def readable(self) -> Coeffs:
+        """The same times, with coefficients at which a velocity is finite.
+
+        Only an entry that rests at clean data (per-pixel time) is asked for its velocity at sigma = 0. Its weight is 0, but 0
+        times infinity is not: it is read at a level near 0 instead, while the network is still told its true time.
+        """
+        rests = self.sigma == 0
+        if not bool(rests.any()):
+            return self
+        return self._replace(sigma=torch.where(rests, NEAR_DATA, self.sigma), dsigma=torch.where(rests, 1.0, self.dsigma))
 
     def map(self, fn: Callable[[Any], Any]) -> Coeffs:
         """Apply `fn` to every entry that is a tensor."""

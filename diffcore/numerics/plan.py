@@ -60,6 +60,11 @@ class Plan:
         return list(value) if isinstance(value, tuple) else _cast(value, x, tensors, self.steps)
 
 
+def any_of(mask: Tensor) -> tuple[int, ...]:
+    """Per step, 1 if the mask holds for any entry: a static entry of a plan, which a step may branch on."""
+    return tuple(int(v) for v in mask.reshape(len(mask), -1).any(1).tolist())
+
+
 @lru_cache(maxsize=256)
 def _row_type(names: tuple[str, ...]) -> Any:
     made: Any = namedtuple("row_type", names)

@@ -13,6 +13,7 @@ from diffcore.declare.component import Base
 from diffcore.declare.errors import DataError, IncompatibleError, did_you_mean
 from diffcore.numerics.affine import Coeffs, Posterior, at_least_float32, combine, row, shifted
 from diffcore.numerics.noise import Draw
+from diffcore.numerics.span import Span
 from diffcore.numerics.tree import State, expand, leaves, lincomb, tree_map
 
 
@@ -25,6 +26,10 @@ class Instant(NamedTuple):
     def map(self, fn: Any) -> Instant:
         """Apply `fn` to every entry that is a tensor."""
         return Instant(*(fn(v) if isinstance(v, Tensor) else v for v in self))
+
+    def readable(self) -> Instant:
+        """Itself: nothing is singular that this time knows of."""
+        return self
 
     def cast(self, dtype: torch.dtype) -> Instant:
         """The time in the precision of a state, at least float32."""
@@ -96,6 +101,10 @@ class Process(Base):
         c = self.coeffs(grid)
         return c.at(slice(None, -1)), c.at(slice(1, None))
 
+    def regular(self, at: Any) -> Tensor:
+        """Where a velocity can be evaluated."""
+        return at.t >= self.min_time
+
     def embed_time(self, t: Tensor) -> Tensor:
         """The time feature a network built from a spec receives; about 0 to 1."""
         return t / self.T
@@ -135,6 +144,10 @@ class Process(Base):
     def retract(self, x: State, v: State) -> State:
         """Move x by the tangent vector v: x + v where the state space is flat."""
         return lincomb((1, x), (1, v))
+
+    def span(self, t: Any, s: Any) -> Span:
+        """The planned steps t -> s with E[x_0 | x_t] frozen (capability "affine")."""
+        raise NotImplementedError
 
     def t_of_lam(self, lam: Tensor) -> Tensor:
         """The time at which log(alpha / sigma) = lam, float64, for processes that have such a level."""
@@ -196,6 +209,14 @@ class AffineProcess(Process):
     def coeffs(self, t: Tensor) -> Coeffs:
         """alpha, sigma and their derivatives at times t, in the dtype of t (plan in float64)."""
         raise NotImplementedError
+
+    def span(self, t: Coeffs, s: Coeffs) -> Span:
+        """The planned steps t -> s with E[x_0 | x_t] frozen. Override where alpha and sigma vanish together (pinned ends)."""
+        return Span.between(t, s)
+
+    def regular(self, at: Coeffs) -> Tensor:
+        """Where there is noise."""
+        return at.sigma > 0
 
     def prior(self, shape: Sequence[int], draw: Draw) -> Tensor:
         """shift_T + sigma_T noise: N(shift_T, sigma_T^2 I) where the noise is white."""

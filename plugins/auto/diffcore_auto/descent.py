@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_auto.levels import inner_levels, lam_at, span, times_at
+from diffcore_auto.levels import inner_levels, span, times_at
 
 DIFFERENCE, LONGEST, DAMPING, TRIES = 0.01, 0.7, 0.1, 7
 Run = Callable[[Tensor], Tensor | None]
@@ -25,7 +25,7 @@ class Shape:
     def __init__(self, process: dc.Process, start: float, end: float) -> None:
         self.process, self.start, self.end = process, start, end
         low, high = span(process, start)
-        self.low = max(lam_at(process, start), low - 1.0)
+        self.low = max(dc.lam_at(process, start), low - 1.0)
         self.room = high - self.low - 1e-3
 
     def theta(self, nodes: Tensor) -> Tensor:

@@ -15,11 +15,6 @@ End = Literal["zero", "t_min"]
 END = "last time: zero (clean data), or the process's min_time, the smallest a network is evaluated at"
 
 
-def lam_at(process: dc.Process, t: float) -> float:
-    """log(alpha / sigma) at time t; infinite where sigma = 0 or alpha = 0."""
-    return float(process.coeffs(torch.tensor(t, dtype=torch.float64)).lam)
-
-
 def last_time(process: dc.Process, end: End) -> float:
     """The last time of a grid."""
     return 0.0 if end == "zero" else process.min_time
@@ -27,7 +22,7 @@ def last_time(process: dc.Process, end: End) -> float:
 
 def span(process: dc.Process, start: float) -> tuple[float, float]:
     """The levels at the start and at min_time, each within [-REACH, REACH]: the inner nodes of a grid lie between them."""
-    return max(lam_at(process, start), -REACH), min(lam_at(process, process.min_time), REACH)
+    return max(dc.lam_at(process, start), -REACH), min(dc.lam_at(process, process.min_time), REACH)
 
 
 def times_at(process: dc.Process, levels: Tensor, start: float, end: float) -> Tensor:

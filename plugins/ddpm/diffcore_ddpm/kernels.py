@@ -35,7 +35,7 @@ def kernels(process: dc.Process, grid: Tensor) -> Kernels:
     Raises `IncompatibleError` for a process with a moving mean (`shift`).
     """
     t, s = dc.centred_pairs(process, grid)
-    rests, ratio = t.t == s.t, t.alpha / s.alpha
-    fresh = torch.where(rests, 0.0, (1 - (ratio * s.sigma / t.sigma) ** 2).clamp_min(0.0))
-    keep = torch.where(rests, 1.0, ratio * (s.sigma / t.sigma) ** 2)
+    span = process.span(t, s)
+    fresh = torch.where(span.live, 1 - span.damping**2, 0.0)
+    keep = torch.where(span.live, span.keep * span.damping, 1.0)
     return Kernels(t, s, keep, s.alpha * fresh, s.sigma**2 * fresh, t.sigma**2 * fresh)

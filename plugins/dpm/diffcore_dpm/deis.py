@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ def _time_moments(process: dc.Process, t: dc.Coeffs, s: dc.Coeffs, ready: Tensor
     share = ((nodes + 1) / 2).reshape(-1, *[1] * t.t.ndim)
     low, high = (torch.where(ready, v, 0.0) for v in (t.lam, torch.where((s.sigma > 0) & (s.alpha > 0), s.lam, t.lam)))
     lam = torch.where(s.sigma > 0, low + share * (high - low), low - torch.log1p(-share))
-    tau = cast("dc.AffineProcess", process).t_of_lam(lam)
+    tau = process.t_of_lam(lam)
     u = torch.where(ready, (tau - t.t) / torch.where(ready, s.t - t.t, 1.0), share)
     u = torch.where(s.alpha > 0, u, 1.0)
     density = weights.reshape(share.shape) * torch.where(s.sigma > 0, torch.exp(low - lam), 1.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ def between(process: dc.Process, t: dc.Coeffs, s: dc.Coeffs, share: float, fine:
     """The coefficients at a share of the way from t to s, in lam or the position of the reading; those of t where not `fine`."""
     first, last = (torch.where(fine, position(c, reading), 0.25) for c in (t, s))
     lam = level_at(first + share * (last - first), reading)
-    return process.coeffs(torch.where(fine, cast("dc.AffineProcess", process).t_of_lam(lam), t.t))
+    return process.coeffs(torch.where(fine, process.t_of_lam(lam), t.t))
 
 
 def midpoint(process: dc.Process, t: dc.Coeffs, s: dc.Coeffs, prediction: Reading, fine: Tensor, share: float = 0.5) -> Inner:

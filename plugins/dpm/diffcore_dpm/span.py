@@ -22,12 +22,9 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_dpm.phi import moments
 
 PLAIN = ("v", "flow")
 """Readings whose weight is constant over a step."""
-NO_SIGNAL = 1e-4
-"""Below this ratio alpha / sigma a state counts as pure noise: the step from there is neither divided nor corrected."""
 Prediction = Literal["x0", "eps"]
 Reading = Literal["x0", "eps", "v", "flow"]
 """What a polynomial goes through, and what it is a polynomial of: m and e of lam; cos(phi) e - sin(phi) m of the angle phi =
@@ -53,20 +50,16 @@ class Span(NamedTuple):
 
     def moments(self, count: int) -> list[Tensor]:
         """Averages of u^k over the step under the density of f."""
-        return moments(self.rate, count)
+        return dc.moments_of_exp(self.rate, count)
 
 
 def span(t: dc.Coeffs, s: dc.Coeffs, prediction: Reading = "x0", eta: float = 0.0) -> Span:
     """The step t -> s. Entries whose time stands still have keep = 1 and all other weights 0."""
     if prediction in PLAIN:
         return _plain(t, s, prediction)
-    still = t.t == s.t
-    h = torch.where(still, 0.0, s.lam - t.lam)
-    keep = torch.where(still, 1.0, s.sigma / t.sigma)
-    noise = torch.zeros_like(h)
-    if eta:
-        keep, noise = keep * torch.exp(-eta * h), s.sigma * torch.expm1(-2 * eta * h).neg() ** 0.5
-    gain = s.alpha - t.alpha * keep
+    step = dc.Span.between(t, s)
+    still, h = ~step.live, step.h
+    keep, gain, noise = step.damped(step.damping**eta)
     if prediction == "x0":
         return Span(keep, gain, gain, (1 + eta) * h, torch.zeros_like(h), torch.ones_like(h), noise, keep)
     own_x, own_m = (torch.where(still, 0.0, v) for v in (1 / t.sigma, -t.alpha / t.sigma))
@@ -106,8 +99,7 @@ def positions(t: dc.Coeffs, s: dc.Coeffs, reading: Reading = "x0") -> Tensor:
 
 def divisible(t: dc.Coeffs, s: dc.Coeffs, reading: Reading = "x0") -> Tensor:
     """Where positions lie between t and s: not where time stands still; in lam not from pure noise, not to clean data."""
-    moves = s.t != t.t
-    return moves if reading in PLAIN else moves & (s.lam - t.lam).isfinite() & (t.alpha > NO_SIGNAL * t.sigma)
+    return s.t != t.t if reading in PLAIN else dc.Span.between(t, s).inside()
 
 
 def size(c: dc.Coeffs, reading: Reading) -> Any:

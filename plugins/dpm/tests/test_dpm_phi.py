@@ -5,8 +5,10 @@ import math
 import mpmath
 import pytest
 import torch
-from diffcore_dpm.phi import moments, phi
 from diffcore_dpm.span import lagrange
+
+from diffcore.numerics.span import moments_of_exp as moments
+from diffcore.numerics.span import phi
 
 
 def exact_phi(k, z):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 import diffcore as dc
 from diffcore_edm_solvers.journey import Journey
-from diffcore_edm_solvers.variable import Variable, pure_noise, refuse
+from diffcore_edm_solvers.variable import Variable, refuse
 
 
 @dc.component
@@ -71,6 +71,6 @@ class Continuous(dc.Program):
     def _regular(self, process: dc.Process, t: Tensor) -> Tensor:
         """The time at or next to t at which the slope in the variable is finite."""
         c, level = process.coeffs(t), -math.log(self.jump)
-        data, noise = c.sigma == 0, pure_noise(c) & (self.variable in ("sigma", "lam"))
+        data, noise = c.sigma == 0, c.pure_noise & (self.variable in ("sigma", "lam"))
         lam = torch.where(data, level, -level).to(t)
-        return torch.where(data | noise, cast("dc.AffineProcess", process).t_of_lam(lam), t)
+        return torch.where(data | noise, process.t_of_lam(lam), t)

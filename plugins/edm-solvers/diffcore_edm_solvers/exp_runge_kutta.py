@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_edm_solvers.phi import phi
 from diffcore_edm_solvers.stages import Staged, Weights
 from diffcore_edm_solvers.variable import Variable
 
@@ -103,4 +102,4 @@ class ExpRungeKutta(Staged):
 
 
 def _combined(mix: Combination, z: Tensor) -> Tensor:
-    return sum((weight * phi(k + 1, z) for k, weight in enumerate(mix) if weight), torch.zeros_like(z))
+    return sum((weight * dc.phi(k + 1, z) for k, weight in enumerate(mix) if weight), torch.zeros_like(z))

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_edm_solvers.variable import exact
 
 Rows = Tensor | None
 """Numbers of some samples; None for all."""
@@ -66,7 +65,7 @@ class Journey:
             return
         process, x = self.field.process, taken(self.x, rows)
         t, s = process.coeffs(taken(self.t, rows)), process.coeffs(taken(goal, rows))
-        keep, gain = (weight(v, x) for v in exact(t, s))
+        keep, gain = (weight(v, x) for v in dc.Span.between(t, s)[2:4])
         self.x = put(self.x, rows, self.posterior(x, t, rows).blend(keep, gain))
         self.t = goal
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_edm_solvers.variable import Variable, between, divisible, exact, position, readable, refuse
+from diffcore_edm_solvers.variable import Variable, between, divisible, position, refuse
 
 
 class Weights(NamedTuple):
@@ -54,17 +54,17 @@ class Staged(dc.Stepper):
         refuse(process, t, rising_from_data=bool(((t.sigma == 0) & (s.t != t.t)).any()))
         shares = self.shares()
         fine = divisible(self.spaced(), t, s, closed=shares[-1] == 1)
-        *nodes, end = [readable(between(process, self.spaced(), t, s, c, fine)) for c in (*shares, 1)]
+        *nodes, end = [between(process, self.spaced(), t, s, c, fine).readable() for c in (*shares, 1)]
         step = torch.where(fine, position(self.spaced(), s) - position(self.spaced(), t), 0.0)
         entries: dict[str, Any] = {}
         for i in range(1, len(shares)):
             w = self.weights(nodes, nodes[i], step, i)
             entries |= {f"at{i}": nodes[i], f"keep{i}": torch.where(fine, w.keep, 1.0), **_named(f"w{i}", w, fine)}
-        w, (keep, gain) = self.weights(nodes, end, step, len(shares)), exact(t, s)
+        w, (keep, gain) = self.weights(nodes, end, step, len(shares)), process.span(t, s)[2:4]
         entries |= {"keep": torch.where(fine, w.keep, keep), "gain": torch.where(fine, 0.0, gain), **_named("w", w, fine)}
         whole = tuple(int(v) for v in fine.reshape(len(fine), -1).any(1).tolist())
         evaluations = tuple(len(shares) if v else 1 for v in whole)
-        return dc.Plan(t=readable(t), whole=whole, **entries, **more, evaluations=evaluations)
+        return dc.Plan(t=t.readable(), whole=whole, **entries, **more, evaluations=evaluations)
 
     def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """All stages, then the step."""

@@ -10,7 +10,7 @@ with v = alpha' x* + sigma' e* and e = E[eps | x_t] (Lai et al. 2025, arXiv 2510
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,10 +20,6 @@ import diffcore as dc
 Variable = Literal["t", "sigma", "lam", "angle"]
 READS: dict[Variable, str] = {"t": "velocity", "sigma": "eps", "lam": "velocity", "angle": "v"}
 """What k stands for: dy/du = pace k / S."""
-NO_SIGNAL = 1e-4
-"""Below this ratio alpha / sigma a state counts as pure noise: dividing by alpha would only amplify its rounding."""
-NEAR_DATA = 1e-6
-"""The noise level at which the slope of an entry that rests at clean data is read."""
 
 
 def position(variable: Variable, c: dc.Coeffs) -> Tensor:
@@ -52,12 +48,7 @@ def time_at(process: dc.Process, variable: Variable, u: Tensor) -> Tensor:
     if variable == "t":
         return u
     level = {"lam": lambda u: u, "sigma": lambda u: -u.log(), "angle": lambda u: -u.tan().log()}[variable](u)
-    return cast("dc.AffineProcess", process).t_of_lam(level)
-
-
-def pure_noise(c: dc.Coeffs) -> Tensor:
-    """Where alpha / sigma is zero or as good as zero."""
-    return c.alpha <= NO_SIGNAL * c.sigma
+    return process.t_of_lam(level)
 
 
 def divisible(variable: Variable, t: dc.Coeffs, s: dc.Coeffs, closed: bool) -> Tensor:
@@ -68,7 +59,7 @@ def divisible(variable: Variable, t: dc.Coeffs, s: dc.Coeffs, closed: bool) -> T
     fine = (s.t != t.t) & (t.sigma > 0)
     if closed or variable not in ("sigma", "angle"):
         fine = fine & (s.sigma > 0)
-    return fine if variable in ("t", "angle") else fine & ~pure_noise(t) & ~pure_noise(s)
+    return fine if variable in ("t", "angle") else fine & ~t.pure_noise & ~s.pure_noise
 
 
 def between(process: dc.Process, variable: Variable, t: dc.Coeffs, s: dc.Coeffs, share: float, fine: Tensor) -> dc.Coeffs:
@@ -77,18 +68,6 @@ def between(process: dc.Process, variable: Variable, t: dc.Coeffs, s: dc.Coeffs,
         return process.coeffs(torch.where(fine & (share == 1), s.t, t.t))
     first, last = (torch.where(fine, position(variable, c), 1.0) for c in (t, s))
     return process.coeffs(torch.where(fine, time_at(process, variable, first + share * (last - first)), t.t))
-
-
-def exact(t: dc.Coeffs, s: dc.Coeffs) -> tuple[Tensor, Tensor]:
-    """The step that freezes x*: x_s = (sigma_s / sigma_t) x_t + (alpha_s - alpha_t sigma_s / sigma_t) x*. Never infinite."""
-    keep = torch.where(t.t == s.t, 1.0, s.sigma / t.sigma)
-    return keep, s.alpha - t.alpha * keep
-
-
-def readable(c: dc.Coeffs) -> dc.Coeffs:
-    """The same times with sigma > 0, so that slopes that nothing depends on (entries resting at clean data) are finite."""
-    rests = c.sigma == 0
-    return c._replace(sigma=torch.where(rests, NEAR_DATA, c.sigma), dsigma=torch.where(rests, 1.0, c.dsigma))
 
 
 def refuse(process: dc.Process, at: Any, *, rising_from_data: bool = False) -> None:

@@ -10,12 +10,12 @@ import pytest
 import torch
 from diffcore_edm_solvers.edm_stochastic import EDMStochastic
 from diffcore_edm_solvers.exp_runge_kutta import ExpRungeKutta
-from diffcore_edm_solvers.phi import phi
 from diffcore_edm_solvers.runge_kutta import RungeKutta
 from diffcore_edm_solvers.tableau import TABLEAUS
 from ruamel.yaml import YAML
 
 import diffcore as dc
+from diffcore.numerics.span import phi
 from diffcore.testing import Gaussian, ReferenceFlow, ReferenceVE, ReferenceVP, golden_mixture, instant
 
 VP, FLOW, VE, GOLDEN = ReferenceVP(), ReferenceFlow(), ReferenceVE(), golden_mixture()

@@ -8,9 +8,6 @@ from torch import Tensor
 import diffcore as dc
 from diffcore_parallel.moves import point_at, point_cast, row_cast
 
-NEAR_DATA = 1e-6
-"""The noise level at which the velocity at clean data is read, where a rising grid starts there."""
-
 
 class Drift:
     """From node i to i + 1 by dt v_i (left rule) or dt (v_i + v_(i+1)) / 2 (trapezoid), v_i = v(x_i, t_i).
@@ -21,14 +18,14 @@ class Drift:
 
     def __init__(self, rule: str, process: dc.Process, grid: Tensor, x: dc.State) -> None:
         c, like = process.coeffs(grid), dc.leaves(x)[0]
-        regular = c.sigma > 0 if isinstance(c, dc.Coeffs) else c.t >= process.min_time
+        regular = process.regular(c)
         share = torch.where(regular[1:] & (rule == "trapezoid"), 0.5, 0.0).double()
         dt = grid[1:] - grid[:-1]
         self.extra, self.explicit = int(rule == "trapezoid"), share == 0
         self.first, self.second = row_cast(dt * (1 - share), like), row_cast(dt * share, like)
         self.kinds = torch.where(regular, 0, -1)[: len(dt) + self.extra]
         self.kinds[0] = 0
-        self.at = point_cast(_readable(c), like)
+        self.at = point_cast(c.readable(), like)
 
     def values(self, field: dc.Field, x: dc.State, nodes: Tensor, rows: Tensor) -> dc.State:
         """v of every evaluation."""
@@ -46,10 +43,3 @@ class Drift:
             return left + v[:, 1:] * dc.expand(self.second[steps], v) if self.extra else left
 
         return dc.tree_map(moved, values)
-
-
-def _readable(c: dc.Coeffs | dc.Instant) -> dc.Coeffs | dc.Instant:
-    if not isinstance(c, dc.Coeffs):
-        return c
-    rests = c.sigma == 0
-    return c._replace(sigma=torch.where(rests, NEAR_DATA, c.sigma), dsigma=torch.where(rests, 1.0, c.dsigma))

@@ -9,9 +9,6 @@ from torch import Tensor
 
 import diffcore as dc
 
-NO_SIGNAL = 1e-4
-"""Below this ratio alpha / sigma a state counts as pure noise."""
-
 
 @dc.component
 class ReverseDiffusion(dc.Stepper):
@@ -38,7 +35,7 @@ class ReverseDiffusion(dc.Stepper):
         a = t.alpha / s.alpha
         variance = (t.sigma**2 - (a * s.sigma) ** 2).clamp_min(0.0)
         share = variance / t.sigma**2
-        jump, still = (t.alpha <= NO_SIGNAL * t.sigma) | (s.sigma == 0), t.t == s.t
+        jump, still = t.pure_noise | (s.sigma == 0), t.t == s.t
 
         def weight(inner: Tensor, at_jump: Tensor | float, at_rest: float) -> Tensor:
             return torch.where(still, at_rest, torch.where(jump, at_jump, inner))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_sde_solvers.span import damping, linear, pure_noise
+from diffcore_sde_solvers.span import linear
 
 
 @dc.component
@@ -35,8 +35,8 @@ class EulerMaruyamaLam(dc.Stepper):
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`keep`, `gain`, `noise`: the weights of x_t, x* and z."""
         t, s = dc.centred_pairs(process, grid)
-        exact, h = linear(t, s, self.eta), -damping(t, s).log()
-        jump, still = pure_noise(t) | (s.sigma == 0), t.t == s.t
+        exact, h = linear(t, s, self.eta), -dc.Span.between(t, s).damping.log()
+        jump, still = t.pure_noise | (s.sigma == 0), t.t == s.t
 
         def weight(inner: Tensor, at_jump: Tensor, at_rest: float) -> Tensor:
             return torch.where(still, at_rest, torch.where(jump, at_jump, inner))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -63,7 +63,7 @@ class ODEAncestral(dc.Stepper):
             return s
         share = (s.sigma * t.alpha / (s.alpha * t.sigma)) ** 2
         rho = s.sigma / s.alpha * (1 - self.eta**2 * (1 - share)).clamp_min(0.0) ** 0.5
-        times = cast("dc.AffineProcess", process).t_of_lam(-torch.where(rho > 0, rho, 1.0).log())
+        times = process.t_of_lam(-torch.where(rho > 0, rho, 1.0).log())
         low = torch.minimum(s.t, torch.full_like(s.t, process.min_time))
         return process.coeffs(torch.where(rho > 0, times, 0.0).maximum(low).minimum(s.t))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -112,6 +112,6 @@ def _way_down(process: dc.Process, low: float, interval: Interval) -> Tensor:
     """Times of equal steps in lam from the top of an interval to a node."""
     start, end = (float(process.coeffs(torch.tensor(t, dtype=torch.float64)).lam) for t in (process.T, low))
     levels = torch.linspace(max(-math.log(interval.high), start), end, interval.steps + 1, dtype=torch.float64)
-    times = cast("dc.AffineProcess", process).t_of_lam(levels)
+    times = process.t_of_lam(levels)
     times[-1] = low
     return times

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import diffcore as dc
 from diffcore_sde_solvers.path import Path
-from diffcore_sde_solvers.span import any_of, at_lam, damping, linear, pure_noise
+from diffcore_sde_solvers.span import at_lam, linear
 
 NODES: Mapping[int, tuple[float, ...]] = {1: (), 2: (1 / 2,), 3: (1 / 3, 2 / 3)}
 """Where the stages are, as shares of the step in lam."""
@@ -62,8 +62,8 @@ class SEEDS(dc.Stepper):
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """For stage j: `u<j>`, `keep<j>`, `gain<j>`, `e<j>_<i>`, `z<j>_<k>`; the same without a number for x_s."""
         t, s = dc.centred_pairs(process, grid)
-        fine = ~pure_noise(t) & (s.sigma > 0) & (s.t != t.t)
-        h = -damping(t, s).log()
+        fine = ~t.pure_noise & (s.sigma > 0) & (s.t != t.t)
+        h = -dc.Span.between(t, s).damping.log()
         points = [at_lam(process, t.lam + r * h, fine, t) for r in NODES[self.stages]]
         nodes, entries = [t, *points, s], dict[str, Any]()
         for j, u in enumerate(points, 1):
@@ -74,7 +74,7 @@ class SEEDS(dc.Stepper):
         last["keep"], last["gain"] = torch.where(fine, last["keep"], over.keep), torch.where(fine, last["gain"], over.gain)
         last[final] = torch.where(fine, last[final], over.noise)
         total = sum((last[f"z_{k}"] ** 2 for k in range(self.stages)), torch.zeros_like(h)) ** 0.5
-        inner = any_of(fine)
+        inner = dc.any_of(fine)
         cost = tuple(1 + n * (self.stages - 1) for n in inner)
         return dc.Plan(t=t, **entries, **last, inner=inner, noise=total if self.eta else None, evaluations=cost)
 

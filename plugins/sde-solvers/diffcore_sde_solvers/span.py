@@ -1,4 +1,4 @@
-"""One step t -> s of the reverse SDE with noise rate eta, its linear part and its noise exact. Elementwise, float64.
+"""The reverse SDE with noise rate eta: a step with its linear part and its noise exact, and points within it.
 
 In lam = log(alpha / sigma), rising, and with x* = E[x_0 | x], the SDE is
 
@@ -14,41 +14,16 @@ So with h = lam_s - lam_t and d = e^-h a frozen x* gives x_s = (sigma_s / sigma_
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
-
 import torch
 from torch import Tensor
 
 import diffcore as dc
 
-NO_SIGNAL = 1e-4
-"""Below this ratio alpha / sigma a state counts as pure noise: nothing is divided by alpha."""
 
-
-class Linear(NamedTuple):
-    """x_s = keep x_t + gain x* + noise z."""
-
-    keep: Tensor
-    gain: Tensor
-    noise: Tensor
-
-
-def damping(t: dc.Coeffs, s: dc.Coeffs) -> Tensor:
-    """d = e^-h in [0, 1]; 1 where time stands still."""
-    return torch.where(t.t == s.t, 1.0, (s.sigma * t.alpha) / (t.sigma * s.alpha)).clamp_max(1.0)
-
-
-def linear(t: dc.Coeffs, s: dc.Coeffs, eta: float) -> Linear:
+def linear(t: dc.Coeffs, s: dc.Coeffs, eta: float) -> dc.Linear:
     """The weights of a step with x* frozen."""
-    d = damping(t, s)
-    keep = torch.where(t.t == s.t, 1.0, s.sigma / t.sigma * d**eta)
-    noise = s.sigma * torch.expm1(2 * eta * d.log()).neg() ** 0.5 if eta else torch.zeros_like(d)
-    return Linear(keep, s.alpha - t.alpha * keep, noise)
-
-
-def pure_noise(c: dc.Coeffs) -> Tensor:
-    """Where alpha / sigma is as good as zero."""
-    return c.alpha <= NO_SIGNAL * c.sigma
+    span = dc.Span.between(t, s)
+    return span.damped(span.damping**eta)
 
 
 def at_lam(process: dc.Process, lam: Tensor, fine: Tensor, t: dc.Coeffs) -> dc.Coeffs:
@@ -56,11 +31,6 @@ def at_lam(process: dc.Process, lam: Tensor, fine: Tensor, t: dc.Coeffs) -> dc.C
 
     What is read there has weight 0, but 0 times infinity is not: a sigma of 0 is replaced by 1.
     """
-    times = cast("dc.AffineProcess", process).t_of_lam(torch.where(fine, lam, 0.0))
+    times = process.t_of_lam(torch.where(fine, lam, 0.0))
     u = process.coeffs(torch.where(fine, times, t.t))
     return u._replace(sigma=torch.where(u.sigma > 0, u.sigma, 1.0))
-
-
-def any_of(mask: Tensor) -> tuple[int, ...]:
-    """Per step, 1 if the mask holds for any entry: a static entry of a plan."""
-    return tuple(int(v) for v in mask.reshape(len(mask), -1).any(1).tolist())

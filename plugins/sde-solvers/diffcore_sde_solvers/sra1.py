@@ -10,7 +10,7 @@ from torch import Tensor
 
 import diffcore as dc
 from diffcore_sde_solvers.path import Path
-from diffcore_sde_solvers.span import any_of, at_lam, damping, linear
+from diffcore_sde_solvers.span import at_lam, linear
 
 
 @dc.component
@@ -37,10 +37,10 @@ class SRA1(dc.Stepper):
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`u`, `u_keep`, `u_gain`, `u_noise` of the stage (`u_noise`: of I); `keep`, `gain`, `part`, `noise` of x_s."""
         t, s = dc.centred_pairs(process, grid)
-        over, fine, d = linear(t, s, self.eta), (s.sigma > 0) & (s.t != t.t), damping(t, s)
+        over, fine, d = linear(t, s, self.eta), (s.sigma > 0) & (s.t != t.t), dc.Span.between(t, s).damping
         share = 0.75 + 0.25 * d ** (1 + self.eta)  # p_u / p_s
         u = at_lam(process, s.lam + share.log() / (1 + self.eta), fine, t)
-        to_u, inner = linear(t, u, self.eta), any_of(fine)
+        to_u, inner = linear(t, u, self.eta), dc.any_of(fine)
         spread = 1.5 * u.sigma * share ** (-self.eta / (1 + self.eta)) * (over.noise / s.sigma)
         return dc.Plan(
             t=t,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_sde_solvers.span import any_of, linear
+from diffcore_sde_solvers.span import linear
 
 
 @dc.component
@@ -36,7 +36,7 @@ class StochasticHeun(dc.Stepper):
         """`keep`, `gain`, `noise` of x1; `u`, `half`: where x* is evaluated again and the weight of the difference."""
         t, s = dc.centred_pairs(process, grid)
         over, fine = linear(t, s, self.eta), s.sigma > 0
-        inner = any_of(fine)
+        inner = dc.any_of(fine)
         return dc.Plan(
             t=t,
             u=process.coeffs(torch.where(fine, s.t, t.t)),

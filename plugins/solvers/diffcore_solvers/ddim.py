@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_solvers.steps import damping, exact
 
 
 @dc.component
@@ -40,12 +39,8 @@ class DDIM(dc.Stepper):
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`keep` = k, `gain` = alpha_s - alpha_t k, `noise` = c."""
         t, s = dc.centred_pairs(process, grid)
-        keep, gain = exact(t, s)
-        if self.eta == 0:
-            return dc.Plan(t=t, keep=keep, gain=gain)
-        fresh = 1 - damping(t, s) ** 2
-        keep = keep * (1 - self.eta**2 * fresh) ** 0.5
-        return dc.Plan(t=t, keep=keep, gain=s.alpha - t.alpha * keep, noise=self.eta * s.sigma * fresh**0.5)
+        span = process.span(t, s)
+        return dc.Plan(t=t, **span.fresh(self.eta)._asdict()) if self.eta else dc.Plan(t=t, keep=span.keep, gain=span.gain)
 
     def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """k x_t + (alpha_s - alpha_t k) x* + c z."""

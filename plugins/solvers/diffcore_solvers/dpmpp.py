@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_solvers.steps import exact
 
 
 @dc.component
@@ -30,10 +29,11 @@ class DPMpp2M(dc.Stepper):
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`keep`, `now`, `before`: the weights of x_t, m_i and m_(i-1)."""
         t, s = dc.centred_pairs(process, grid)
-        h, (keep, full) = s.lam - t.lam, exact(t, s)
+        span = process.span(t, s)
+        h, full = span.h, span.gain
         r = torch.cat([torch.zeros_like(h[:1]), h[1:] / h[:-1]])
         half = torch.where(r.isfinite(), r / 2, 0.0)
-        return dc.Plan(t=t, keep=keep, now=full * (1 + half), before=-full * half)
+        return dc.Plan(t=t, keep=span.keep, now=full * (1 + half), before=-full * half)
 
     def init(self, x: dc.State) -> dc.State:
         """No history: a zero that the first step weighs with 0."""

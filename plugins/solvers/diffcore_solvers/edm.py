@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_solvers.steps import any_of, exact, pure_noise, time_of
 
 LARGEST_GAMMA = 2**0.5 - 1
 
@@ -45,10 +44,10 @@ class EDMHeun(dc.Stepper):
         """`t`, `u`: the two times of evaluation; `lift`, `noise`: up to t^; `keep`, `gain`: down to s; `second`: Heun."""
         t, s = dc.centred_pairs(process, grid)
         hat, lift, noise = self._raise(process, t, s.t < t.t)
-        fine = (s.sigma > 0) & ~pure_noise(hat)
-        keep, gain = exact(hat, s)
+        fine = (s.sigma > 0) & ~hat.pure_noise
+        keep, gain = process.span(hat, s)[2:4]
         slope = gain * (hat.sigma * s.alpha) / (2 * hat.alpha * s.sigma)
-        corrected = any_of(fine)
+        corrected = dc.any_of(fine)
         return dc.Plan(
             t=hat,
             u=process.coeffs(torch.where(fine, s.t, hat.t)),
@@ -69,7 +68,7 @@ class EDMHeun(dc.Stepper):
         rho = t.sigma / t.alpha
         churned = moves & rho.isfinite() & (rho >= self.s_min) & (rho <= (torch.inf if self.s_max is None else self.s_max))
         level = torch.where(churned, (1 + gamma) * rho, 1.0)
-        hat = process.coeffs(torch.where(churned, time_of(process, -level.log()).clamp_max(process.T), t.t))
+        hat = process.coeffs(torch.where(churned, process.t_of_lam(-level.log()).clamp_max(process.T), t.t))
         added = hat.alpha * ((hat.sigma / hat.alpha) ** 2 - rho**2).clamp_min(0.0) ** 0.5 * self.s_noise
         return hat, torch.where(churned, hat.alpha / t.alpha, 1.0), torch.where(churned, added, 0.0)
 

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_solvers.steps import readable
 
 
 @dc.component
@@ -27,7 +26,7 @@ class Euler(dc.Stepper):
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`dt` = s - t < 0."""
         t, s = process.pairs(grid)
-        return dc.Plan(t=readable(t), dt=s.t - t.t)
+        return dc.Plan(t=t.readable(), dt=s.t - t.t)
 
     def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """x + dt v."""

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_solvers.steps import pure_noise
 
 
 @dc.component
@@ -30,7 +29,7 @@ class EulerMaruyama(dc.Stepper):
         """`keep`, `gain`, `noise`: the weights of x_t, x* and z."""
         t, s = dc.centred_pairs(process, grid)
         length, rate = t.t - s.t, -t.dlam
-        jump, still = pure_noise(t) | (s.sigma == 0), length == 0
+        jump, still = t.pure_noise | (s.sigma == 0), length == 0
 
         def weight(inner: Tensor, at_jump: Tensor, at_rest: float) -> Tensor:
             return torch.where(still, at_rest, torch.where(jump, at_jump, inner))

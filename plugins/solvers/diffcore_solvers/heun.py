@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_solvers.steps import any_of, readable, regular
 
 
 @dc.component
@@ -30,12 +29,12 @@ class Heun(dc.Stepper):
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`u`, `reach`: where k2 is taken and how far that is; `first`, `second`: weights of k1 and k2."""
         t, s = process.pairs(grid)
-        dt, fine = s.t - t.t, regular(process, s)
+        dt, fine = s.t - t.t, process.regular(s)
         u = s if bool(fine.all()) else process.coeffs(torch.where(fine, s.t, t.t))
-        second, corrected = torch.where(fine, dt / 2, 0.0), any_of(fine)
+        second, corrected = torch.where(fine, dt / 2, 0.0), dc.any_of(fine)
         return dc.Plan(
-            t=readable(t),
-            u=readable(u),
+            t=t.readable(),
+            u=u.readable(),
             reach=u.t - t.t,
             first=dt - second,
             second=second,

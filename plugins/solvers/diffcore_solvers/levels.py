@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_solvers.steps import time_of
 
 UNBOUNDED = 9.2
 """Beyond this |lam| (a ratio of 1e-4 between signal and noise) a process counts as reaching pure noise, or clean data."""
@@ -30,11 +29,6 @@ class EndedGrid(dc.Grid):
         return 0.0 if self.end == "zero" else process.min_time
 
 
-def lam_at(process: dc.Process, t: float) -> float:
-    """log(alpha / sigma) at time t; infinite where sigma = 0 or alpha = 0."""
-    return float(process.coeffs(torch.tensor(t, dtype=torch.float64)).lam)
-
-
 def times_of_levels(
     process: dc.Process,
     steps: int,
@@ -48,15 +42,15 @@ def times_of_levels(
     process is unbounded there. An end beyond its cut level is a node of its own: the first or last step is then a jump.
     Raises `SpecError` where no room is left between the two levels.
     """
-    first, last = lam_at(process, ends[0]), lam_at(process, ends[1])
-    low, high = -_cut(-first, bounds[0], -1), _cut(lam_at(process, process.min_time), bounds[1], 1)
+    first, last = dc.lam_at(process, ends[0]), dc.lam_at(process, ends[1])
+    low, high = -_cut(-first, bounds[0], -1), _cut(dc.lam_at(process, process.min_time), bounds[1], 1)
     count = steps + 1 - (first < low) - (last > high)
     if count > 1 and not low < high:
         raise dc.SpecError(
             f"no room for {count} times between lam = {low:.4g} (at the start t = {ends[0]:.4g}) and lam = {high:.4g}; "
             f"start at a larger time, or set the grid's bounds further apart"
         )
-    inner = time_of(process, curve(low, high, count))
+    inner = process.t_of_lam(curve(low, high, count))
     head = [ends[0]] if first < low else []
     tail = [ends[1]] if last > high else []
     nodes = torch.cat([torch.tensor(head, dtype=torch.float64), inner, torch.tensor(tail, dtype=torch.float64)])

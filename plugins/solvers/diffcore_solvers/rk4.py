@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
-from diffcore_solvers.steps import any_of, readable, regular
 
 
 @dc.component
@@ -31,13 +30,13 @@ class RK4(dc.Stepper):
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`m`, `u`: where k2, k3 and k4 are taken; `outer`, `second`, `third`: the weights of k1 and k4, k2, k3."""
         t, s = process.pairs(grid)
-        h, middle, fine = s.t - t.t, (t.t + s.t) / 2, regular(process, s)
+        h, middle, fine = s.t - t.t, (t.t + s.t) / 2, process.regular(s)
         u = s if bool(fine.all()) else process.coeffs(torch.where(fine, s.t, middle))
-        closed = any_of(fine)
+        closed = dc.any_of(fine)
         return dc.Plan(
-            t=readable(t),
-            m=readable(process.coeffs(middle)),
-            u=readable(u),
+            t=t.readable(),
+            m=process.coeffs(middle).readable(),
+            u=u.readable(),
             half=h / 2,
             reach=u.t - t.t,
             outer=torch.where(fine, h / 6, 0.0),

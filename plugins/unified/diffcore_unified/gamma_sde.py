@@ -66,21 +66,11 @@ class GammaSDE(dc.Stepper):
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`keep`, `gain`, `noise`: the weights of x_t, x* and z."""
         t, s = dc.centred_pairs(process, grid)
-        damping = self._damping(process, t, s)
-        keep = torch.where(t.t == s.t, 1.0, s.sigma / t.sigma * damping)
-        gain = s.alpha - t.alpha * keep
+        span = process.span(t, s)
         if self.gamma == 0:
-            return dc.Plan(t=t, keep=keep, gain=gain)
-        return dc.Plan(t=t, keep=keep, gain=gain, noise=s.sigma * ((1 - damping) * (1 + damping)) ** 0.5)
-
-    def _damping(self, process: dc.Process, t: dc.Coeffs, s: dc.Coeffs) -> Tensor:
-        """e^-A, in [0, 1]; 1 where time stands still."""
-        if self.law == "g":
-            h = ((s.sigma * t.alpha) / (t.sigma * s.alpha)).clamp_max(1.0)
-            damping = h**self.gamma**2
-        else:
-            damping = torch.exp(-self._quadrature(process, t.t, s.t))
-        return torch.where(t.t == s.t, 1.0, damping)
+            return dc.Plan(t=t, keep=span.keep, gain=span.gain)
+        damping = span.damping**self.gamma**2 if self.law == "g" else torch.exp(-self._quadrature(process, t.t, s.t))
+        return dc.Plan(t=t, **span.damped(damping)._asdict())
 
     def _quadrature(self, process: dc.Process, t: Tensor, s: Tensor) -> Tensor:
         """A by the midpoint rule: it may be off, as any A keeps the marginals, but not negative."""
