@@ -48,14 +48,19 @@ def numbers(*shape, seed=0):
     return torch.empty(shape, dtype=DOUBLE).normal_(generator=torch.Generator().manual_seed(seed))
 
 
-def test_a_field_of_another_process_than_its_denoisers_is_refused():
-    with pytest.raises(dc.IncompatibleError, match="made for ReferenceVP, the field is of ReferenceVE"):
-        dc.Field(DATA.denoiser(VP))
-    dc.Field(DATA.denoiser(VP))  # another object with the same fields is the same process
+def test_a_stepper_has_no_loop_of_its_own():
+    """It would be wrapped, compiled and replayed without it."""
+    with pytest.raises(
+        dc.SpecError, match=r"Own has a loop of its own \(`frames`\) and is no Stepper; derive it from dc.Program"
+    ):
+
+        class Own(Euler):  # pyright: ignore[reportUnusedClass]
+            def frames(self, field, x, grid, draw):
+                yield dc.Frame(0, 1.0, x)
 
 
 def test_a_bare_network_is_not_a_denoiser():
-    with pytest.raises(dc.IncompatibleError, match=r"Field needs a denoiser: Field\(process, Denoiser\(net"):
+    with pytest.raises(dc.IncompatibleError, match=r"Field needs a denoiser: Field\(Denoiser\(net"):
         dc.Field(nn.Linear(2, 2))
 
 

@@ -619,7 +619,7 @@ def sound(call):
     return {
         dc.sample: lambda: {"field": field_of(), "solver": REGISTRY.make("solver", "heun", steps=2), "x": start()},
         dc.Denoiser: lambda: {"net": clean, "prediction": "eps", "process": VP},
-        dc.Field: lambda: {"process": VP, "denoiser": dc.Denoiser(clean, "eps", VP)},
+        dc.Field: lambda: {"denoiser": dc.Denoiser(clean, "eps", VP)},
         dc.Draw: lambda: {"seed": 0, "ids": [0, 1]},
         dc.Loader: lambda: {"source": TensorDataset(start(8)), "encode": lambda x: x, "batch": 4, "seed": 0},
         dc.Pipeline.sample: lambda: {"self": dc.assemble(moons()), "n": 2},

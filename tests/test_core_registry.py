@@ -346,13 +346,13 @@ def test_public_names_are_what_they_say_whatever_is_imported_first():
 
 
 def test_a_field_that_hides_a_method_is_refused():
-    with pytest.raises(dc.SpecError, match="field 'states' of Hides hides the method"):
+    with pytest.raises(dc.SpecError, match="field 'draws' of Hides hides the method"):
 
         @dc.component
         class Hides(dc.Stepper):
             """A solver whose loop would call a number."""
 
-            states: int = dc.field(default=3, doc="how many")
+            draws: int = dc.field(default=3, doc="how many")
 
 
 @pytest.mark.parametrize(
@@ -381,7 +381,7 @@ def test_a_field_that_hides_a_method_is_refused():
 )
 def test_a_class_attribute_that_the_kind_does_not_know_is_refused(body, says):
     with pytest.raises(dc.SpecError, match=says):
-        dc.component(type("Odd", (dc.Solver,), {"__module__": __name__, "__doc__": "x.", **body}))
+        dc.component(type("Odd", (dc.Stepper,), {"__module__": __name__, "__doc__": "x.", **body}))
 
 
 def test_a_misspelt_attribute_of_a_mixin_is_refused_too():

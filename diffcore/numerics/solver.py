@@ -173,10 +173,12 @@ class Solver(Base):
         return _GRIDS.get((rule, process, steps, start), made).clone() if _constant(self.grid, process) else made()
 
 
+@component
 class Program(Solver):
     """A solver with a loop of its own: adaptive, parallel, nested. It gives `frames`; it is neither wrapped nor compiled."""
 
 
+@component
 class Stepper(Solver):
     """A solver that is a plan and a step. All state of a run is in x and the carry, all coefficients are in the plan.
 
@@ -184,6 +186,13 @@ class Stepper(Solver):
     """
 
     additive_noise: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Raises `SpecError` for a stepper with a loop of its own, which nothing that takes single steps would run."""
+        super().__init_subclass__(**options)
+        own = next((name for name in ("frames", "moves") if name in cls.__dict__), None)
+        if own:
+            raise SpecError(f"{cls.__name__} has a loop of its own (`{own}`) and is no Stepper; derive it from dc.Program")
 
     def plan(self, process: Process, grid: Tensor) -> Plan:
         """The coefficients of every step of a time grid [N + 1], float64, pure."""

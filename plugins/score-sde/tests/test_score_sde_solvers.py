@@ -342,7 +342,7 @@ def test_predictors_that_cannot_be_run_are_refused():
             return process.default_grid(steps, start)
 
     @dc.component
-    class Own(Euler):
+    class Own(dc.Program):
         def frames(self, field, x, grid, draw):
             yield dc.Frame(0, 1.0, x)
 
