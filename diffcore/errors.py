@@ -89,6 +89,11 @@ def listed(words: Iterable[str], width: int = 90, more: str = "") -> str:
     return f"{', '.join(every[: max(fitting, 1)])} and {len(every) - max(fitting, 1)} more{f': {more}' if more else ''}"
 
 
+def counted(n: int, thing: str) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{n} {thing}{'' if n == 1 else 's'}"
+
+
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """`"; did you mean 'heun'?"`, or an empty string where nothing known is near (from 0 to 1, 1 for equal)."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
