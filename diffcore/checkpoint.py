@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+import shutil
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,24 +24,30 @@ _STEP = re.compile(r"step-(\d{1,18})\.safetensors")
 _ASIDE = re.compile(r"\..+\.(\d{1,9})\.tmp")
 
 
-def write_aside(path: Path, data: bytes) -> None:
-    """Write a file completely or not at all: a temporary name in the same folder, flushed to disk, then renamed.
+@contextmanager
+def aside(path: Path) -> Generator[Path]:
+    """A name in the same folder for a file or folder that takes the name `path` when it is whole.
 
-    Raises `RunError` where the disk refuses; nothing is left behind then.
+    Raises `RunError` where the disk refuses. Nothing is left behind of what fails.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    place = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        yield place
+        place.replace(path)
     except OSError as error:
         raise RunError(f"{path} could not be written ({refusal(error)}); what was there before is unchanged") from error
     finally:
         with suppress(OSError):
-            aside.unlink(missing_ok=True)
+            shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+
+
+def write_aside(path: Path, data: bytes) -> None:
+    """Write a file completely or not at all: aside, and flushed to disk. Raises `RunError` where the disk refuses."""
+    with aside(path) as place, place.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def append(path: Path, line: str) -> None:

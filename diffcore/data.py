@@ -115,6 +115,11 @@ class Data(Base):
         return None
 
     @property
+    def has_opacity(self) -> bool:
+        """Whether the fourth channel of its images is their opacity, for pictures."""
+        return False
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes of the condition 'label', for pictures; empty where there are none."""
         return ()

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from diffcore.component import Base
 from diffcore.errors import DiffcoreError
 from diffcore.escaping import terminal
-from diffcore.exports import columns, heads_of, labels_of, span
 from diffcore.fields import count_parameters
 from diffcore.fitting import label
-from diffcore.pictures import as_images, has_picture, picture
+from diffcore.gallery import drawn, first
+from diffcore.pictures import has_picture
 
 if TYPE_CHECKING:
     from diffcore.pipeline import Pipeline
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 TEXTS = 12
 """Lines shown of samples that are text."""
-ROWS = 4
-"""Rows of images."""
 
 
 def html(made: Samples) -> str:
@@ -53,11 +51,10 @@ def show(made: Samples) -> None:
 
 def _png(made: Samples) -> bytes:
     """The picture of the first samples; empty where they have none, or nothing to draw it with is installed."""
-    raw, across = made.raw(), columns(made.pipeline)
-    if not has_picture(raw) or importlib.util.find_spec("matplotlib") is None or importlib.util.find_spec("PIL") is None:
+    shown = first(made)
+    if not has_picture(shown.raw) or importlib.util.find_spec("matplotlib") is None or importlib.util.find_spec("PIL") is None:
         return b""
-    shown = raw[: ROWS * across] if as_images(raw) is not None else raw
-    return picture(shown, span(made.pipeline, raw), across, heads_of(made.pipeline, labels_of(made.cond)[: len(shown)]))
+    return drawn(made.pipeline, shown)
 
 
 def parts_of(pipeline: Pipeline) -> list[tuple[str, str]]:

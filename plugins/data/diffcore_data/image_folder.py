@@ -75,6 +75,11 @@ class ImageFolder(dc.Data):
         return x
 
     @property
+    def has_opacity(self) -> bool:
+        """Whether opacity is kept."""
+        return self.colour == "rgba"
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the sub-folders that hold pictures."""
         return self._survey.names

@@ -73,6 +73,11 @@ class Standardised(dc.Data):
         return self.of.value_range
 
     @property
+    def has_opacity(self) -> bool:
+        """That of `of`."""
+        return self.of.has_opacity
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Those of `of`."""
         return self.of.class_names
