@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -33,13 +34,13 @@ def aside(path: Path) -> Generator[Path]:
     place = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent, glob.escape(path.name))
         yield place
         place.replace(path)
     except OSError as error:
         raise RunError(f"{path} could not be written ({refusal(error)}); what was there before is unchanged") from error
     finally:
-        with suppress(OSError):
-            shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+        _remove(place)
 
 
 def write_aside(path: Path, data: bytes) -> None:
@@ -64,13 +65,18 @@ def refusal(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
 
 
-def sweep(folder: Path) -> None:
-    """Remove from a folder what writes of killed processes have left. For the owner of the folder."""
-    for path in folder.glob(".*.tmp"):
+def sweep(folder: Path, name: str = "*") -> None:
+    """Remove from a folder what killed processes have left that wrote the file `name` (`*`: any, for the owner of the folder)."""
+    for path in folder.glob(f".{name}.*.tmp"):
         written_by = _ASIDE.fullmatch(path.name)
         if written_by and not _lives(int(written_by[1])):
-            with suppress(OSError):
-                path.unlink()
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder where there is one and the system lets us."""
+    with suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 def _lives(process: int) -> bool:
@@ -153,13 +159,16 @@ def latest(folder: Path, read: Callable[[Path], T]) -> tuple[T, list[str]] | Non
     """What `read` makes of the newest checkpoint that is whole, and a line for each newer one that it refused; None where there
     is none.
 
-    Raises `CheckpointError` where checkpoints exist and every one is refused.
+    One that is removed while it is looked for has made way for a newer one, for which the folder is asked again. Raises
+    `CheckpointError` where checkpoints exist and every one is refused.
     """
     refused: list[str] = []
     for path in checkpoints(folder):
         try:
             return read(path), refused
         except CheckpointError as error:
+            if not path.exists():
+                return latest(folder, read)
             refused.append(str(error))
     if refused:
         raise CheckpointError("no usable checkpoint is left: " + "; ".join(refused))

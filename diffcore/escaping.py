@@ -6,6 +6,7 @@ Names of runs, classes and files may hold anything. One function per medium; eac
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shlex
 import unicodedata
@@ -30,6 +31,13 @@ def word(path: str | Path) -> str:
     """The name of a file as one word of a shell's command, which no command takes for an option."""
     text = str(path)
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
+def setting(field: str, path: str | Path) -> str:
+    """The option of a command that sets a field of a spec to the name of a file, which may look like anything in YAML."""
+    text = str(path) if "/" in str(path) else f"./{path}"
+    plain = re.fullmatch(r"[\w/.-]+", text)
+    return f"--set {shlex.quote(f'{field}={text if plain else json.dumps(text, ensure_ascii=False)}')}"
 
 
 def figure_text(text: str) -> str:

@@ -143,7 +143,7 @@ class Arrays(Tensors):
         import numpy as np
 
         super().close(cost)
-        packed = self.place.with_name(self.place.name + ".npz")
+        packed = self.place.with_suffix(f".{os.getpid()}.tmp")  # a name that is swept
         try:
             with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
                 for name, tensor in TensorFile.read(self.place):

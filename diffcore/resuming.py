@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from diffcore import checkpoint, distributed, weights
 from diffcore.errors import CheckpointError
+from diffcore.escaping import setting
 from diffcore.metadata import Paused, Trained, unstructured
 from diffcore.trainer import Player
 
@@ -142,7 +143,7 @@ def _refuse(run: Path, stored: Trained, wanted: Trained, *, steps: bool) -> None
 
 def _ways_out(run: Path, stored: Trained, found: Sequence[str]) -> str:
     """What can be done instead, and would work."""
-    ways = [f"choose another --out, where --set init={run} starts from what this run has learnt"]
+    ways = [f"choose another --out, where {setting('init', run)} starts from what this run has learnt"]
     if any(line.startswith(("data", "process", "network", "shape", "classes")) for line in found):
         ways = ["choose another --out, or remove that folder"]
     if all(line.startswith("trainer.steps") for line in found) and any((run / "checkpoints").glob("*.safetensors")):

@@ -25,6 +25,8 @@ import diffcore as dc
 from diffcore import canvas, charts, escaping, measuring, report
 from diffcore.charts import Point
 from diffcore.cli import main
+from diffcore.specs.faults import Faults
+from diffcore.specs.loading import load_tree
 
 SPEC = """\
 diffcore: 1
@@ -349,6 +351,16 @@ WORDS = [("a", "a"), ("-x", "./-x"), ("--help", "./--help"), ("a 'b' $c\n🙂", 
 @pytest.mark.parametrize(("name", "wanted"), WORDS)
 def test_the_name_of_a_file_is_one_word_of_a_command_and_no_option(name, wanted):
     assert shlex.split(escaping.word(name)) == [wanted]
+
+
+@pytest.mark.parametrize(
+    "name", ["run", "a/b", "a b", "it's", "a #b", "1", "null", "[a]", "a: b", "-x", "~", "$HOME", '"', "a\\b", "🙂"]
+)
+def test_a_field_that_is_set_to_a_file_is_that_file(name):
+    option, text = shlex.split(escaping.setting("init", name))
+    assert option == "--set"
+    written = load_tree({"name": "x"}, [text], Faults()).child("init")
+    assert Path(str(written)) == Path(name)
 
 
 @pytest.mark.parametrize("text", ["ä" * 300, "🙂" * 300, "a" * 300, "é/" * 60, "x"])

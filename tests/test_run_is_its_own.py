@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import diffcore as dc
-from diffcore import checkpoint, distributed, ownership, record, report, runs, weights
+from diffcore import checkpoint, distributed, ownership, record, runs, weights
 from diffcore.cli import main
 from diffcore.metadata import Known
 from diffcore.trainer import Report
@@ -229,6 +229,45 @@ def test_what_killed_writers_left_is_removed_by_the_next_owner(registry, run):
         path.write_text("half")
     with ownership.owned(run):
         assert [path.exists() for path in (*left, *kept)] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("name", ["out.npz", "[a] *.npz", "out"])
+def test_what_a_killed_write_left_goes_with_the_next_one_of_that_name(name, tmp_path):
+    dead = 2**22 + 12345
+    left = [tmp_path / f".{name}.{dead}.tmp", tmp_path / f".{name}.{os.getpid()}.tmp"]
+    kept = [tmp_path / f".{name}.{os.getppid()}.tmp", tmp_path / f".other.{dead}.tmp", tmp_path / ".a b.npz.1.tmp"]
+    for path in (*left, *kept):
+        path.mkdir()
+        (path / "half").write_text("half")
+    checkpoint.write_aside(tmp_path / name, b"whole")
+    assert (tmp_path / name).read_bytes() == b"whole"
+    assert [path.exists() for path in (*left, *kept)] == [False, False, True, True, True]
+
+
+def test_the_two_files_of_an_archive_are_swept(run, monkeypatch):
+    seen: list[str] = []
+    monkeypatch.setattr("zipfile.ZipFile", lambda path, *rest: seen.append(path.name) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        runs.sample_run(run, n=2, out=run.parent / "s.npz")
+    (run.parent / seen[0].replace(str(os.getpid()), str(2**22 + 12345))).write_text("half")
+    checkpoint.sweep(run.parent, "s.npz")
+    assert not list(run.parent.glob(".s.npz*"))
+
+
+def test_a_checkpoint_that_makes_way_while_it_is_read_is_looked_for_again(run):
+    folder = run / "checkpoints"
+    newest, *_ = checkpoint.checkpoints(folder)
+    later = folder / "step-00000099.safetensors"
+
+    def read(path: Path) -> Path:
+        if path != later:  # the trainer keeps a newer one, and removes all others
+            shutil.copy(newest, later)
+            for old in checkpoint.checkpoints(folder)[1:]:
+                old.unlink()
+            raise dc.CheckpointError(f"{path} does not exist")
+        return path
+
+    assert checkpoint.latest(folder, read) == (later, [])
 
 
 def test_checkpoints_that_outlived_their_pruning_go_at_the_next_start(registry, run):
@@ -502,7 +541,7 @@ def test_files_that_a_run_names_are_looked_for_inside_it(tmp_path):
     (tmp_path / "b.png").write_bytes(b"outside")
     (run / "link.png").symlink_to(tmp_path / "b.png")
     (run / "loop").symlink_to(run / "loop")
-    assert report.inside(run, "samples/a.png") == run / "samples" / "a.png"
+    assert record.inside(run, "samples/a.png") == run / "samples" / "a.png"
     for name in (
         "../b.png",
         str(tmp_path / "b.png"),
@@ -515,7 +554,7 @@ def test_files_that_a_run_names_are_looked_for_inside_it(tmp_path):
         "x" * 5000,
     ):
         with pytest.raises(dc.CheckpointError, match="is no file within that directory"):
-            report.inside(run, name)
+            record.inside(run, name)
 
 
 # --- data that has changed --------------------------------------------------------------------------------------------
