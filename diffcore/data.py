@@ -82,6 +82,10 @@ class Data(Base):
         """Load it. Raises `DataError` that says in one line what to run where it is absent."""
         raise NotImplementedError
 
+    def outline(self) -> Source:
+        """As `open`, for a run that only samples: a set that is long to read may read its samples when a batch is asked for."""
+        return self.open()
+
     @property
     def value_range(self) -> Range | None:
         """The declared range: the field `range` where the component has one."""

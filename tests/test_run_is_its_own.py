@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from diffcore_data import pictures
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
@@ -610,6 +611,28 @@ def test_a_run_stays_as_it_was_trained_when_its_data_changes(name, pets, registr
     if name != "more":
         with pytest.raises(dc.DataError):
             loaded.evaluate()
+
+
+def test_a_run_that_samples_reads_no_more_of_its_pictures_than_it_must(pets, registry, monkeypatch):
+    opened: set[str] = set()
+    read = pictures.read
+    monkeypatch.setattr(pictures, "read", lambda file, *rest: opened.add(str(file)) or read(file, *rest))
+    pipeline = dc.Pipeline.load(pets.run, registry=registry)
+    assert pipeline.sample(2).x.shape == (2, 3, 8, 8)
+    assert len(opened) == 1
+    x, cond = pipeline.source.batch(torch.tensor([0, 5]))
+    assert isinstance(x, torch.Tensor)
+    assert x[:, 0, 0, 0].tolist() == [50, 200]
+    assert cond["label"].tolist() == [0, 1]
+    assert len(opened) == 6
+
+
+def test_a_picture_that_does_not_fit_the_others_is_found_where_they_are_read(pets, registry):
+    fill(pets.folder / "dog", 200, side=4, count=1)
+    pipeline = dc.Pipeline.load(pets.run, registry=registry)
+    assert pipeline.sample(2).x.shape == (2, 3, 8, 8)
+    with pytest.raises(dc.DataError, match=r"0\.png is 4 x 4 pixels"):
+        pipeline.source.batch(torch.tensor([0, 1]))
 
 
 def test_other_data_that_is_asked_for_may_have_other_samples(pets, registry, caplog):
