@@ -247,6 +247,12 @@ def test_legends_are_outside_of_figures(figures):
     assert figures[0].axes[0].get_legend() is None
 
 
+def test_a_loss_that_was_logged_once_is_seen(figures):
+    charts.losses({"loss": ([4], [1.0])})
+    charts.losses({"loss": ([4, 8], [1.0, 2.0])})
+    assert [figure.axes[0].lines[-1].get_marker() for figure in figures] == ["o", ""]
+
+
 def test_figures_hold_ink_that_follows_the_mode_and_no_background():
     address = charts.quality({"a": [Point(5, 0.1), Point(9, 90.0)]}, [0.5]).image
     svg = base64.b64decode(address.partition("base64,")[2]).decode()
