@@ -422,3 +422,21 @@ def test_a_damaged_safetensors_gives_values_or_one_line(tmp_path: Path, outcomes
     data = ArrayFile(path=str(file), range=None, standardise=False)
     found = list(outcomes(data.open, file, 1000))
     assert 300 < sum(isinstance(each, str) for each in found) < 1000
+
+
+# --- metrics of the data itself -------------------------------------------------------------------------------------------
+
+
+def test_a_metric_of_the_data_takes_values_that_are_as_they_are(tmp_path: Path):
+    metric: dc.Metric = dc.Registry.load().make("metric", "conservativity")
+    x, spread = torch.rand(8, 2), npz(tmp_path, x=np.random.default_rng(0).random((8, 2)))
+
+    def check(data: dc.Data) -> None:
+        metric.check(dc.Evaluation(samples=x, reference=x, data=data))
+
+    for plain in (ArrayFile(path=spread, range=UNIT), ArrayFile(path=spread, range=None, standardise=False)):
+        check(plain)
+    with pytest.raises(dc.DataError, match=r"ArrayFile is seen by the network through its mean .* data\.standardise: false"):
+        check(ArrayFile(path=spread, range=None))
+    with pytest.raises(dc.DataError, match=r"Standardised is seen by the network through its mean .* name Gaussian itself"):
+        check(Standardised(of=Gaussian(mean=(0.0, 0.0), cov=((1.0, 0.0), (0.0, 1.0)))))
