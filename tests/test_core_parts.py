@@ -646,6 +646,12 @@ def test_wrong_arguments_are_one_clear_line(call, names, values):
             assert len(str(found.value)) < 400, (name, value)
 
 
+def test_a_number_that_python_cannot_write_is_refused_all_the_same():
+    for name in ("steps", "start"):
+        with pytest.raises(dc.SpecError, match="got an integer of 16610 bits"):
+            dc.sample(**sound(dc.sample), **{name: 10**5000})
+
+
 def test_integers_of_other_libraries_are_integers():
     numpy = pytest.importorskip("numpy")
     wanted = drawn(clean, "ancestral", seed=3, steps=2, ids=[4, 5, 6])
