@@ -64,7 +64,7 @@ class Caller:
         """A call of a network that writes where it should not, or is not known yet: then it is looked at."""
         given, handed = (time, fed, cond), (_copied(time), _copied(fed), _copied(cond))
         out = self._checked(x, self._run(handed[1], handed[0], handed[2]))
-        if self.careful is None and _ordinary((x, handed, out)):
+        if self.careful is None and ordinary((x, handed, out)):
             if not torch.equal(time, handed[0]):
                 self._refuse("t")
             self._finite(x, out, at)
@@ -88,7 +88,7 @@ class Caller:
     def _compared(self, out: State) -> State:
         """A copy of an early output, which is compared with the one before: whether the network returns the same memory again."""
         last, self._last = self._last, tree_map(Tensor.detach, out)
-        if _ordinary(out) and [v.shape for v in leaves(last)] == [v.shape for v in leaves(out)]:
+        if ordinary(out) and [v.shape for v in leaves(last)] == [v.shape for v in leaves(out)]:
             self.careful, self._last = bool(_places(last) & _places(out)), None
         return _copied(out)
 
@@ -200,7 +200,7 @@ def _places(tree: Any) -> set[int]:
     return {v.untyped_storage().data_ptr() for v in _tensors(tree)} - {0}
 
 
-def _ordinary(tree: Any) -> bool:
+def ordinary(tree: Any) -> bool:
     """Whether values can be looked at: not within a transform of functions, nor where a CUDA graph is captured."""
     found = _tensors(tree)
     capturing = found[0].is_cuda and torch.cuda.is_current_stream_capturing()
