@@ -101,6 +101,11 @@ class Data(Base):
         declared = self.value_range
         return x if declared is None else declared.to_raw(x.clamp(-1, 1))
 
+    @property
+    def seen_through(self) -> str:
+        """What stands between the values and the network beside a range, in words for messages; empty where nothing does."""
+        return "a codec" if type(self).encode is not Data.encode else ""
+
     def parts(self) -> Mapping[str, nn.Module]:
         """Modules that `encode` and `decode` use, by role: a codec. They are not trained; they are saved with the run's weights,
         and a loaded run has them from there. The pipeline puts them on its device; states they are given may be elsewhere.

@@ -73,6 +73,8 @@ def said(error: BaseException, width: int = 200) -> str:
 
 def shown(value: object, width: int = 60) -> str:
     """The repr of anything, in one short line, also where it fails."""
+    if isinstance(value, int) and value.bit_length() > 10_000:  # Python writes no such number
+        return f"an integer of {value.bit_length()} bits"
     try:
         return shorten(repr(value), width)
     except BaseException as error:

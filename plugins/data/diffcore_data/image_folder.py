@@ -131,7 +131,8 @@ def read_all(files: Sequence[Path], colour: Colour, background: Sequence[int]) -
         left.update(picture.left_out)
     if left:
         told = ", ".join(f"{what} ({count})" for what, count in sorted(left.items()))
-        dc.note(f"{files[0]} and the {len(files) - 1} after it: left out, with the number of files: {told}")
+        others = f" and the {len(files) - 1} after it" if len(files) > 1 else ""
+        dc.note(f"{files[0]}{others}: left out, with the number of files: {told}")
     return x
 
 
