@@ -68,7 +68,7 @@ def made_of(x, cond=None, words=None):
 
 
 def span(monkeypatch):
-    monkeypatch.setattr(exports, "span", lambda pipeline, raw: dc.Range(lo=-3.0, hi=3.0))
+    monkeypatch.setattr(gallery, "span", lambda pipeline, raw: dc.Range(lo=-3.0, hi=3.0))
 
 
 # --- streaming --------------------------------------------------------------------------------------------------------
@@ -279,17 +279,66 @@ def test_tokens_have_a_picture_and_trees_none():
     tokens = torch.arange(60).reshape(6, 10)
     sheet = Image.open(io.BytesIO(pictures.picture(tokens, dc.Range(lo=0.0, hi=59.0), 10)))
     scale = canvas.magnified(6, 10, 1)
-    shown = np.asarray(sheet)[canvas.GAP * scale :: scale, canvas.GAP * scale :: scale][:6, :10]
+    shown = np.asarray(sheet.convert("L"))[canvas.GAP * scale :: scale, canvas.GAP * scale :: scale][:6, :10]
     np.testing.assert_allclose(shown, np.arange(60).reshape(6, 10) / 59 * 255, atol=0.51)
     assert not pictures.has_picture({"a": tokens})
     assert not pictures.has_picture(torch.zeros(3, 0))
+
+
+def test_between_images_a_sheet_is_the_page_and_an_animation_white(tmp_path):
+    x = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 4, 4)
+    sheet = Image.open(io.BytesIO(canvas.png_grid(x, 2, ("a", "b")))).convert("RGBA")
+    colours = {pixel for _, pixel in sheet.getcolors(10_000) or () if pixel[3] == 255}
+    assert {(0, 0, 0, 255), (255, 255, 255, 255)} <= colours
+    assert sheet.getpixel((0, sheet.height - 1))[3] == 0
+    assert any(pixel[:3] == (canvas.INK,) * 3 and pixel[3] > 128 for _, pixel in sheet.getcolors(10_000) or ())
+    page = Image.open(io.BytesIO(canvas.animated([canvas.sheet(x, 2)]))).convert("RGB")
+    assert page.getpixel((0, 0)) == (255, 255, 255)
+    assert page.getpixel((page.width // 4, page.height // 2)) == (0, 0, 0)
+
+
+class Veiled(Plain):
+    """Images with opacity."""
+
+    has_opacity = True
+    value_range = dc.Range(lo=0.0, hi=255.0)
+
+
+def test_images_with_opacity_are_shown_over_white_and_written_with_it(tmp_path):
+    x = torch.full((2, 4, 4, 4), -1.0)
+    x[:, 0], x[0, 3], x[1, 3] = 1.0, 1.0, -0.5  # red; opaque, and a quarter of it
+    made = made_of(x)
+    made.pipeline.spec.data = Veiled()
+    assert gallery.visible(made.pipeline, made.raw())[:, :, 0, 0].tolist() == [[255, 0, 0], [255, 191.25, 191.25]]
+    exports.write([made], tmp_path / "all.png", 2)
+    sheet = Image.open(tmp_path / "all.png").convert("RGBA")
+    assert {(255, 0, 0, 255), (255, 191, 191, 255)} <= {pixel for _, pixel in sheet.getcolors(10_000) or ()}
+    exports.write([made], tmp_path / "all", 2)
+    for name, opacity in (("00000", 255), ("00001", 64)):
+        image = Image.open(tmp_path / "all" / f"{name}.png")
+        assert (image.mode, image.getpixel((0, 0))) == ("RGBA", (255, 0, 0, opacity))
+    made.pipeline.spec.data = Plain()
+    assert gallery.visible(made.pipeline, made.raw()).shape[1] == 4
+
+
+@pytest.mark.parametrize("colour", ["rgb", "rgba"])
+def test_a_set_made_of_another_has_its_opacity(colour, tmp_path):
+    folder = {"type": "image-folder", "path": str(tmp_path), "colour": colour}
+    registry = dc.Registry.load()
+    for spec in (
+        folder,
+        {"type": "standardised", "of": folder},
+        {"type": "latent", "of": folder, "codec": "none.safetensors", "shape": [2, 2, 2]},
+    ):
+        assert registry.make("data", spec).has_opacity == (colour == "rgba"), spec["type"]
 
 
 def test_a_difference_is_grey_where_there_is_none_and_white_where_it_is_largest():
     main = torch.zeros(2, 1, 4, 4)
     other = main.clone()
     other[1] = 0.6
-    sheet = np.asarray(Image.open(io.BytesIO(pictures.difference(other, main, dc.Range(lo=-1.0, hi=1.0), 2, 0.3))))
+    data = pictures.difference(other, main, dc.Range(lo=-1.0, hi=1.0), 2, 0.3)
+    sheet = np.asarray(Image.open(io.BytesIO(data)).convert("L"))
     scale = canvas.magnified(4, 4)
     middle = sheet[(canvas.GAP + 2) * scale]
     assert middle[(canvas.GAP + 2) * scale] == 128
@@ -303,13 +352,13 @@ def test_columns_hold_one_class_each_where_there_are_few(count, across):
     pipeline = SimpleNamespace(
         source=SimpleNamespace(classes={"label": count}), spec=SimpleNamespace(data=SimpleNamespace(class_names=()))
     )
-    assert exports.columns(pipeline) == across  # pyright: ignore[reportArgumentType]
+    assert gallery.columns(pipeline) == across  # pyright: ignore[reportArgumentType]
     cycled = (torch.arange(4 * across) % count).tolist()
-    heads = exports.heads_of(pipeline, cycled)  # pyright: ignore[reportArgumentType]
-    if count <= exports.HEADS:
+    heads = gallery.heads_of(pipeline, cycled)  # pyright: ignore[reportArgumentType]
+    if count <= gallery.HEADS:
         assert heads == [f"label-{i % count}" for i in range(across)]
     mixed = [number for row in range(2) for number in range(row, across + row)]
-    assert exports.heads_of(pipeline, mixed) == [""] * across  # pyright: ignore[reportArgumentType]
+    assert gallery.heads_of(pipeline, mixed) == [""] * across  # pyright: ignore[reportArgumentType]
 
 
 def test_the_table_of_an_evaluation_says_how_far_solvers_are_apart(points, tmp_path):
@@ -324,7 +373,7 @@ def test_the_table_of_an_evaluation_says_how_far_solvers_are_apart(points, tmp_p
     gallery.draw_rows(points, rows, shown, tmp_path)
     assert rows[0]["difference"] is None
     assert rows[1]["difference"] == {"size": 0.0, "text": "equal to the main samples", "picture": ""}
-    within = exports.span(points, main.raw())
+    within = gallery.span(points, main.raw())
     wanted = float((other.x - main.x).double().square().mean().sqrt()) / (within.hi - within.lo)
     assert rows[2]["difference"]["size"] == pytest.approx(wanted)
     assert (tmp_path / rows[2]["difference"]["picture"]).exists()
@@ -370,7 +419,7 @@ def test_a_notebook_escapes_what_it_shows(images):
     assert "<script>" not in other._repr_html_()
     text = made_of(torch.zeros(1, 2, dtype=torch.int64), words=["<b>\x1b"])
     assert "<b>" not in text._repr_html_()
-    assert made_of({"a": torch.zeros(2, 2)})._repr_html_() == "<pre>Samples((2, 2) float32, 1 steps, 1 calls, 0.5 s)</pre>"
+    assert made_of({"a": torch.zeros(2, 2)})._repr_html_() == "<pre>Samples((2, 2) float32, 1 step, 1 call, 0.5 s)</pre>"
 
 
 def test_show_falls_back_to_the_viewer_and_to_text(images, monkeypatch, capsys):

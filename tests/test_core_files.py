@@ -13,6 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 import diffcore as dc
 from diffcore.cli import main
@@ -144,10 +145,13 @@ def test_ranges_in_which_float32_tells_values_apart(lo: float, hi: float, says: 
 @pytest.mark.filterwarnings("default::diffcore.DataWarning")
 def test_a_note_is_one_line_of_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    np.savez("a.npz", x=np.linspace(0, 1, 8)[:, None])
+    Path("set").mkdir()
+    for name in "ab":
+        Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(f"set/{name}.png")
+    Path("set/words.txt").write_text("not a picture")
     spec = {
         "name": "a",
-        "data": "{type: array, path: a.npz, range: {lo: 0, hi: 1.0e+6}}",
+        "data": "{type: image-folder, path: set, range: {lo: 0, hi: 1.0e+6}}",
         "process": "{type: flow}",
         "network": "{type: mlp}",
         "prediction": "velocity",
@@ -161,4 +165,7 @@ def test_a_note_is_one_line_of_the_command_line(tmp_path: Path, monkeypatch: pyt
     assert done.stdout == "a.yaml is sound\n"
     lines = done.stderr.splitlines()
     assert all(line.startswith("note: ") for line in lines)
-    assert lines[0].startswith("note: a.npz: values from 0 to 1 fill next to nothing of the declared range [0, 1e+06]")
+    assert [line.partition(", ")[0] for line in lines] == [
+        "note: set: 2 pictures are read; left out: 1 file that is no picture (1 .txt)",
+        "note: data: as the network sees it",
+    ]

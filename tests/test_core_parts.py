@@ -55,6 +55,10 @@ def in_place_view(x, t):
     return HEAD(x.relu())
 
 
+def without_effect(x, t):
+    return HEAD(x.clamp_(-1, 1) if t[0] < 0.9 else x.clamp_(-99, 99))
+
+
 class Buffer(nn.Module):
     """Writes every output to the same memory."""
 
@@ -75,6 +79,12 @@ def test_what_a_network_does_to_its_tensors_does_not_reach_the_samples(net, solv
     kept = x.clone()
     torch.testing.assert_close(drawn(net, solver, x=x), drawn(clean, solver))
     assert torch.equal(x, kept)
+
+
+def test_a_network_whose_first_write_has_no_effect_is_handed_copies_too():
+    x = start()
+    torch.testing.assert_close(drawn(without_effect, x=x), drawn(lambda x, t: HEAD(x.clamp(-1, 1) if t[0] < 0.9 else x)))
+    assert torch.equal(x, start())
 
 
 def test_nor_where_the_loop_is_compiled(monkeypatch):
@@ -117,12 +127,28 @@ def test_a_training_network_may_write_to_its_input():
     torch.testing.assert_close(*values)
 
 
-def test_a_network_that_writes_in_later_calls_only_is_refused():
-    def moody(x, t):
-        return HEAD(x.relu_() if t[0] < 0.5 else x)
+@pytest.mark.parametrize("call", [2, 5])
+@pytest.mark.parametrize("name", ["x", "t", "y"])
+def test_a_network_that_writes_in_later_calls_only_is_refused(name, call):
+    calls = []
 
-    with pytest.raises(dc.DataError, match=r"network moody changed its input 'x' in place.*x = x\.clone\(\)"):
-        drawn(moody, "euler")
+    def moody(x, t, y=None):
+        calls.append(1)
+        if len(calls) == call:
+            {"x": x, "t": t, "y": y}[name].mul_(0.5)
+        return HEAD(x)
+
+    message = r"write `t = 1000 \* t`" if name == "t" else f"network moody changed its input '{name}' in place.*{name}.clone"
+    with pytest.raises(dc.DataError, match=message):
+        drawn(moody, "euler", cond={"y": start(3, 4, seed=1)} if name == "y" else None)
+    assert len(calls) == call
+
+
+@pytest.mark.parametrize("returns", [lambda x, t: x, lambda x, t: x[:], lambda x, t: x if t[0] < 0.5 else x.clone()])
+def test_an_output_never_lies_where_the_input_does(returns):
+    denoiser, x = dc.Denoiser(returns, "x0", VP), start()
+    for t in (0.9, 0.6, 0.3):
+        assert denoiser.network(x, denoiser.point(t, x)).untyped_storage().data_ptr() != x.untyped_storage().data_ptr()
 
 
 def test_a_time_that_was_written_to_does_not_stay_in_a_plan():
@@ -445,9 +471,11 @@ def labelled(label):
         (Own(lambda ids: torch.zeros(len(ids), 3)), r"gave samples of shape \(\d+, 3\) for \d+ ids; expected \(\d+, 2\)"),
         (Own(lambda ids: torch.zeros(1, 2)), r"shape \(1, 2\) for \d+ ids; expected one row per id"),
         (Own(lambda ids: torch.full((len(ids), 2), torch.nan)), "NaN or Inf"),
+        (Own(lambda ids: (torch.zeros(len(ids), 2), {"y": torch.full((len(ids), 1), torch.inf)})), "gave y with NaN or Inf"),
         (Own(lambda ids: torch.zeros(len(ids), 2) + 0j), "complex64"),
         (Own(classes={"label": 3}, batch=lambda ids: torch.zeros(len(ids), 2)), r"'label' as None for \d+ ids"),
         (Own(classes={"label": 3}, batch=labelled(lambda ids: ids)), "classes . to .. of 'label'; expected 0 to 2"),
+        (Own(classes={"label": 3}, batch=labelled(lambda ids: ids % 3 + 1)), "classes . to 3 of 'label'; expected 0 to 2"),
         (Own(classes={"label": 3}, batch=labelled(lambda ids: ids / 9)), "'label' as torch.float32"),
         (Own(classes={"label": 3}, batch=labelled(lambda ids: ids[:2] * 0)), r"as shape \(2,\) for \d+ ids"),
     ],
@@ -638,6 +666,12 @@ def test_wrong_arguments_are_one_clear_line(call, names, values):
                 call(**{**arguments, name: value})
             assert len(str(found.value).splitlines()) == 1, (name, value)
             assert len(str(found.value)) < 400, (name, value)
+
+
+def test_a_number_that_python_cannot_write_is_refused_all_the_same():
+    for name in ("steps", "start"):
+        with pytest.raises(dc.SpecError, match="got an integer of 16610 bits"):
+            dc.sample(**sound(dc.sample), **{name: 10**5000})
 
 
 def test_integers_of_other_libraries_are_integers():

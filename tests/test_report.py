@@ -13,6 +13,7 @@ import shlex
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +27,8 @@ from diffcore.run import measuring
 from diffcore.run.report import canvas, charts, escaping
 from diffcore.run.report import page as report
 from diffcore.run.report.charts import Point
+from diffcore.specs.faults import Faults
+from diffcore.specs.loading import load_tree
 
 SPEC = """\
 diffcore: 1
@@ -113,6 +116,13 @@ def page(tmp_path):
     return report.build({"run": folder})
 
 
+@pytest.fixture
+def figures(monkeypatch):
+    made = []
+    monkeypatch.setattr(charts, "_svg", lambda figure: made.append(figure) or "")
+    return made
+
+
 # --- what it says -----------------------------------------------------------------------------------------------------
 
 
@@ -141,6 +151,41 @@ def test_the_best_row_is_the_largest_where_higher_is_better():
     assert report.verdict(ROWS, "distance").startswith("best is ddim in 10 calls: 0.04")
     worse = [row("a", 9, m=measured(0.3)), row("b", 1, m=measured(0.3)), row("c", 2, m=measured(float("nan")))]
     assert report.verdict(worse, "m").startswith("best is b in 1 call: 0.3")
+
+
+def test_a_number_about_the_model_has_no_best_solver_and_no_chart(figures):
+    same = [row(label, calls, calls, m=measured(0.3, "higher")) for label, calls in (("a", 4), ("b", 8))]
+    assert report.verdict(same, "m") == "0.3 whatever the solver"
+    assert report.verdict(same[:1], "m") == "best is a in 4 calls: 0.3"
+    shown = SimpleNamespace(name="run", rows=same)
+    assert report._quality([shown], "m") is None
+    assert not figures
+    same[1]["metrics"]["m"]["value"] = 0.31
+    assert report.verdict(same, "m").startswith("best is b in 8 calls")
+    assert report._quality([shown], "m") is not None
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (measured(1.0, "", within=(None, 6.5)), "against 200 of it, at most 6.5"),
+        (measured(1.0, "lower", within=(0.25, None)), "lower is better, against 200 of it, at least 0.25"),
+        (dict(measured(1.0, "higher", within=(0, 1)), against=""), "higher is better, at least 0, at most 1"),
+        (dict(measured(1.0, ""), against=""), ""),
+    ],
+)
+def test_what_a_metric_means(found, said):
+    assert report._meaning(found) == said
+
+
+def test_axes_hold_what_every_row_may_reach(monkeypatch):
+    told = []
+    monkeypatch.setattr(charts, "quality", lambda points, real, within: told.append(within))
+    rows = [row("a", i, i, m=measured(i + 1.0, within=(low, high))) for i, (low, high) in enumerate([(0.5, 9.0), (0.2, 3.0)])]
+    report._quality([SimpleNamespace(name="run", rows=rows)], "m")
+    rows[1]["metrics"]["m"]["within"] = (0.2, None)
+    report._quality([SimpleNamespace(name="run", rows=rows)], "m")
+    assert told == [(0.2, 9.0), (0.2, None)]
 
 
 def test_the_page_says_what_was_trained_what_is_best_and_how_to_repeat_it(page):
@@ -185,13 +230,6 @@ def test_the_average_of_a_few_lines(count):
     assert len(at) == count
 
 
-@pytest.fixture
-def figures(monkeypatch):
-    made = []
-    monkeypatch.setattr(charts, "_svg", lambda figure: made.append(figure) or "")
-    return made
-
-
 def test_bars_and_axes_stay_within_the_bounds_of_a_metric(figures):
     series = {"a": [Point(5, 0.98, 0.1), Point(10, 1.0, 0.2), Point(20, 0.05, 0.3)]}
     chart = charts.quality(series, [0.99], (0.0, 1.0))
@@ -209,6 +247,12 @@ def test_legends_are_outside_of_figures(figures):
     chart = charts.losses({"loss": ([1, 2], [3.0, 1.0]), "other": ([1, 2], [3.0, 0.0])})
     assert [key.text for key in chart.keys] == ["loss", "other"]
     assert figures[0].axes[0].get_legend() is None
+
+
+def test_a_loss_that_was_logged_once_is_seen(figures):
+    charts.losses({"loss": ([4], [1.0])})
+    charts.losses({"loss": ([4, 8], [1.0, 2.0])})
+    assert [figure.axes[0].lines[-1].get_marker() for figure in figures] == ["o", ""]
 
 
 def test_figures_hold_ink_that_follows_the_mode_and_no_background():
@@ -306,7 +350,33 @@ def test_hostile_names_go_through_report_and_compare(tmp_path):
     assert all(line.isprintable() for line in made.text.splitlines())
     for name in (name for name in HOSTILE if name.isprintable() and "/" not in name):
         assert made.text.count(name) >= 3, name
-        assert f"diffcore sample {shlex.quote(name)} -n" in made.text
+        assert f"diffcore sample {escaping.word(name)} -n" in made.text
+
+
+WORDS = [("a", "a"), ("-x", "./-x"), ("--help", "./--help"), ("a 'b' $c\n🙂", "a 'b' $c\n🙂"), ("/-x", "/-x")]
+
+
+@pytest.mark.parametrize(("name", "wanted"), WORDS)
+def test_the_name_of_a_file_is_one_word_of_a_command_and_no_option(name, wanted):
+    assert shlex.split(escaping.word(name)) == [wanted]
+
+
+@pytest.mark.parametrize(
+    "name", ["run", "a/b", "a b", "it's", "a #b", "1", "null", "[a]", "a: b", "-x", "~", "$HOME", '"', "a\\b", "🙂"]
+)
+def test_a_field_that_is_set_to_a_file_is_that_file(name):
+    option, text = shlex.split(escaping.setting("init", name))
+    assert option == "--set"
+    written = load_tree({"name": "x"}, [text], Faults()).child("init")
+    assert Path(str(written)) == Path(name)
+
+
+@pytest.mark.parametrize("text", ["ä" * 300, "🙂" * 300, "a" * 300, "é/" * 60, "x"])
+def test_a_file_name_fits_every_file_system(text, tmp_path):
+    name = escaping.file_name(text)
+    assert len(name.encode()) <= 87
+    assert name != escaping.file_name(text + text)
+    (tmp_path / f"{name}.safetensors").touch()
 
 
 # --- files of somebody else's run -------------------------------------------------------------------------------------
@@ -329,7 +399,9 @@ def test_pictures_come_from_inside_the_run_only(tmp_path, name):
     folder = write_run(tmp_path / "run", [row("heun", 4, picture=name)])
     (folder / "samples" / "link.png").symlink_to(tmp_path / "secret.png")
     assert "no file within" in _refused(folder)
-    (folder / "evaluation.json").write_text(json.dumps([dict(row("heun", 4), difference={"text": "", "picture": name})]))
+    (folder / "evaluation.json").write_text(
+        json.dumps([dict(row("heun", 4), difference={"size": 1.0, "text": "", "picture": name})])
+    )
     assert "no file within" in _refused(folder)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from diffcore_data import pictures
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
@@ -29,7 +30,6 @@ from diffcore.learning import distributed
 from diffcore.learning.trainer import Report
 from diffcore.run import checkpoint, ownership, record, runs, weights
 from diffcore.run.metadata import Known
-from diffcore.run.report import page as report
 
 SPEC: dict[str, Any] = {
     "diffcore": 1,
@@ -231,6 +231,45 @@ def test_what_killed_writers_left_is_removed_by_the_next_owner(registry, run):
         path.write_text("half")
     with ownership.owned(run):
         assert [path.exists() for path in (*left, *kept)] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("name", ["out.npz", "[a] *.npz", "out"])
+def test_what_a_killed_write_left_goes_with_the_next_one_of_that_name(name, tmp_path):
+    dead = 2**22 + 12345
+    left = [tmp_path / f".{name}.{dead}.tmp", tmp_path / f".{name}.{os.getpid()}.tmp"]
+    kept = [tmp_path / f".{name}.{os.getppid()}.tmp", tmp_path / f".other.{dead}.tmp", tmp_path / ".a b.npz.1.tmp"]
+    for path in (*left, *kept):
+        path.mkdir()
+        (path / "half").write_text("half")
+    checkpoint.write_aside(tmp_path / name, b"whole")
+    assert (tmp_path / name).read_bytes() == b"whole"
+    assert [path.exists() for path in (*left, *kept)] == [False, False, True, True, True]
+
+
+def test_the_two_files_of_an_archive_are_swept(run, monkeypatch):
+    seen: list[str] = []
+    monkeypatch.setattr("zipfile.ZipFile", lambda path, *rest: seen.append(path.name) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        runs.sample_run(run, n=2, out=run.parent / "s.npz")
+    (run.parent / seen[0].replace(str(os.getpid()), str(2**22 + 12345))).write_text("half")
+    checkpoint.sweep(run.parent, "s.npz")
+    assert not list(run.parent.glob(".s.npz*"))
+
+
+def test_a_checkpoint_that_makes_way_while_it_is_read_is_looked_for_again(run):
+    folder = run / "checkpoints"
+    newest, *_ = checkpoint.checkpoints(folder)
+    later = folder / "step-00000099.safetensors"
+
+    def read(path: Path) -> Path:
+        if path != later:  # the trainer keeps a newer one, and removes all others
+            shutil.copy(newest, later)
+            for old in checkpoint.checkpoints(folder)[1:]:
+                old.unlink()
+            raise dc.CheckpointError(f"{path} does not exist")
+        return path
+
+    assert checkpoint.latest(folder, read) == (later, [])
 
 
 def test_checkpoints_that_outlived_their_pruning_go_at_the_next_start(registry, run):
@@ -504,7 +543,7 @@ def test_files_that_a_run_names_are_looked_for_inside_it(tmp_path):
     (tmp_path / "b.png").write_bytes(b"outside")
     (run / "link.png").symlink_to(tmp_path / "b.png")
     (run / "loop").symlink_to(run / "loop")
-    assert report.inside(run, "samples/a.png") == run / "samples" / "a.png"
+    assert record.inside(run, "samples/a.png") == run / "samples" / "a.png"
     for name in (
         "../b.png",
         str(tmp_path / "b.png"),
@@ -517,7 +556,7 @@ def test_files_that_a_run_names_are_looked_for_inside_it(tmp_path):
         "x" * 5000,
     ):
         with pytest.raises(dc.CheckpointError, match="is no file within that directory"):
-            report.inside(run, name)
+            record.inside(run, name)
 
 
 # --- data that has changed --------------------------------------------------------------------------------------------
@@ -573,6 +612,28 @@ def test_a_run_stays_as_it_was_trained_when_its_data_changes(name, pets, registr
     if name != "more":
         with pytest.raises(dc.DataError):
             loaded.evaluate()
+
+
+def test_a_run_that_samples_reads_no_more_of_its_pictures_than_it_must(pets, registry, monkeypatch):
+    opened: set[str] = set()
+    read = pictures.read
+    monkeypatch.setattr(pictures, "read", lambda file, *rest: opened.add(str(file)) or read(file, *rest))
+    pipeline = dc.Pipeline.load(pets.run, registry=registry)
+    assert pipeline.sample(2).x.shape == (2, 3, 8, 8)
+    assert len(opened) == 1
+    x, cond = pipeline.source.batch(torch.tensor([0, 5]))
+    assert isinstance(x, torch.Tensor)
+    assert x[:, 0, 0, 0].tolist() == [50, 200]
+    assert cond["label"].tolist() == [0, 1]
+    assert len(opened) == 6
+
+
+def test_a_picture_that_does_not_fit_the_others_is_found_where_they_are_read(pets, registry):
+    fill(pets.folder / "dog", 200, side=4, count=1)
+    pipeline = dc.Pipeline.load(pets.run, registry=registry)
+    assert pipeline.sample(2).x.shape == (2, 3, 8, 8)
+    with pytest.raises(dc.DataError, match=r"0\.png is 4 x 4 pixels"):
+        pipeline.source.batch(torch.tensor([0, 1]))
 
 
 def test_other_data_that_is_asked_for_may_have_other_samples(pets, registry, caplog):

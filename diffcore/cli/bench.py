@@ -14,6 +14,7 @@ from diffcore.cli.group import MOST_SAMPLES, Count, command, json_option, run_ar
 from diffcore.cli.output import number, print_json, print_table
 from diffcore.cli.runs import device_option, work
 from diffcore.declare.errors import SpecError
+from diffcore.run.report.escaping import word
 from diffcore.specs import structure
 from diffcore.specs.faults import Faults, Source
 from diffcore.specs.reader import read
@@ -64,7 +65,9 @@ def _model(registry: Registry, path: str, overrides: tuple[str, ...], device: st
     if (folder / "weights.safetensors").exists():
         return Pipeline.load(folder, registry=registry, overrides=overrides, device=device), folder
     if spec.trainer.steps > 0 and spec.init is None:
-        raise SpecError(f"{path} is not trained: there is no {folder}/weights.safetensors; train it first: diffcore train {path}")
+        raise SpecError(
+            f"{path} is not trained: there is no {folder}/weights.safetensors; train it first: diffcore train {word(path)}"
+        )
     return assemble(path, registry=registry, overrides=overrides, device=device), folder
 
 

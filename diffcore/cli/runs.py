@@ -13,8 +13,9 @@ import click
 from diffcore.cli.group import MOST_SAMPLES, RESUME, Count, command, json_option, run_argument, set_option, spec_argument
 from diffcore.cli.output import number, print_json, print_table
 from diffcore.cli.progress import Progress
+from diffcore.declare.errors import counted
 from diffcore.run.interrupt import Interrupt
-from diffcore.run.report.escaping import block
+from diffcore.run.report.escaping import block, word
 from diffcore.specs.registry import Registry
 
 out_option = click.option("--out", metavar="FOLDER", help="Run directory (default: runs/NAME).")
@@ -85,7 +86,7 @@ def run(spec: str, overrides: tuple[str, ...], out: str | None, device: str | No
         _say_json({"run": folder, "report": folder / "report.html", "rows": runs.read_rows(folder)})
     elif _is_first():
         print_rows(runs.read_rows(folder))
-        click.echo(f"\nreport: {folder / 'report.html'}\nmore samples: diffcore sample {shlex.quote(str(folder))}")
+        click.echo(f"\nreport: {folder / 'report.html'}\nmore samples: diffcore sample {word(folder)}")
 
 
 @command("train")
@@ -104,7 +105,7 @@ def train(spec: str, overrides: tuple[str, ...], out: str | None, device: str | 
         folder = runs.train(spec, out, overrides=overrides, device=device, progress=progress, registry=registry)
     if as_json:
         return _say_json({"run": folder, "weights": folder / "weights.safetensors"})
-    return _say(f"trained: {folder}\nsamples: diffcore sample {shlex.quote(str(folder))}")
+    return _say(f"trained: {folder}\nsamples: diffcore sample {word(folder)}")
 
 
 def _classes(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str] | None:
@@ -151,7 +152,8 @@ def sample(
     if as_json:
         told = {"file": made.path, "n": made.n, "calls": made.calls, "nfe": made.nfe, "seconds": made.seconds, "note": made.note}
         return _say_json(told)
-    said = f"{made.n} samples of shape {made.shapes}, {made.calls} network calls, {made.seconds:.3g} s: {made.path}"
+    cost = f"{counted(made.calls, 'network call')}, {made.seconds:.3g} s"
+    said = f"{counted(made.n, 'sample')} of shape {made.shapes}, {cost}: {made.path}"
     return _say(f"{said} ({made.note})" if made.note else said)
 
 

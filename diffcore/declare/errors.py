@@ -73,6 +73,8 @@ def said(error: BaseException, width: int = 200) -> str:
 
 def shown(value: object, width: int = 60) -> str:
     """The repr of anything, in one short line, also where it fails."""
+    if isinstance(value, int) and value.bit_length() > 10_000:  # Python writes no such number
+        return f"an integer of {value.bit_length()} bits"
     try:
         return shorten(repr(value), width)
     except BaseException as error:
@@ -87,6 +89,11 @@ def listed(words: Iterable[str], width: int = 90, more: str = "") -> str:
     if fitting == len(every):
         return ", ".join(every) or "none"
     return f"{', '.join(every[: max(fitting, 1)])} and {len(every) - max(fitting, 1)} more{f': {more}' if more else ''}"
+
+
+def counted(n: int, thing: str) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{n} {thing}{'' if n == 1 else 's'}"
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:

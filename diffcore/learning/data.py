@@ -79,6 +79,10 @@ class Data(Base):
         """Load it. Raises `DataError` that says in one line what to run where it is absent."""
         raise NotImplementedError
 
+    def outline(self) -> Source:
+        """As `open`, for a run that only samples: a set that is long to read may read its samples when a batch is asked for."""
+        return self.open()
+
     @property
     def value_range(self) -> Range | None:
         """The declared range: the field `range` where the component has one."""
@@ -93,6 +97,11 @@ class Data(Base):
         """What the network makes, as raw values, clipped to the declared range."""
         declared = self.value_range
         return x if declared is None else declared.to_raw(x.clamp(-1, 1))
+
+    @property
+    def seen_through(self) -> str:
+        """What stands between the values and the network beside a range, in words for messages; empty where nothing does."""
+        return "a codec" if type(self).encode is not Data.encode else ""
 
     def parts(self) -> Mapping[str, nn.Module]:
         """Modules that `encode` and `decode` use, by role: a codec. They are not trained; they are saved with the run's weights,
@@ -110,6 +119,11 @@ class Data(Base):
         What metrics compare with is this law and nothing else: fields of equal names may be of another.
         """
         return None
+
+    @property
+    def has_opacity(self) -> bool:
+        """Whether the fourth channel of its images is their opacity, for pictures."""
+        return False
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -90,7 +90,8 @@ def reading(path: Path, what: str) -> Generator[None]:
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"{path} cannot be read as {what} ({said(error)}); replace it, or write it again") from error
+        name = shorten(str(path), LONG)
+        raise DataError(f"{name} cannot be read as {what} ({said(error)}); replace it, or write it again") from error
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

@@ -67,10 +67,10 @@ class Metric(Base):
         is None, all else is as it will be. An override adds to this one, and its `measure` begins with `self.check(ev)`.
         Raises `DataError` for a codec or too few real samples, where the class says so.
         """
-        if self.of_data and ev.data is not None and type(ev.data).encode is not Data.encode:
-            raise DataError(
-                f"{type(self).__name__} is about the data itself; {type(ev.data).__name__} is seen by the network through a codec"
-            )
+        through = ev.data.seen_through if self.of_data and ev.data is not None else ""
+        if through:
+            who, data = type(self).__name__, type(ev.data).__name__
+            raise DataError(f"{who} is about the data itself; {data} is seen by the network through {through}")
         if len(ev.reference) < self.least_real:
             raise DataError(f"{type(self).__name__} needs at least {self.least_real} real samples; there are {len(ev.reference)}")
 

@@ -38,7 +38,7 @@ class Remembered:
 
 def opened_of(data: Data, found: Any) -> Source:
     """`opened` of what a data set opened; samples of one with a codec have another shape than what the network sees."""
-    return opened(found, f"data {type(data).__name__}", coded=type(data).encode is not Data.encode)
+    return opened(found, f"data {type(data).__name__}", coded=bool(data.seen_through))
 
 
 def opened(found: Any, name: str = "the source", *, coded: bool = False) -> Source:
@@ -97,7 +97,7 @@ class Checked:
         self._check_samples(raw, len(ids))
         cond = {name: self._condition(name, cond.get(name), len(ids)) for name in {**self.classes, **cond}}
         if self._arrays is None:
-            self._check_values(raw)
+            self._check_values({"samples": raw, **cond})
             self._arrays = {name: tuple(value.shape[1:]) for name, value in cond.items() if name not in self.classes}
         return raw, cond
 
@@ -124,13 +124,14 @@ class Checked:
             raise self._error(f"gave '{name}' as {value.dtype} of shape {tuple(value.shape)}", f"{n} integers, one class per id")
         value = value.to(torch.int64)
         low, high = (int(v) for v in value.aminmax()) if n else (0, 0)
-        if low < 0 or high > count:
+        if low < 0 or high >= count:
             raise self._error(f"gave classes {low} to {high} of '{name}'", f"0 to {count - 1}, as its 'classes' say")
         return value
 
-    def _check_values(self, raw: State) -> None:
-        if not all(bool(leaf.isfinite().all()) for leaf in leaves(raw) if leaf.is_floating_point()):
-            raise self._error("gave samples with NaN or Inf", "finite numbers")
+    def _check_values(self, found: Mapping[str, State]) -> None:
+        for name, value in found.items():
+            if not all(bool(leaf.isfinite().all()) for leaf in leaves(value) if leaf.is_floating_point()):
+                raise self._error(f"gave {name} with NaN or Inf", "finite numbers")
 
     def _error(self, what: str, wanted: str) -> DataError:
         return DataError(f"the batch of {self.name} {what}; expected {wanted}")

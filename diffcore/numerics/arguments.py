@@ -5,14 +5,14 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+from diffcore.declare import errors
 from diffcore.declare.errors import SpecError
 
 
 def shown(value: Any) -> str:
-    """A wrong argument in a message: a short one as it is written, another by its type."""
+    """A wrong argument in a message: numbers and text as they are written, another by its type."""
     if value is None or isinstance(value, (bool, int, float, str)):
-        text = repr(value)
-        return text if len(text) <= 60 else text[:57] + "..."
+        return errors.shown(value)
     return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
 
 

@@ -1,22 +1,20 @@
 """Calling a network that is somebody else's.
 
 Nothing of ours is shared with it for writing, nothing that it returns is kept where it may write to it again, and what it
-returns is checked. A network shows at its first calls what it is like: one that writes to its input, or returns it, is handed
-copies from then on, and the output of one that writes to a buffer of its own is copied. Of all others only the version
-counters of their inputs are looked at.
+returns is checked. At first it is handed copies, and its output is copied. That goes on with one that writes to its input or
+returns it, or returns the same memory again. Of all others only the version counters of their inputs are looked at.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
-from torch.compiler import is_compiling
 
 from diffcore.declare.errors import DataError, NumericsError
 from diffcore.numerics.kept import PLANS
@@ -30,30 +28,26 @@ Cond = Mapping[str, Any]
 class Caller:
     """Calls `net(x, t, **cond)` and returns its output in the precision of the state.
 
-    copies: whether the network is handed copies; buffered: whether its output is copied; None where that is not known yet.
+    careful: whether the network is handed copies and its output is copied; None before its first call.
     """
 
     def __init__(self, net: Net, process: Process, prediction: str) -> None:
         self.net, self.process, self.prediction = net, process, prediction
-        self.copies: bool | None = None
-        self.buffered: bool | None = None
-        self._last: tuple[State, list[int]] | None = None
+        self.careful: bool | None = None
+        self._last: State = None  # the output that the next one is compared with, until two of one shape are known
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_last": None}
+        return {**self.__dict__, "careful": self.careful or None, "_last": None}
 
     def __call__(self, x: State, fed: State, time: Tensor, cond: Cond, at: Any) -> State:
         """Call the network once. fed: x as the network takes it, which may be x itself; at: the time, for messages.
 
         Raises `DataError` for an output that cannot be read, `NumericsError` for a first one that is not finite.
         """
-        if is_compiling():  # a copy leaves nothing in the graph where nobody writes
-            out = _sample_of(self.net(_copied(fed), _copied(time), **_copied(cond)))
-            return _copied(in_precision(leaves(x)[0].dtype, out))
-        if self.copies is not False or self.buffered is not False:
+        if self.careful is not False:
+            return self._with_copies(x, fed, time, cond, at)
+        if cond or self._last is not None or fed.__class__ is not Tensor or fed.is_inference() or time.is_inference():
             return self._watched(x, fed, time, cond, at)
-        if cond or fed.__class__ is not Tensor or fed.is_inference() or time.is_inference():
-            return self._guarded(x, fed, time, cond)
         mark, clock = fed._version, time._version
         out = self._run(fed, time, cond)
         if fed._version != mark or time._version != clock:
@@ -61,78 +55,71 @@ class Caller:
         plain = out.__class__ is Tensor and out.dtype == x.dtype and out.shape == x.shape and out is not fed
         return out if plain else self._read(x, out, fed)
 
-    def _guarded(self, x: State, fed: State, time: Tensor, cond: Cond) -> State:
-        """A call of a network that is known not to write, with more than one tensor to look after."""
-        if any(v.is_inference() for v in (*leaves(fed), *_tensors(cond))):  # such tensors count no versions
-            fed, cond = _copied(fed), _copied(cond)
-        marks = _marks(time, fed, cond)
-        out = self._run(fed, time, cond)
-        self._compare(marks, _marks(time, fed, cond))
-        return self._read(x, out, fed)
+    def traced(self, x: State, fed: State, time: Tensor, cond: Cond) -> State:
+        """The call within a graph that is compiled: a copy leaves nothing there where nobody writes."""
+        out = _sample_of(self.net(_copied(fed), _copied(time), **_copied(cond)))
+        return _copied(in_precision(leaves(x)[0].dtype, out))
+
+    def _with_copies(self, x: State, fed: State, time: Tensor, cond: Cond, at: Any) -> State:
+        """A call of a network that writes where it should not, or is not known yet: then it is looked at."""
+        given, handed = (time, fed, cond), (_copied(time), _copied(fed), _copied(cond))
+        out = self._checked(x, self._run(handed[1], handed[0], handed[2]))
+        if self.careful is None and ordinary((x, handed, out)):
+            if not torch.equal(time, handed[0]):
+                self._refuse("t")
+            self._finite(x, out, at)
+            self.careful = _wrote(given, handed) or bool(_places(out) & _places(handed))
+            self._last = None if self.careful else tree_map(Tensor.detach, out)
+        return _copied(out)
 
     def _watched(self, x: State, fed: State, time: Tensor, cond: Cond, at: Any) -> State:
-        """A call of a network that is handed copies, or is not known yet."""
-        clock, given, own = (_copied(fed) for fed in (time, fed, cond)) if self.copies is not False else (time, fed, cond)
-        marks = _marks(clock, given, own)
-        out = self._run(given, clock, own)
-        after = _marks(clock, given, own)
-        self._compare(marks[:1], after[:1])
-        plain = _ordinary((x, clock, own, _sample_of(out)))
-        if self.copies is None and plain:
-            self._finite(x, _sample_of(out), at)
-            out = self._checked(x, out)
-            if not torch.equal(clock, time):
-                self._refuse("t")
-            wrote = after != marks or not (_equal(given, fed) and _equal(own, cond))
-            self.copies = wrote or bool(_places(out) & (_places(given) | _places(own)))
-        elif self.copies is False:
-            self._compare(marks, after)
-        out = self._checked(x, out)
-        if self.buffered is None and plain:
-            self._look(out)
-        return out if self.buffered is False else _copied(out)
+        """A call of a network that did not write in its first one, with more than two tensors to look after."""
+        handed = [time, *leaves(fed), *(v for tree in cond.values() for v in _tensors(tree))]
+        if any(map(Tensor.is_inference, handed)):  # such tensors count no versions
+            return self._with_copies(x, fed, time, cond, at)
+        marks = [v._version for v in handed]
+        out = self._run(fed, time, cond)
+        if [v._version for v in handed] != marks:
+            names = ["t", *("x" for _ in leaves(fed)), *(name for name, tree in cond.items() for _ in _tensors(tree))]
+            self._refuse(next(name for name, v, mark in zip(names, handed, marks, strict=True) if v._version != mark))
+        out = self._read(x, out, fed)
+        return out if self._last is None else self._compared(out)
 
-    def _look(self, out: State) -> None:
-        """Whether this call wrote to what the last one of this shape returned."""
-        last, self._last = self._last, (tree_map(Tensor.detach, out), _versions(leaves(out)))
-        if last is None or [v.shape for v in leaves(last[0])] != [v.shape for v in leaves(out)]:
-            return
-        written = any(v.is_inference() for v in leaves(out)) or _versions(leaves(last[0])) != last[1]
-        self.buffered, self._last = written and bool(_places(last[0]) & _places(out)), None
+    def _compared(self, out: State) -> State:
+        """A copy of an early output, which is compared with the one before: whether the network returns the same memory again."""
+        last, self._last = self._last, tree_map(Tensor.detach, out)
+        if ordinary(out) and [v.shape for v in leaves(last)] == [v.shape for v in leaves(out)]:
+            self.careful, self._last = bool(_places(last) & _places(out)), None
+        return _copied(out)
 
     def _run(self, fed: State, time: Tensor, cond: Cond) -> Any:
         """The bare call. Raises `DataError` for a signature or a precision that does not fit, in place of Python's own words."""
         try:
             return self.net(fed, time, **cond)
-        except TypeError as error:
-            raise self._unfit(error, fed, time, cond) from error
+        except TypeError:
+            self._check_signature(fed, time, cond)
+            raise
         except RuntimeError as error:
-            raise self._mixed(error, fed, time) from error
+            self._check_precision(error, fed, time)
+            raise
 
-    def _unfit(self, error: TypeError, fed: State, time: Tensor, cond: Cond) -> Exception:
+    def _check_signature(self, fed: State, time: Tensor, cond: Cond) -> None:
         try:
             inspect.signature(self.net.forward if isinstance(self.net, nn.Module) else self.net).bind(fed, time, **cond)
         except TypeError as found:
             names = ", ".join(["x", "t", *cond])
-            return DataError(f"{self._who} is called as net({names}), and cannot be: {found}; give it these arguments")
+            raise DataError(f"{self._who} is called as net({names}), and cannot be: {found}; give it these arguments") from found
         except ValueError:  # no signature to be read
             pass
-        return error
 
-    def _mixed(self, error: RuntimeError, fed: State, time: Tensor) -> Exception:
+    def _check_precision(self, error: RuntimeError, fed: State, time: Tensor) -> None:
         own = {p.dtype for p in self.net.parameters()} if isinstance(self.net, nn.Module) else set[torch.dtype]()
         kinds = {leaf.dtype for leaf in leaves(fed)} | {time.dtype}
-        if "type" not in str(error) or not own or own == kinds:
-            return error
-        return DataError(
-            f"{self._who} has parameters of {_names(own)}, was given x and t of {_names(kinds)}, and mixes them: "
-            f"{str(error).splitlines()[0]}; cast within its forward, such as `t.to(self.layer.weight.dtype)`"
-        )
-
-    def _compare(self, before: Sequence[Any], after: Sequence[Any]) -> None:
-        changed = next((a[0] for a, b in zip(before, after, strict=True) if a != b), None)
-        if changed is not None:
-            self._refuse(changed)
+        if "type" in str(error) and own and own != kinds:
+            raise DataError(
+                f"{self._who} has parameters of {_names(own)}, was given x and t of {_names(kinds)}, and mixes them: "
+                f"{str(error).splitlines()[0]}; cast within its forward, such as `t.to(self.layer.weight.dtype)`"
+            ) from error
 
     def _refuse(self, name: str) -> None:
         """What was written to is lost: the state or a condition of the caller, or the times of a plan."""
@@ -159,15 +146,9 @@ class Caller:
         self.process.check_output(x, out, self.prediction)
         return in_precision(leaves(x)[0].dtype, out)
 
-    def _finite(self, x: State, out: Any, at: Any) -> None:
+    def _finite(self, x: State, out: State, at: Any) -> None:
         """Refuse a first output that has no finite sample; single ones are found, with their step, at the end of a run."""
-        found = _values(out)
-        if (
-            not found
-            or not all(isinstance(v, Tensor) and v.ndim and not v.is_complex() for v in found)
-            or _finite_rows(out)
-            or not _finite_rows(x)
-        ):
+        if not all(v.ndim for v in leaves(out)) or _finite_rows(out) or not _finite_rows(x):
             return
         times = torch.as_tensor(at.t).flatten()
         raise NumericsError(
@@ -208,18 +189,10 @@ def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in _values(tree) if isinstance(leaf, Tensor)]
 
 
-def _versions(tensors: Sequence[Tensor]) -> list[int]:
-    return [0 if v.is_inference() else v._version for v in tensors]
-
-
-def _marks(time: Tensor, fed: State, cond: Cond) -> list[tuple[str, list[int]]]:
-    """The version counters of all that a network is handed, the time first."""
-    named = [("t", [time]), ("x", leaves(fed)), *((name, _tensors(value)) for name, value in cond.items())]
-    return [(name, _versions(tensors)) for name, tensors in named]
-
-
-def _equal(a: Any, b: Any) -> bool:
-    return a is b or all(map(torch.equal, _tensors(a), _tensors(b)))
+def _wrote(given: Any, handed: Any) -> bool:
+    """Whether the copies of what was given were written to, as their versions or their values tell."""
+    copies = _tensors(handed)
+    return any(v._version for v in copies if not v.is_inference()) or not all(map(torch.equal, _tensors(given), copies))
 
 
 def _places(tree: Any) -> set[int]:
@@ -227,7 +200,7 @@ def _places(tree: Any) -> set[int]:
     return {v.untyped_storage().data_ptr() for v in _tensors(tree)} - {0}
 
 
-def _ordinary(tree: Any) -> bool:
+def ordinary(tree: Any) -> bool:
     """Whether values can be looked at: not within a transform of functions, nor where a CUDA graph is captured."""
     found = _tensors(tree)
     capturing = found[0].is_cuda and torch.cuda.is_current_stream_capturing()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -66,7 +67,6 @@ class Denoiser:
         self.parts: Mapping[str, nn.Module] = parts or {}
         self.base, self._call = self, Caller(net, process, self.prediction)
         self.kept = Kept(32)
-        self._sample: Tensor | bool | None = False
 
     def with_net(self, net: Net) -> Denoiser:
         """Another network read in the same way: a teacher, a fake score, an average."""
@@ -105,23 +105,27 @@ class Denoiser:
 
         s: the second time (a point like `at`) of networks that have one.
         """
-        if not is_compiling():
-            meter.count(x, at)
         time = self.time(at.t, x) if at.time is None else at.time
-        own = self.precision
+        own = None if self._sample is None else self._sample.dtype
         if cond and own is not None:
             cond = {name: in_precision(own, v) if isinstance(v, Tensor) else v for name, v in cond.items()}
         if s is not None:
             cond["s"] = self.time(s.t, x) if s.time is None else s.time
         fed = self.process.scale_input(x, at, self.sigma_data) if self.precondition else x
-        return self._call(x, fed if own is None else in_precision(own, fed), time, cond, at)
+        fed = fed if own is None else in_precision(own, fed)
+        if is_compiling():
+            return self._call.traced(x, fed, time, cond)
+        meter.count(x, at)
+        return self._call(x, fed, time, cond, at)
 
     @property
     def precision(self) -> torch.dtype | None:
         """The precision of the network's parameters; None where there are none, or several."""
-        if self._sample is False:
-            self._sample = _parameter(self.net)
-        return None if self._sample is None else self._sample.dtype  # pyright: ignore[reportAttributeAccessIssue]
+        return None if self._sample is None else self._sample.dtype
+
+    @cached_property
+    def _sample(self) -> Tensor | None:
+        return _parameter(self.net)
 
     def clock(self, x: State) -> Hashable:
         """What the time input depends on beside process and times: equal for denoisers that share a plan."""

@@ -76,6 +76,8 @@ def _device(name: Any) -> torch.device:
 
 
 def _sizes(shape: Any) -> tuple[int, ...]:
+    if isinstance(shape, torch.Size):
+        return shape
     if isinstance(shape, (tuple, list)):
         return tuple(whole("a side of the shape", side, 0) for side in shape)  # pyright: ignore[reportUnknownVariableType]
     raise SpecError(f"the shape of one sample is a tuple of integers, such as (3, 32, 32); got {shown(shape)}")
@@ -91,8 +93,6 @@ class Draw:
 
     Raises `SpecError` for a seed or ids that are no integers.
     """
-
-    __slots__ = ("block", "device", "ids", "index", "on_device", "salt", "seed", "total")
 
     def __init__(
         self,
@@ -114,8 +114,7 @@ class Draw:
 
     def _with(self, **changes: Any) -> Draw:
         other = object.__new__(Draw)
-        for name in self.__slots__:
-            setattr(other, name, changes[name] if name in changes else getattr(self, name))
+        other.__dict__.update(self.__dict__, **changes)
         return other
 
     def at(self, index: int) -> Draw:

@@ -231,7 +231,10 @@ class AffineProcess(Process):
         """
         leaf = leaves(x0)[0]
         if not leaf.is_floating_point():
-            raise DataError(f"{type(self).__name__} adds Gaussian noise and needs floating-point data, not {leaf.dtype}")
+            raise DataError(
+                f"{type(self).__name__} adds Gaussian noise and needs floating-point data, not {leaf.dtype}: integers without a "
+                f"range are tokens; declare the range of measured ones (data.range), or take a process of tokens"
+            )
         at = self.coeffs(torch.as_tensor(t, dtype=torch.float64, device=leaf.device)).cast(leaf.dtype)
         eps = self.noise(x0, draw) if eps is None else eps
         xt = shifted(lincomb((at.alpha, x0), (at.sigma, eps)), at.shift)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -10,17 +11,24 @@ import torch
 from torch import Tensor
 
 from diffcore.declare.errors import DataError, IncompatibleError, NumericsError, SpecError
+from diffcore.learning.files import note
 from diffcore.numerics.arguments import real, shown, whole
+from diffcore.numerics.calling import ordinary
 from diffcore.numerics.fields import Field
+from diffcore.numerics.kept import PLANS
 from diffcore.numerics.meter import Meter
 from diffcore.numerics.noise import Draw
-from diffcore.numerics.process import AffineProcess
+from diffcore.numerics.process import AffineProcess, Process
 from diffcore.numerics.runtime import run
-from diffcore.numerics.solver import Frame, Grid, Solver, Stepper, check_grid, ended
+from diffcore.numerics.solver import Frame, Grid, Solver, Stepper, check_grid, constant, ended
 from diffcore.numerics.tree import State, batch_size, describe, expand, leaves
 
 Mode = Literal["eager", "compile", "graph"]
 MOST_STEPS = 10**6
+FAR = 4.0
+"""From this factor on, a start is not of the size of the noise at its time."""
+MANY = 64
+"""Numbers of a state from which their root mean square is that of their law, well within `FAR`."""
 REUSE_FROM = 2**15
 """State size, in numbers, from which two buffers are reused; below, allocating is cheaper than writing to a given buffer."""
 
@@ -72,6 +80,8 @@ def frames(
     """
     solver, draw = _checked(field, solver, x, seed, ids)
     nodes = resolve_grid(field, solver, grid, steps, start)
+    if start is None and (grid is None or isinstance(grid, Grid)):
+        _note_scale(field.process, x, nodes)
     yield from _counted(solver.frames(field, x, nodes, draw), batch_size(x), _wants_grad(solver, x, grad))
 
 
@@ -113,6 +123,8 @@ def sample(
         raise SpecError(f"mode must be one of {', '.join(get_args(Mode))}; got {mode!r}")
     solver, draw = _checked(field, solver, x, seed, ids)
     nodes = resolve_grid(field, solver, grid, steps, start)
+    if start is None and (grid is None or isinstance(grid, Grid)):
+        _note_scale(field.process, x, nodes)
     grad = _wants_grad(solver, x, grad)
     if mode != "eager":
         last, nfe, calls = run(field, solver, x, nodes, draw, mode, grad)
@@ -167,6 +179,32 @@ def resolve_grid(field: Field, solver: Solver, grid: Any = None, steps: int | No
     if grid is None:
         return solver.nodes(field.process, steps, start)
     return check_grid(_times(grid), field.process, rising=solver.both_ways)
+
+
+def _note_scale(process: Process, x: State, nodes: Tensor) -> None:
+    """Say that a start at T is of another size than the noise there; one from a time that was named is the caller's own."""
+    own = type(process)
+    if not isinstance(process, AffineProcess) or (own.prior, own.noise) != (AffineProcess.prior, AffineProcess.noise):
+        return
+    if x.__class__ is not Tensor or x.numel() < MANY or nodes.ndim > 1 or nodes[0] < process.T or not ordinary(x):
+        return
+    found, wanted = float(torch.linalg.vector_norm(x.detach())) / x.numel() ** 0.5, _end(process)
+    if math.isfinite(found) and not wanted / FAR <= found <= wanted * FAR:
+        note(
+            f"the start has root mean square {found:.3g} and the noise of {own.__name__} at T = {process.T:g} has {wanted:.3g}, "
+            f"so the samples will be of the wrong size: start from process.prior(shape, draw), or name the time of the start"
+        )
+
+
+def _end(process: AffineProcess) -> float:
+    """The root mean square of the noise at T, shift included."""
+
+    def made() -> float:
+        with torch.no_grad():
+            at = process.coeffs(torch.tensor(process.T, dtype=torch.float64))
+        return sum(float(torch.as_tensor(v).double().square().mean()) for v in (at.sigma, at.shift)) ** 0.5
+
+    return PLANS.get(("end", process), made) if constant(process) else made()
 
 
 def _start(value: Any, last: float) -> float:

@@ -170,7 +170,7 @@ class Solver(Base):
                 return check_grid(own(process, steps, start), process)
 
         rule = self if type(self).default_grid is not Solver.default_grid else self.grid
-        return _GRIDS.get((rule, process, steps, start), made).clone() if _constant(self.grid, process) else made()
+        return _GRIDS.get((rule, process, steps, start), made).clone() if constant(self.grid, process) else made()
 
 
 @component
@@ -233,7 +233,7 @@ class Stepper(Solver):
     def _planned(self, field: Field, x: State, grid: Tensor, tensors: bool) -> tuple[Plan, list[Any]]:
         process, clock = field.process, _clock(field, x)
         sizes = tuple((leaf.shape[0], leaf.dtype, leaf.device) for leaf in leaves(x))
-        if clock is None or grid.ndim > 1 or len(grid) * sizes[0][0] > LARGEST_PLAN or not _constant(self, process):
+        if clock is None or grid.ndim > 1 or len(grid) * sizes[0][0] > LARGEST_PLAN or not constant(self, process):
             plan = self.plan(process, grid)
             return plan, plan.rows(field, x, tensors=tensors)
 
@@ -266,7 +266,7 @@ def _clock(field: Field, x: State) -> Any:
     return base.clock(x) if hasattr(base, "clock") else None if hasattr(base, "time") else "none"
 
 
-def _constant(*parts: Any) -> bool:
+def constant(*parts: Any) -> bool:
     """Whether what the parts make of the same arguments is the same for ever."""
     return hashable(parts) and not any(isinstance(part, nn.Module) for part in parts)
 

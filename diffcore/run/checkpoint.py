@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+import shutil
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,24 +25,30 @@ _STEP = re.compile(r"step-(\d{1,18})\.safetensors")
 _ASIDE = re.compile(r"\..+\.(\d{1,9})\.tmp")
 
 
-def write_aside(path: Path, data: bytes) -> None:
-    """Write a file completely or not at all: a temporary name in the same folder, flushed to disk, then renamed.
+@contextmanager
+def aside(path: Path) -> Generator[Path]:
+    """A name in the same folder for a file or folder that takes the name `path` when it is whole.
 
-    Raises `RunError` where the disk refuses; nothing is left behind then.
+    Raises `RunError` where the disk refuses. Nothing is left behind of what fails.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    place = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        sweep(path.parent, glob.escape(path.name))
+        yield place
+        place.replace(path)
     except OSError as error:
         raise RunError(f"{path} could not be written ({refusal(error)}); what was there before is unchanged") from error
     finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
+        _remove(place)
+
+
+def write_aside(path: Path, data: bytes) -> None:
+    """Write a file completely or not at all: aside, and flushed to disk. Raises `RunError` where the disk refuses."""
+    with aside(path) as place, place.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def append(path: Path, line: str) -> None:
@@ -57,13 +65,18 @@ def refusal(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
 
 
-def sweep(folder: Path) -> None:
-    """Remove from a folder what writes of killed processes have left. For the owner of the folder."""
-    for path in folder.glob(".*.tmp"):
+def sweep(folder: Path, name: str = "*") -> None:
+    """Remove from a folder what killed processes have left that wrote the file `name` (`*`: any, for the owner of the folder)."""
+    for path in folder.glob(f".{name}.*.tmp"):
         written_by = _ASIDE.fullmatch(path.name)
         if written_by and not _lives(int(written_by[1])):
-            with suppress(OSError):
-                path.unlink()
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder where there is one and the system lets us."""
+    with suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 def _lives(process: int) -> bool:
@@ -146,13 +159,16 @@ def latest(folder: Path, read: Callable[[Path], T]) -> tuple[T, list[str]] | Non
     """What `read` makes of the newest checkpoint that is whole, and a line for each newer one that it refused; None where there
     is none.
 
-    Raises `CheckpointError` where checkpoints exist and every one is refused.
+    One that is removed while it is looked for has made way for a newer one, for which the folder is asked again. Raises
+    `CheckpointError` where checkpoints exist and every one is refused.
     """
     refused: list[str] = []
     for path in checkpoints(folder):
         try:
             return read(path), refused
         except CheckpointError as error:
+            if not path.exists():
+                return latest(folder, read)
             refused.append(str(error))
     if refused:
         raise CheckpointError("no usable checkpoint is left: " + "; ".join(refused))

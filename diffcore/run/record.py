@@ -15,21 +15,31 @@ import attrs
 import importlib_metadata
 import torch
 
-from diffcore.declare.errors import CheckpointError, SpecError, said
+from diffcore.declare.errors import CheckpointError, SpecError, said, shorten
 from diffcore.learning import distributed
 from diffcore.learning.metric import Measured
 from diffcore.learning.trainer import Report
 from diffcore.run import checkpoint, waiting
 from diffcore.run.metadata import LARGEST, structured
 from diffcore.run.pipeline import Pipeline
+from diffcore.run.report.escaping import word
 
 T = TypeVar("T")
 _REPEAT = "repeat the run, which writes it again"
 
 
 @attrs.frozen(kw_only=True)
+class Difference:
+    """How far the samples of a row are from those of the first: as a number, a sentence and (where not empty) a picture."""
+
+    size: float
+    text: str
+    picture: str
+
+
+@attrs.frozen(kw_only=True)
 class Row:
-    """A row of `evaluation.json`."""
+    """A row of `evaluation.json`. `ran`: what a solver that chooses another one has chosen; `plot`: its picture is no pixels."""
 
     solver: str
     label: str
@@ -40,7 +50,10 @@ class Row:
     seconds: float
     n: int
     metrics: dict[str, Measured]
+    ran: str = ""
     picture: str = ""
+    plot: bool = False
+    difference: Difference | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -54,13 +67,14 @@ class Source:
 
 @attrs.frozen(kw_only=True)
 class Lock:
-    """What `lock.json` holds."""
+    """`lock.json`, what a result depends on: versions and source hashes of core and plugins, torch, device, threads, seeds."""
 
     python: str
     platform: str
     torch: str
     device: str
     threads: int
+    waiting: str = ""
     processes: int
     seed: int
     evaluation_seed: int
@@ -112,25 +126,25 @@ def _metrics(line: str) -> dict[str, Any] | None:
     return row if whole else None
 
 
-def lock(pipeline: Pipeline) -> dict[str, Any]:
-    """What a result depends on: versions and source hashes of core and plugins, torch, device, threads, seeds."""
+def lock(pipeline: Pipeline) -> Lock:
+    """That of a run of this pipeline, here and now."""
     plugins = {p.dist: p for p in pipeline.registry.plugins}
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if pipeline.device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "waiting": waiting.told(),
-        "processes": distributed.world()[1],
-        "seed": pipeline.spec.seed,
-        "evaluation_seed": pipeline.spec.evaluation.seed,
-        "distributions": {
-            dist: {"version": p.version, "status": p.status, "sha256": source_hash(p.module.partition(":")[0].partition(".")[0])}
+    return Lock(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        torch=torch.__version__,
+        device=torch.cuda.get_device_name() if pipeline.device.type == "cuda" else "cpu",
+        threads=torch.get_num_threads(),
+        waiting=waiting.told(),
+        processes=distributed.world()[1],
+        seed=pipeline.spec.seed,
+        evaluation_seed=pipeline.spec.evaluation.seed,
+        distributions={
+            dist: Source(version=p.version, status=p.status, sha256=source_hash(p.module.partition(":")[0].partition(".")[0]))
             for dist, p in sorted(plugins.items())
         },
-        "requires": {name: _version(name) for name in ("attrs", "cattrs", "pluggy", "safetensors", "numpy")},
-    }
+        requires={name: _version(name) for name in ("attrs", "cattrs", "pluggy", "safetensors", "numpy")},
+    )
 
 
 def source_hash(module: str) -> str:
@@ -154,11 +168,16 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     """The evaluation table of a run. Raises `CheckpointError` where there is none, or where it is damaged."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a run directory; name the one that holds evaluation.json")
-    path, mend = folder / "evaluation.json", f"run: diffcore evaluate {folder}"
+    path, mend = folder / "evaluation.json", measure_again(folder)
     rows = read_json(path, tuple[Row, ...], mend)
     if not rows:
         raise CheckpointError(f"{path} is damaged: it has no rows; {mend}")
     return rows
+
+
+def measure_again(folder: Path) -> str:
+    """How to mend what an evaluation of a run writes."""
+    return f"run: diffcore evaluate {word(folder)}"
 
 
 def read_lock(folder: Path) -> dict[str, Any]:
@@ -181,8 +200,7 @@ def read_json(path: Path, wanted: Any, mend: str) -> Any:
 
 def read_text(path: Path, mend: str = _REPEAT, errors: str = "strict") -> str:
     """A text file of a run. Raises `CheckpointError`, saying how to mend it, where it cannot be read or is elsewhere."""
-    if path.exists() and not _within(path):
-        raise CheckpointError(f"{path} is no file of this run, but a link out of it or no file at all; {mend}")
+    inside(path.parent, path.name, mend)
     try:
         return path.read_text(encoding="utf-8", errors=errors)
     except (FileNotFoundError, NotADirectoryError):
@@ -191,13 +209,24 @@ def read_text(path: Path, mend: str = _REPEAT, errors: str = "strict") -> str:
         raise CheckpointError(f"{path} cannot be read ({error}); {mend}") from None
 
 
-def _within(path: Path) -> bool:
-    """Whether a file of a run is one, and not a link that leads out of the run."""
+def inside(folder: Path, name: str, mend: str = _REPEAT) -> Path:
+    """A file of a run directory by its name there. Raises `CheckpointError`, saying how to mend it, where the name, or a link,
+    leads out of it or to no file: the directory may be somebody else's."""
+    path = folder / name
     try:
         real = path.resolve()
-        return real.is_relative_to(path.parent.resolve()) and real.is_file()
-    except (OSError, ValueError, RuntimeError):  # a loop of links
-        return False
+        sound = not Path(name).is_absolute() and ".." not in Path(name).parts and real.is_relative_to(folder.resolve())
+        sound = sound and (path.is_file() or not path.exists())
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links in a circle
+        sound = False
+    if not sound:
+        raise damaged(folder, f"{shorten(name, 80)!r} is no file within that directory", mend)
+    return path
+
+
+def damaged(folder: Path, cause: str, mend: str) -> CheckpointError:
+    """The error of a run that holds what no run of ours would."""
+    return CheckpointError(f"the run {folder} is damaged: {cause}; {mend}")
 
 
 def place(out: str | Path | None, default: Path, *, folder: bool) -> Path:

@@ -42,7 +42,7 @@ def reopened(data: Data, known: Known, *, replaced: bool, say: Callable[[str], N
     replaced: other data was asked for, whose samples and names may be others. `say` gets a line where something has changed.
     """
     try:
-        source = opened_of(data, data.open())
+        source = opened_of(data, data.outline())
     except (DiffcoreError, OSError) as error:
         return Remembered(known.shape, known.classes, str(error), known.arrays)
     now = known_of(data, source)

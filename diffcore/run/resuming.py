@@ -17,6 +17,7 @@ from diffcore.learning import distributed
 from diffcore.learning.trainer import Player
 from diffcore.run import checkpoint, weights
 from diffcore.run.metadata import Paused, Trained, unstructured
+from diffcore.run.report.escaping import setting
 
 Parts = Mapping[str, nn.Module]
 AFTER_TRAINING = ("sampling", "solver", "guidance", "metrics", "evaluation")
@@ -143,7 +144,7 @@ def _refuse(run: Path, stored: Trained, wanted: Trained, *, steps: bool) -> None
 
 def _ways_out(run: Path, stored: Trained, found: Sequence[str]) -> str:
     """What can be done instead, and would work."""
-    ways = [f"choose another --out, where --set init={run} starts from what this run has learnt"]
+    ways = [f"choose another --out, where {setting('init', run)} starts from what this run has learnt"]
     if any(line.startswith(("data", "process", "network", "shape", "classes")) for line in found):
         ways = ["choose another --out, or remove that folder"]
     if all(line.startswith("trainer.steps") for line in found) and any((run / "checkpoints").glob("*.safetensors")):

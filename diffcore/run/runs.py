@@ -10,9 +10,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 
-from diffcore.declare.errors import CheckpointError
+from diffcore.declare.errors import CheckpointError, counted
 from diffcore.learning import distributed
 from diffcore.run import checkpoint, waiting, weights
 from diffcore.run.fitting import label
@@ -99,7 +100,6 @@ def _train(pipeline: Pipeline, folder: Path, progress: Progress | None) -> None:
     log = MetricsLog(folder / "metrics.jsonl", resumed=resumed) if first else None
     if first:
         _say(pipeline)
-    if first:
         _write_record(pipeline, folder)
     distributed.barrier()
     pipeline.train(folder, progress=progress if first else None, log=log, say=lambda line: print(line, file=sys.stderr))
@@ -183,7 +183,7 @@ def fit_run(path: str | Path, *, overrides: Sequence[str] = (), device: str | No
             if solver.fit_on:
                 pipeline.ready(solver)
                 key = pipeline.fit_key(solver)
-                name = f"{label(pipeline.registry, solver)}, {solver.stand_in().steps} steps"
+                name = f"{label(pipeline.registry, solver)}, {counted(solver.stand_in().steps, 'step')}"
                 told[key] = name, solver.why(pipeline.fits[key])
         _keep_fits(pipeline, target)
     return list(told.values())
@@ -245,7 +245,7 @@ def report(folders: Sequence[Path], out: Path) -> Path:
 
 def _write_record(pipeline: Pipeline, folder: Path) -> None:
     _write_yaml(pipeline, folder / "spec.yaml")
-    checkpoint.write_aside(folder / "lock.json", json.dumps(lock(pipeline), indent=1).encode())
+    checkpoint.write_aside(folder / "lock.json", json.dumps(attrs.asdict(lock(pipeline)), indent=1).encode())
 
 
 def _write_yaml(pipeline: Pipeline, path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 from torch import Tensor
 
+from diffcore.declare.errors import counted
 from diffcore.numerics.tree import State, batch_size, describe
 from diffcore.run.report import exports, notebook
 
@@ -38,7 +39,8 @@ class Samples:
     def __repr__(self) -> str:
         """In one line, without their numbers."""
         under = f", conditions {', '.join(self.cond)}" if self.cond else ""
-        return f"Samples({describe(self.x)}{under}, {self.steps} steps, {self.calls} calls, {self.seconds:.3g} s)"
+        cost = f"{counted(self.steps, 'step')}, {counted(self.calls, 'call')}, {self.seconds:.3g} s"
+        return f"Samples({describe(self.x)}{under}, {cost})"
 
     def raw(self) -> State:
         """The samples as data: decoded, in the data's own range, clipped to it."""

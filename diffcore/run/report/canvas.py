@@ -18,6 +18,8 @@ GAP = 2
 TILE = 48
 """Pixels: the space between images, and the size that small images are magnified to about."""
 FONT = 11
+INK = 122
+"""The grey of text in pictures: it stands out on white as on black."""
 
 
 def require_packages() -> None:
@@ -28,16 +30,26 @@ def require_packages() -> None:
 
 
 def png_grid(x: Tensor, columns: int, heads: Sequence[str] = ()) -> bytes:
-    """A PNG of images (N, 1 or 3, H, W) in [0, 1], row by row; heads: a text above every column."""
+    """A PNG of images (N, 1 or 3, H, W) in [0, 1], row by row on a transparent ground; heads: a text above every column."""
     return _png(sheet(x, columns, heads))
 
 
 def animated(pages: Sequence[Any], milliseconds: int = 150) -> bytes:
-    """The GIF of pictures of one size."""
-    buffer = io.BytesIO()
+    """The GIF of pictures of one size, on white."""
+    buffer, pages = io.BytesIO(), [_on_white(each) for each in pages]
     times = [milliseconds] * (len(pages) - 1) + [max(1000, milliseconds)]
     pages[0].save(buffer, "GIF", save_all=True, append_images=list(pages[1:]), duration=times, loop=0)
     return buffer.getvalue()
+
+
+def _on_white(image: Any) -> Any:
+    from PIL import Image
+
+    if image.mode not in ("LA", "RGBA"):
+        return image
+    ground = Image.new(image.mode.removesuffix("A"), image.size, "white")
+    ground.paste(image.convert(ground.mode), mask=image.getchannel("A"))
+    return ground
 
 
 def magnified(height: int, width: int, count: int = 2) -> int:
@@ -46,17 +58,17 @@ def magnified(height: int, width: int, count: int = 2) -> int:
 
 
 def sheet(x: Tensor, columns: int, heads: Sequence[str] = ()) -> Any:
-    """A Pillow image of images in [0, 1], row by row."""
+    """A Pillow image of images in [0, 1], row by row, transparent between them."""
     require_packages()
     from PIL import Image
 
     count, channels, height, width = x.shape
     columns = min(columns, count)
     rows, scale = -(-count // columns), magnified(height, width, count)
-    pixels = torch.ones(channels, rows * (height + GAP) + GAP, columns * (width + GAP) + GAP)
+    pixels = torch.zeros(channels + 1, rows * (height + GAP) + GAP, columns * (width + GAP) + GAP)
     for i, image in enumerate(x.clamp(0, 1)):
         top, left = (i // columns) * (height + GAP) + GAP, (i % columns) * (width + GAP) + GAP
-        pixels[:, top : top + height, left : left + width] = image
+        pixels[:, top : top + height, left : left + width] = torch.cat([image, torch.ones(1, height, width)])
     made = Image.fromarray(_pixels(pixels))
     made = made.resize((made.width * scale, made.height * scale), Image.Resampling.NEAREST)
     return _headed(made, heads, (width + GAP) * scale, GAP * scale) if any(heads) else made
@@ -71,18 +83,20 @@ def _headed(made: Any, heads: Sequence[str], width: int, left: int) -> Any:
     widest = max(round(font.getlength(text)) for text in texts)
     turned = widest > width - left
     high = (widest if turned else FONT) + 6
-    whole = Image.new(made.mode, (made.width, made.height + high), "white")
+    ink = (INK,) * (len(made.getbands()) - 1)
+    whole = Image.new(made.mode, (made.width, made.height + high), (*ink, 0))
     whole.paste(made, (0, high))
     for i, text in enumerate(texts):
-        strip = Image.new("L", (widest + 2, FONT + 4), 255)
-        ImageDraw.Draw(strip).text((0, 0), text, fill=0, font=font)
+        strip = Image.new("L", (widest + 2, FONT + 4))
+        ImageDraw.Draw(strip).text((0, 0), text, fill=255, font=font)
         strip = strip.transpose(Image.Transpose.ROTATE_90) if turned else strip
-        whole.paste(strip, (left + i * width + max(0, (width - left - strip.width) // 2), high - strip.height - 1))
+        place = left + i * width + max(0, (width - left - strip.width) // 2), high - strip.height - 1
+        whole.paste((*ink, 255), (*place, place[0] + strip.width, place[1] + strip.height), strip)
     return whole
 
 
 def png_image(x: Tensor) -> bytes:
-    """A PNG of one image (1 or 3, H, W) in [0, 1], a pixel for each pixel."""
+    """A PNG of one image (1, 3 or 4, H, W) in [0, 1], a pixel for each pixel; the fourth channel is opacity."""
     from PIL import Image
 
     return _png(Image.fromarray(_pixels(x)))

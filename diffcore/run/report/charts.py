@@ -102,7 +102,7 @@ def losses(series: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> Chart
     for i, (name, (steps, values)) in enumerate(series.items()):
         colour = COLOURS[i % len(COLOURS)]
         axes.plot(steps, values, linewidth=0.6, alpha=0.4, color=colour)
-        axes.plot(*smooth(steps, values), linewidth=1.8, color=colour)
+        axes.plot(*smooth(steps, values), linewidth=1.8, color=colour, marker="o" if len(steps) == 1 else "")
         keys.append(Key(name, colour, "━"))
     positive = [value for _, values in series.values() for value in values if value > 0]
     if len(positive) == sum(len(values) for _, values in series.values()) and max(positive) > 20 * min(positive):

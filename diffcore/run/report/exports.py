@@ -8,10 +8,8 @@ from __future__ import annotations
 import csv
 import io
 import os
-import shutil
 import zipfile
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,24 +17,22 @@ import attrs
 import torch
 from torch import Tensor
 
-from diffcore.declare.errors import DataError, RunError, SpecError
+from diffcore.declare.errors import SpecError
 from diffcore.learning import distributed
-from diffcore.learning.data import Range
 from diffcore.numerics.tree import State, describe
-from diffcore.run.measuring import reference
-from diffcore.run.report import canvas
+from diffcore.run import checkpoint
+from diffcore.run.report import canvas, gallery
 from diffcore.run.report.escaping import file_name
-from diffcore.run.report.pictures import as_images, has_picture, most, picture
+from diffcore.run.report.gallery import class_name, is_class, labels_of, span, visible
+from diffcore.run.report.pictures import as_images, has_picture, most
 from diffcore.run.tensorfile import TensorFile, leaves_by_name
 
 if TYPE_CHECKING:
-    from diffcore.run.pipeline import Pipeline
+    from diffcore.learning.data import Range
     from diffcore.run.samples import Samples
 
 PAGES = 200
 """Most samples of an animation."""
-HEADS = 20
-"""Most columns that stand for classes."""
 
 
 @attrs.frozen
@@ -91,7 +87,7 @@ def write(batches: Iterable[Samples], path: Path, n: int) -> Written:
     """
     if distributed.world()[0] > 0:
         return _written(path, n, _drained(batches, lambda made: None), "")
-    with aside(path) as place:
+    with checkpoint.aside(path) as place:
         sink = SINKS.get(path.suffix, Folder)(place, n)
         last = _drained(batches, sink.add)
         note = sink.close({"calls": last.calls, "nfe": last.nfe})
@@ -112,20 +108,6 @@ def _written(path: Path, n: int, last: Samples, note: str) -> Written:
     shapes = " and ".join(str(tuple(leaf.shape[1:])) for leaf in leaves_by_name(last.x).values())
     cost = (last.steps, last.calls, last.nfe, last.seconds)
     return Written(path, n, shapes, *cost, note)
-
-
-@contextmanager
-def aside(path: Path) -> Generator[Path]:
-    """A name in the same folder for a file or folder that takes the name `path` when it is whole, and is removed if it fails."""
-    place = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        yield place
-        place.replace(path)
-    except OSError as error:
-        raise RunError(f"{path} could not be written ({error.strerror or error}); what was there before is unchanged") from error
-    finally:
-        shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
 
 
 # --- what files hold --------------------------------------------------------------------------------------------------
@@ -163,7 +145,7 @@ class Arrays(Tensors):
         import numpy as np
 
         super().close(cost)
-        packed = self.place.with_name(self.place.name + ".npz")
+        packed = self.place.with_suffix(f".{os.getpid()}.tmp")  # a name that is swept
         try:
             with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
                 for name, tensor in TensorFile.read(self.place):
@@ -189,7 +171,7 @@ class First:
 
     def add(self, made: Samples) -> None:
         """Keep what is shown."""
-        raw = made.raw()
+        raw = visible(made.pipeline, made.raw())
         self.check(raw)
         room = self.room(raw) - sum(map(len, self.kept))
         if room > 0:
@@ -208,7 +190,7 @@ class First:
 
     def data(self, raw: Tensor) -> bytes:
         """The file."""
-        return picture(raw, span(self.pipeline, raw), columns(self.pipeline), heads_of(self.pipeline, self.labels))
+        return gallery.drawn(self.pipeline, gallery.Shown(raw, self.labels))
 
     def close(self, cost: Mapping[str, Any]) -> str:
         """Draw."""
@@ -295,7 +277,7 @@ class Folder:
         self.done += len(names)
         if texts is not None:
             self._each(names, ".txt", [f"{text}\n".encode() for text in texts])
-        elif isinstance(raw, Tensor) and raw.ndim == 4 and raw.shape[1] in (1, 3):
+        elif isinstance(raw, Tensor) and raw.ndim == 4 and (raw.shape[1] in (1, 3) or made.pipeline.spec.data.has_opacity):
             self.within = self.within or span(made.pipeline, raw)
             shown = (raw.detach().cpu().float() - self.within.lo) / (self.within.hi - self.within.lo)
             self._each(names, ".png", (canvas.png_image(image) for image in shown))
@@ -303,7 +285,7 @@ class Folder:
             self._each(names, ".npy" if isinstance(raw, Tensor) else ".npz", (_array(raw, i) for i in range(len(names))))
 
     def _name(self, made: Samples, i: int) -> str:
-        under = [class_name(made.pipeline, key, int(value[i])) for key, value in made.cond.items() if _is_class(value)]
+        under = [class_name(made.pipeline, key, int(value[i])) for key, value in made.cond.items() if is_class(value)]
         return file_name("-".join([f"{self.done + i:0{self.digits}d}", *under]))
 
     def _each(self, names: Sequence[str], ending: str, contents: Iterable[bytes]) -> None:
@@ -334,51 +316,3 @@ SINKS: dict[str, Callable[[Path, int], Sink]] = {
     ".csv": Table,
 }
 """What writes a file, by its ending."""
-
-
-# --- how samples are shown --------------------------------------------------------------------------------------------
-
-
-def columns(pipeline: Pipeline) -> int:
-    """Columns of a grid of samples, so that all of a column are of one class where classes are cycled."""
-    count = next(iter(pipeline.source.classes.values())) if len(pipeline.source.classes) == 1 else 0
-    return count * max(1, 10 // count) if 0 < count <= HEADS else 10
-
-
-def class_name(pipeline: Pipeline, condition: str, number: int) -> str:
-    """The name of a class, else `label-3`; of the class that stands for none, `label-none`."""
-    names = pipeline.spec.data.class_names if condition == "label" else ()
-    if number == pipeline.source.classes.get(condition):
-        return f"{condition}-none"
-    return names[number] if number < len(names) else f"{condition}-{number}"
-
-
-def heads_of(pipeline: Pipeline, labels: Sequence[int]) -> list[str]:
-    """What stands above the columns of a grid: the class of each column that holds one class only."""
-    across, condition = columns(pipeline), next(iter(pipeline.source.classes), "")
-    found = [set(labels[i::across]) for i in range(min(across, len(labels)))]
-    return [class_name(pipeline, condition, *held) if len(held) == 1 else "" for held in found]
-
-
-def labels_of(cond: Mapping[str, Tensor]) -> list[int]:
-    """The classes of samples under one condition; none where there are several conditions, or none."""
-    return next(iter(cond.values())).tolist() if len(cond) == 1 and all(map(_is_class, cond.values())) else []
-
-
-def _is_class(value: Tensor) -> bool:
-    return value.ndim == 1 and not value.is_floating_point()
-
-
-def span(pipeline: Pipeline, raw: Tensor) -> Range:
-    """The values that pictures show: the declared range, else what real data spans, so that no outlier sets the axes, and
-    what the samples span where the data is not there."""
-    declared = pipeline.spec.data.value_range
-    if declared is not None:
-        return declared
-    try:
-        real = reference(pipeline, 1000)[0]
-    except DataError:
-        real = raw
-    lo, hi = float(real.min()), float(real.max())
-    margin = 0.05 * (hi - lo) or 1.0
-    return Range(lo=lo - margin, hi=hi + margin)

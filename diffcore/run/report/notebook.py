@@ -14,8 +14,8 @@ from diffcore.declare.errors import DiffcoreError
 from diffcore.numerics.fields import count_parameters
 from diffcore.run.fitting import label
 from diffcore.run.report.escaping import terminal
-from diffcore.run.report.exports import columns, heads_of, labels_of, span
-from diffcore.run.report.pictures import as_images, has_picture, picture
+from diffcore.run.report.gallery import drawn, first
+from diffcore.run.report.pictures import has_picture
 
 if TYPE_CHECKING:
     from diffcore.run.pipeline import Pipeline
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 TEXTS = 12
 """Lines shown of samples that are text."""
-ROWS = 4
-"""Rows of images."""
 
 
 def html(made: Samples) -> str:
@@ -53,11 +51,10 @@ def show(made: Samples) -> None:
 
 def _png(made: Samples) -> bytes:
     """The picture of the first samples; empty where they have none, or nothing to draw it with is installed."""
-    raw, across = made.raw(), columns(made.pipeline)
-    if not has_picture(raw) or importlib.util.find_spec("matplotlib") is None or importlib.util.find_spec("PIL") is None:
+    shown = first(made)
+    if not has_picture(shown.raw) or importlib.util.find_spec("matplotlib") is None or importlib.util.find_spec("PIL") is None:
         return b""
-    shown = raw[: ROWS * across] if as_images(raw) is not None else raw
-    return picture(shown, span(made.pipeline, raw), across, heads_of(made.pipeline, labels_of(made.cond)[: len(shown)]))
+    return drawn(made.pipeline, shown)
 
 
 def parts_of(pipeline: Pipeline) -> list[tuple[str, str]]:

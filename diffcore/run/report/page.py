@@ -5,30 +5,30 @@ from __future__ import annotations
 import base64
 import difflib
 import math
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import attrs
 
-from diffcore.declare.errors import CheckpointError
-from diffcore.run.record import read_lock, read_metrics, read_rows, read_text
+from diffcore.declare.errors import counted
+from diffcore.run.record import damaged, inside, measure_again, read_lock, read_metrics, read_rows, read_text
 from diffcore.run.report import charts
 from diffcore.run.report.canvas import require_packages
 from diffcore.run.report.charts import Chart, Point
-from diffcore.run.report.escaping import block, terminal
+from diffcore.run.report.escaping import block, word
 
 TEXTS = 24
 """Lines of text shown of samples that are text."""
 LARGEST = 8 * 2**20
 """Bytes of the largest picture that a page takes in."""
-PICTURES = ("reference", "samples", "trajectory", "paths")
+PICTURES = ("reference", "trajectory", "paths")
 
 
 @attrs.frozen(kw_only=True)
 class Shown:
-    """One run as the template sees it."""
+    """One run as the template sees it. `main`: the picture of the samples that all others are compared with, those of the first
+    row; all pictures are data addresses, or empty."""
 
     name: str
     rows: list[dict[str, Any]]
@@ -37,31 +37,31 @@ class Shown:
     changed: str
     lock: dict[str, Any]
     losses: list[dict[str, Any]]
+    main: str
     reference: str
-    samples: str
     trajectory: str
     paths: str
     texts: dict[str, str]
 
     @property
-    def main(self) -> str:
-        """The picture of the samples that all others are compared with: those of the first row."""
-        return self.rows[0]["image"] or self.samples
-
-    @property
     def plotted(self) -> bool:
         """Whether its pictures are plots, and not pixels."""
-        return bool(self.rows[0].get("plot"))
+        return self.rows[0]["plot"]
 
     @property
     def others(self) -> list[dict[str, Any]]:
         """The rows that are shown by how they differ from the first."""
-        return [row for row in self.rows[1:] if row.get("difference")]
+        return [row for row in self.rows[1:] if row["difference"]]
 
     @property
     def word(self) -> str:
         """The name as a word of a command."""
-        return shlex.quote(self.name)
+        return word(self.name)
+
+    @property
+    def meanings(self) -> list[tuple[str, str]]:
+        """Of every metric its name, and in a sentence which way is good, what it was computed against, what it can be."""
+        return [(name, _meaning(found)) for name, found in self.rows[0]["metrics"].items()]
 
     @property
     def verdicts(self) -> list[tuple[str, str]]:
@@ -85,6 +85,7 @@ def build(folders: Mapping[str, Path]) -> str:
     )
     metrics = metric_names(runs)
     return environment.from_string(template).render(
+        counted=counted,
         title=" and ".join(run.name for run in runs),
         runs=runs,
         metrics=metrics,
@@ -102,38 +103,18 @@ def _plain(value: Any) -> Any:
 # --- what a directory holds -------------------------------------------------------------------------------------------
 
 
-def inside(folder: Path, name: str) -> Path:
-    """A file of a run directory by its name there. Raises `CheckpointError` where the name, or a link, leads out of it: the
-    directory may be somebody else's, and nothing but its own files goes into a page."""
-    path = folder / name
-    try:
-        real = path.resolve()
-        sound = not Path(name).is_absolute() and ".." not in Path(name).parts and real.is_relative_to(folder.resolve())
-        sound = sound and (path.is_file() or not path.exists())
-    except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links in a circle
-        sound = False
-    if not sound:
-        raise _bad(folder, f"{name!r} is no file within that directory")
-    return path
-
-
-def _bad(folder: Path, cause: str) -> CheckpointError:
-    where = terminal(str(folder))
-    return CheckpointError(f"the run {where} is damaged: {cause}; write its report again: diffcore evaluate {where}")
-
-
 def inline_file(folder: Path, name: str) -> str:
     """A PNG file of a run directory as a data address; empty where there is none.
 
     Raises `CheckpointError` for a file outside of it, one that is no PNG, and one that is too large for a page.
     """
-    if not name or not (path := inside(folder, name)).exists():
+    if not name or not (path := inside(folder, name, measure_again(folder))).exists():
         return ""
     if path.stat().st_size > LARGEST:
-        raise _bad(folder, f"{name!r} is larger than the {LARGEST // 2**20} MiB that fit a page")
+        raise damaged(folder, f"{name!r} is larger than the {LARGEST // 2**20} MiB that fit a page", measure_again(folder))
     data = path.read_bytes()
     if not _is_png(data):
-        raise _bad(folder, f"{name!r} is damaged or no PNG picture")
+        raise damaged(folder, f"{name!r} is damaged or no PNG picture", measure_again(folder))
     return "data:image/png;base64," + base64.b64encode(data).decode()
 
 
@@ -151,12 +132,12 @@ def _is_png(data: bytes) -> bool:
 
 
 def _read(name: str, folder: Path) -> Shown:
-    rows = read_rows(inside(folder, "evaluation.json").parent)
+    rows = read_rows(folder)
     for row in rows:
-        row["image"], row["ran"] = inline_file(folder, str(row.get("picture") or "")), row.get("ran", "")
-        row["difference"] = _difference(folder, row.get("difference"))
-    spec = read_text(inside(folder, "spec.yaml"))
-    measured = read_text(inside(folder, "evaluation.yaml"), f"run: diffcore evaluate {folder}")
+        row["ran"], row["plot"], row["difference"] = row.get("ran", ""), row.get("plot", False), row.get("difference")
+        if row["difference"]:
+            row["difference"] = {**row["difference"], "image": inline_file(folder, row["difference"]["picture"])}
+    spec, measured = read_text(folder / "spec.yaml"), read_text(folder / "evaluation.yaml", measure_again(folder))
     changes = difflib.unified_diff(spec.splitlines(), measured.splitlines(), "spec.yaml", "evaluation.yaml", n=2, lineterm="")
     return Shown(
         name=name,
@@ -164,23 +145,17 @@ def _read(name: str, folder: Path) -> Shown:
         trained=trained(spec, str(folder / "spec.yaml")),
         spec=spec,
         changed="\n".join(changes),
-        lock=read_lock(inside(folder, "lock.json").parent),
-        losses=read_metrics(inside(folder, "metrics.jsonl")),
+        lock=read_lock(folder),
+        losses=read_metrics(folder / "metrics.jsonl"),
+        main=inline_file(folder, rows[0].get("picture", "")) or inline_file(folder, "samples/samples.png"),
         texts={kind: text for kind in ("samples", "reference") if (text := _first_lines(folder, f"samples/{kind}.txt"))},
         **{kind: inline_file(folder, f"samples/{kind}.png") for kind in PICTURES},
     )
 
 
-def _difference(folder: Path, found: Any) -> dict[str, str] | None:
-    """The sentence and the picture that say how the samples of a row differ from the first."""
-    if not isinstance(found, Mapping):
-        return None
-    return {"text": str(found.get("text", "")), "image": inline_file(folder, str(found.get("picture") or ""))}
-
-
 def _first_lines(folder: Path, name: str) -> str:
     """The first lines of a text, long ones cut; empty where there is none."""
-    path = inside(folder, name)
+    path = inside(folder, name, measure_again(folder))
     if not path.exists():
         return ""
     with path.open("rb") as file:
@@ -199,7 +174,7 @@ def trained(spec: str, name: str) -> str:
         return str(found.child(field)) if found else "?"
 
     steps = part("trainer", "steps")
-    work = "no training" if steps == "0" else f"{steps} steps of {part('loss')}"
+    work = "no training" if steps == "0" else f"{steps} step{'s' if steps != '1' else ''} of {part('loss')}"
     return f"{part('network')} on {part('data')}, process {part('process')}, {work}"
 
 
@@ -219,6 +194,14 @@ def _measured(rows: Sequence[Mapping[str, Any]], name: str) -> Iterator[tuple[Ma
             yield row, found
 
 
+def _meaning(found: Mapping[str, Any]) -> str:
+    low, high = found.get("within") or (None, None)
+    said = [f"{found['better']} is better"] if found["better"] else []
+    said += [f"against {found['against']}"] if found["against"] else []
+    said += [f"at {end} {bound:.4g}" for end, bound in (("least", low), ("most", high)) if bound is not None]
+    return ", ".join(said)
+
+
 def _better(rows: Sequence[Mapping[str, Any]], name: str) -> Literal["lower", "higher", ""]:
     return next((found["better"] for _, found in _measured(rows, name)), "")
 
@@ -229,9 +212,16 @@ def _better_of(runs: Sequence[Shown], name: str) -> str:
 
 def verdict(rows: Sequence[Mapping[str, Any]], name: str) -> str:
     """The best row of a metric and how it stands to real data, in a sentence; the fewest calls among equals."""
-    sign = 1 if _better(rows, name) == "lower" else -1
-    row, found = min(_measured(rows, name), key=lambda pair: (sign * pair[1]["value"], pair[0]["calls"]))
-    return f"best is {row['label']} in {_count(row['calls'], 'call')}: {found['value']:.3g}{_against_real(found)}"
+    sign, all_found = 1 if _better(rows, name) == "lower" else -1, list(_measured(rows, name))
+    row, found = min(all_found, key=lambda pair: (sign * pair[1]["value"], pair[0]["calls"]))
+    if len(all_found) == len(rows) > 1 and _is_constant([other for _, other in all_found]):
+        return f"{found['value']:.3g} whatever the solver{_against_real(found)}"
+    return f"best is {row['label']} in {counted(row['calls'], 'call')}: {found['value']:.3g}{_against_real(found)}"
+
+
+def _is_constant(measured: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a metric is the same everywhere: it is about the model, and not about samples."""
+    return len(measured) > 1 and len({found["value"] for found in measured}) == 1
 
 
 def _against_real(found: Mapping[str, Any]) -> str:
@@ -249,10 +239,6 @@ def _against_real(found: Mapping[str, Any]) -> str:
     return f"; distinguishable from real data: {value / floor:.2g} times their {floor:.3g}"
 
 
-def _count(n: int, thing: str) -> str:
-    return f"{n} {thing}{'' if n == 1 else 's'}"
-
-
 def budgets(runs: Sequence[Shown], name: str) -> dict[str, list[tuple[float, Mapping[str, Any]]]]:
     """Label of the solver -> [(calls, measured)] of one metric, over the rows made for a budget."""
     series: dict[str, list[tuple[float, Mapping[str, Any]]]] = {}
@@ -265,15 +251,17 @@ def budgets(runs: Sequence[Shown], name: str) -> dict[str, list[tuple[float, Map
 
 
 def _quality(runs: Sequence[Shown], name: str) -> Chart | None:
+    """The chart of a metric; None where it does not depend on calls."""
     series = budgets(runs, name)
     measured = [found for points in series.values() for _, found in points]
-    if not measured:
+    if not measured or _is_constant(measured):
         return None
-    low, high = measured[0].get("within") or (None, None)
+    lows, highs = zip(*(found.get("within") or (None, None) for found in measured), strict=True)
+    within = None if None in lows else min(lows), None if None in highs else max(highs)
     points = {
         label: [Point(calls, found["value"], found["spread"] or 0.0) for calls, found in line] for label, line in series.items()
     }
-    return charts.quality(points, sorted({found["floor"] for found in measured if found["floor"] is not None}), (low, high))
+    return charts.quality(points, sorted({found["floor"] for found in measured if found["floor"] is not None}), within)
 
 
 def _losses(runs: Sequence[Shown]) -> Chart | None:

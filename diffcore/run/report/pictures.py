@@ -54,6 +54,12 @@ def _slices(x: Tensor) -> Tensor:
     return x[:, :, chosen].movedim(2, 3).flatten(3)
 
 
+def opaque(x: Tensor, span: Range) -> Tensor:
+    """Colours and opacity (N, 4, H, W) in `span` as colours over white: a c + (1 - a) white."""
+    opacity = ((x[:, 3:] - span.lo) / (span.hi - span.lo)).clamp(0, 1)
+    return opacity * x[:, :3] + (1 - opacity) * span.hi
+
+
 def are_images(x: State) -> bool:
     """Whether samples are shown as images."""
     return as_images(x) is not None

@@ -66,6 +66,11 @@ class ArrayFile(dc.Data):
         label = counted(tensors.get("label"), len(x), self.classes, self.path)
         return Table(x, label, self.classes, tokens=discrete)
 
+    @property
+    def seen_through(self) -> str:
+        """Its moments, where values are standardised."""
+        return "its mean and deviation; set data.standardise: false for values that are used as they are" if self._scales else ""
+
     def parts(self) -> dict[str, nn.Module]:
         """The moments, where values are standardised."""
         return {"standard": self._standard} if self._scales else {}

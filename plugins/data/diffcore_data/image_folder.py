@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import diffcore as dc
 from diffcore_data import pictures
@@ -50,9 +52,18 @@ class ImageFolder(dc.Data):
 
     def open(self) -> Table:
         """All pictures, decoded. Raises `DataError` where one cannot be read or differs from the first in size or depth."""
-        x = read_all(self._survey.files, self.colour, self.background)
-        x = self._in_range(x)
-        return Table.of(x, np.array(self._survey.labels) if self._survey.names else None, self._survey.names)
+        return self._first(len(self._survey.files))
+
+    def outline(self) -> Unread:
+        """The first picture, and how many there are of which classes."""
+        with warnings.catch_warnings():  # what is worth a note is known of all of them only
+            warnings.simplefilter("ignore", dc.DataWarning)
+            return Unread(self, self._first(1), len(self._survey.files))
+
+    def _first(self, count: int) -> Table:
+        found = self._survey
+        x = self._in_range(read_all(found.files[:count], self.colour, self.background))
+        return Table.of(x, np.array(found.labels[:count]) if found.names else None, found.names)
 
     def _in_range(self, x: np.ndarray) -> np.ndarray:
         """Pixels in the declared range; of 16 bits and without another range, their full scale becomes 255."""
@@ -75,9 +86,30 @@ class ImageFolder(dc.Data):
         return x
 
     @property
+    def has_opacity(self) -> bool:
+        """Whether opacity is kept."""
+        return self.colour == "rgba"
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the sub-folders that hold pictures."""
         return self._survey.names
+
+
+class Unread:
+    """Pictures of which one is decoded, and all others when another is asked for. A `dc.Source`."""
+
+    def __init__(self, data: ImageFolder, first: Table, size: int) -> None:
+        self.data, self.first = data, first
+        self.shape, self.size, self.classes = first.shape, size, first.classes
+
+    @cached_property
+    def _whole(self) -> Table:
+        return self.data.open()
+
+    def batch(self, ids: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Those of the folder. Raises `DataError` as `ImageFolder.open` does."""
+        return (self._whole if ids.any() else self.first).batch(ids)
 
 
 def _full_scale(high: float) -> float:
@@ -99,7 +131,8 @@ def read_all(files: Sequence[Path], colour: Colour, background: Sequence[int]) -
         left.update(picture.left_out)
     if left:
         told = ", ".join(f"{what} ({count})" for what, count in sorted(left.items()))
-        dc.note(f"{files[0]} and the {len(files) - 1} after it: left out, with the number of files: {told}")
+        others = f" and the {len(files) - 1} after it" if len(files) > 1 else ""
+        dc.note(f"{files[0]}{others}: left out, with the number of files: {told}")
     return x
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 import attrs
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 import diffcore as dc
 
@@ -65,7 +65,10 @@ def read(file: Path, colour: Colour, background: Sequence[int]) -> Picture:
 
 
 def _opened(content: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(content), formats=_openers())
+    try:
+        return Image.open(io.BytesIO(content), formats=_openers())
+    except UnidentifiedImageError:  # its own words name the buffer
+        raise UnidentifiedImageError("empty" if not content else "of no format that is known here") from None
 
 
 def _is_foreign(profile: bytes | None) -> bool:

@@ -51,6 +51,11 @@ class Standardised(dc.Data):
                 raise dc.DataError(f"'standardised' needs real numbers; {type(self.of).__name__} has others: leave it out")
             yield x
 
+    @property
+    def seen_through(self) -> str:
+        """The moments of `of`."""
+        return f"its mean and deviation; name {type(self.of).__name__} itself for values that are used as they are"
+
     def parts(self) -> dict[str, nn.Module]:
         """The moments, and what `of` has."""
         return {"standard": self._standard, **{f"of.{role}": module for role, module in self.of.parts().items()}}
@@ -71,6 +76,11 @@ class Standardised(dc.Data):
     def value_range(self) -> dc.Range | None:
         """That of `of`."""
         return self.of.value_range
+
+    @property
+    def has_opacity(self) -> bool:
+        """That of `of`."""
+        return self.of.has_opacity
 
     @property
     def class_names(self) -> tuple[str, ...]:

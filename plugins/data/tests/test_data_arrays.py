@@ -113,10 +113,11 @@ def test_other_types_of_safetensors_are_refused(tmp_path: Path, dtype: torch.dty
         ArrayFile(path=str(tmp_path / "a.safetensors"), range=None).open()
 
 
-def test_a_range_that_the_data_does_not_fill_is_noted(tmp_path: Path):
+def test_a_range_that_the_data_does_not_fill_is_noted_once(tmp_path: Path):
     path = npz(tmp_path, x=RNG.uniform(size=(8, 3)))
-    with pytest.warns(dc.DataWarning, match="fill next to nothing of the declared range"):
-        ArrayFile(path=path, range=dc.Range(lo=0, hi=1e30)).open()
+    for range_, said in ({"lo": 0, "hi": 1e30}, 1), ({"lo": 0, "hi": 1}, 0):
+        notes = dc.assemble({**SPEC, "data": {"type": "array", "path": path, "range": range_}}).notes
+        assert ["declare the range that the values have" in note for note in notes] == [True] * said
 
 
 def test_other_names_are_listed(tmp_path: Path):
@@ -422,3 +423,21 @@ def test_a_damaged_safetensors_gives_values_or_one_line(tmp_path: Path, outcomes
     data = ArrayFile(path=str(file), range=None, standardise=False)
     found = list(outcomes(data.open, file, 1000))
     assert 300 < sum(isinstance(each, str) for each in found) < 1000
+
+
+# --- metrics of the data itself -------------------------------------------------------------------------------------------
+
+
+def test_a_metric_of_the_data_takes_values_that_are_as_they_are(tmp_path: Path):
+    metric: dc.Metric = dc.Registry.load().make("metric", "conservativity")
+    x, spread = torch.rand(8, 2), npz(tmp_path, x=np.random.default_rng(0).random((8, 2)))
+
+    def check(data: dc.Data) -> None:
+        metric.check(dc.Evaluation(samples=x, reference=x, data=data))
+
+    for plain in (ArrayFile(path=spread, range=UNIT), ArrayFile(path=spread, range=None, standardise=False)):
+        check(plain)
+    with pytest.raises(dc.DataError, match=r"ArrayFile is seen by the network through its mean .* data\.standardise: false"):
+        check(ArrayFile(path=spread, range=None))
+    with pytest.raises(dc.DataError, match=r"Standardised is seen by the network through its mean .* name Gaussian itself"):
+        check(Standardised(of=Gaussian(mean=(0.0, 0.0), cov=((1.0, 0.0), (0.0, 1.0)))))

@@ -446,3 +446,19 @@ def test_a_damaged_picture_is_read_or_refused_in_one_line(tmp_path: Path, name: 
     assert len(found) < 240
     if name == "PNG":  # which has checksums
         assert all(np.array_equal(picture, whole) for picture in found)
+
+
+def test_messages_name_the_file_and_not_our_buffers(tmp_path: Path):
+    for content, says in ((b"", "empty"), (b"no picture", "of no format that is known here")):
+        (tmp_path / "a\x1b[2J.png").write_bytes(content)
+        with pytest.raises(
+            dc.DataError, match=rf"a\\x1b\[2J\.png cannot be read as a picture \(UnidentifiedImageError: {says}\)"
+        ):
+            ImageFolder(path=str(tmp_path)).open()
+
+
+def test_frames_of_the_one_picture_are_noted_without_others(tmp_path: Path):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:])
+    with pytest.warns(dc.DataWarning, match=r"a\.webp: left out, with the number of files: further frames \(1\)$"):
+        ImageFolder(path=str(tmp_path)).open()

@@ -16,9 +16,9 @@ from .transport import assignment, squared_distances
 class TransportCost(dc.Metric):
     """`transport-cost`: E |x_T - x_0|^p over the ends of the flow's paths, |.| the Euclidean norm over all entries.
 
-    Rectifying a flow does not raise it, for any p >= 1 (convex costs). Its floor is the cost of the optimal pairing of the
-    very same noises and samples, hence the empirical W_p^p of n points, which lies above the true one by an amount that
-    falls slowly in high dimension. Paths as in 'straightness'.
+    Rectifying a flow does not raise it, for any p >= 1 (convex costs). `within` says the least that there
+    can be: the cost of the optimal pairing of the very same noises and samples, hence the empirical W_p^p of n points, which
+    lies above the true one by an amount that falls slowly in high dimension. Paths as in 'straightness'.
 
     Raises `DataError` without a field, and `IncompatibleError` for a process without a velocity in flat space.
     """
@@ -33,9 +33,9 @@ class TransportCost(dc.Metric):
     seed: int = dc.field(default=0, ge=0, doc="seed of the noise the paths start from")
 
     def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
-        """The cost, and the least one as its floor."""
+        """The cost, and the least one as its bound (`within`)."""
         paths = sampled(ev, self.count, self.seed, 2 * self.steps)
         table = squared_distances(paths.noise, paths.data) ** (self.power / 2)
         best = float(table.gather(1, assignment(table)[:, None]).mean())
         cost = measured(table.diagonal(), "the optimal pairing of the same noises and samples")
-        return {"transport-cost": attrs.evolve(cost, floor=best)}
+        return {"transport-cost": attrs.evolve(cost, within=(best, None))}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -23,8 +23,8 @@ class VAELatents(dc.Metric):
     `active-units z_i`: share of the entries of z_i whose posterior mean varies over the data by a variance above `threshold`;
     the rest has collapsed. The mean E q is carried up by the means of the levels.
     `rate` = E sum_i D_i = I_q(x; z) + KL(q(z) || p(z)): what the bound pays, in nats. Its two parts, `information` and
-    `marginal-KL`, are estimated with q(z_1) as the mean of q(z_1 | x) over the n data, so information is at most log n (`floor`
-    says log n): collapse is information near 0; a marginal-KL far from 0 says that the prior is not what the decoder was
+    `marginal-KL`, are estimated with q(z_1) as the mean of q(z_1 | x) over the n data, so information is at most log n (`within`
+    says so): collapse is information near 0; a marginal-KL far from 0 says that the prior is not what the decoder was
     trained on. A rate is trustworthy as a split only where information stays below log n.
     """
 
@@ -50,14 +50,14 @@ Lai et al. 2025, arXiv 2510.21890, section 2.1"
         error = ((net.decode(still.z[0], **data.cond) - x) ** 2).mean().sqrt()
         known = information(drawn.q[0], drawn.z[0]).mean()
 
-        def said(value: Tensor, better: str = "", floor: float | None = None) -> dc.Measured:
-            return dc.Measured(value=float(value), n=count, against=data.name, better=better, floor=floor)  # type: ignore[arg-type]
+        def said(value: Tensor, better: Literal["lower", "higher", ""] = "", most: float | None = None) -> dc.Measured:
+            return dc.Measured(value=float(value), n=count, against=data.name, better=better, within=(None, most))
 
         return {
             "reconstruction": said(error, "lower"),
             **{f"active-units z_{i + 1}": said(share, "higher") for i, share in enumerate(active(still, self.threshold))},
             "rate": said(rate.mean()),
-            "information": said(known, "", math.log(count)),
+            "information": said(known, most=math.log(count)),
             "marginal-KL": said(rate.mean() - known, "lower"),
         }
 

@@ -82,6 +82,11 @@ class Latent(dc.Data):
         return self.of.value_range
 
     @property
+    def has_opacity(self) -> bool:
+        """That of `of`."""
+        return self.of.has_opacity
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Those of `of`."""
         return self.of.class_names
