@@ -261,7 +261,7 @@ def _discover(found: _Point, wanted: _Selection, seconds: float) -> Plugin:
         return attrs.evolve(record, status="disabled", cause=why)
     if found.damage:
         return attrs.evolve(record, status="broken", cause=found.damage)
-    if asked := unmet(found.requires, VERSION):
+    if record.dist != "diffcore" and (asked := unmet(found.requires, VERSION)):  # its own extras name itself
         return attrs.evolve(record, status="incompatible", cause=f"it needs {shorten(asked)}, this is diffcore {VERSION}")
     token = _DISCOVERING.set(record.dist)
     try:
