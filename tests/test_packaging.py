@@ -52,6 +52,16 @@ def test_one_command_installs_every_distribution():
     assert told["version"] == VERSION
 
 
+def test_the_rules_about_imports_name_every_plugin():
+    """The linter itself sees to the modules of the core: all are forbidden to plugins, and each is in a layer."""
+    rules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    plugins = [package(folder).name for folder in FOLDERS[1:]]
+    assert rules["root_packages"] == ["diffcore", *plugins]
+    core, apart, public, layers = rules["contracts"]
+    assert core["forbidden_modules"] == apart["modules"] == public["source_modules"] == plugins
+    assert (public["forbidden_modules"], layers["containers"], layers["exhaustive"]) == (["diffcore.*"], ["diffcore"], True)
+
+
 def test_the_index_is_what_is_installed():
     entries = [e for e in Registry.load().list() if e.dist in {str(project(folder)["name"]) for folder in FOLDERS}]
     known = {(kind, id, dist) for kind, ids in homes().items() for id, dist in ids.items()}
