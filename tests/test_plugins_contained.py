@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+import click
 import pytest
 
 import diffcore as dc
@@ -73,6 +74,7 @@ BROKEN = {
     "abort": ("import os\nos.abort()", "it called os.abort"),
     "exec": ("import os\nos.execv('/bin/true', ['true'])", "it called os.execv"),
     "kill": ("import os\nos.kill(os.getpid(), 9)", "it called os.kill"),
+    "interrupt-main": ("import _thread\n_thread.interrupt_main()", "it called _thread.interrupt_main, which ends the process"),
     "raise-signal": ("import signal\nsignal.raise_signal(signal.SIGTERM)", "which ends the process"),
     # no end
     "loop": ("while True: pass", "not imported within 0.5 seconds"),
@@ -116,6 +118,8 @@ BROKEN = {
     "api-text": ("API_VERSION = '1'", "its API_VERSION must be a whole number such as 1; got '1'"),
     "api-true": ("API_VERSION = True", "got True"),
     "api-float": ("API_VERSION = 1.0", "got 1.0"),
+    "no-traceback": ("import traceback\ntraceback.format_exc = lambda *a: 1 / 0\n1 / 0", "ZeroDivisionError"),
+    "not-itself": ("import sys\nsys.modules[__name__] = None", "must name a module; it names None"),
     "evil-value": (
         "API_VERSION = 1\nclass E:\n    def __getattr__(self, n): raise RuntimeError('mine')\ne = E()",
         "RuntimeError: mine",
@@ -153,7 +157,26 @@ CHANGES = {
         "",
     ),
     "environment": ("import os\nos.environ['OMP_NUM_THREADS'] = '77'\nos.environ.pop('PATH')", "environment variables"),
-    "path": ("import sys\nsys.path.insert(0, '/tmp/elsewhere')", "sys.path"),
+    "path": ("import sys\nsys.path.insert(0, 'elsewhere')", "sys.path"),
+    "path-none": ("import sys\nsys.path = None\nsys.argv = ()", "lists of sys"),
+    "finders-none": ("import sys\nsys.meta_path = None\nsys.path_hooks = 3", "lists of sys"),
+    "finder-raises": (
+        "import sys\nclass F:\n    def find_spec(self, *a): raise RuntimeError\nsys.meta_path.insert(0, F())",
+        "import system",
+    ),
+    "hook-raises": ("import sys\ndef hook(path): raise RuntimeError\nsys.path_hooks.insert(0, hook)", "import system"),
+    "environment-other": ("import os\nos.environ = {'A': 'b'}", "environment variables"),
+    "environment-none": ("import os\nos.environ = None", "environment variables"),
+    "json-dumps": ("import json\njson.dumps = json.loads = lambda *a, **k: 'mine'", "functions of other modules"),
+    "click-echo": ("import click\nclick.echo = print\ndel click.style", "functions of other modules"),
+    "clock": ("import time\ntime.monotonic = time.perf_counter = lambda: 0.0", "functions of other modules"),
+    "of-diffcore": (
+        "import diffcore.declare.errors, diffcore.declare.discovery\ndiffcore.errors.shorten = diffcore.declare.discovery.shorten = None",
+        "functions of other modules",
+    ),
+    "blocked": ("import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})", "blocked signals"),
+    "timer": ("import signal\nsignal.setitimer(signal.ITIMER_PROF, 30.0)", "timers"),
+    "gc-callback": ("import gc\ngc.callbacks.append(lambda *a: None)", "garbage collection"),
     "finders": ("import sys\nsys.meta_path.clear()\nsys.path_hooks.clear()", "import system"),
     "argv": ("import sys\nsys.argv[:] = ['x']", "sys.argv"),
     "excepthook": ("import sys\nsys.excepthook = print", "hooks of sys"),
@@ -204,6 +227,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(site))
         torch.use_deterministic_algorithms(False)  # imports much, once
+        assert click.echo
         (torch.rand(1), np.random.rand(), random.random())
         before = state()
         plugins = {p.name: p for p in dc.Registry.load().plugins}
@@ -219,8 +243,12 @@ def loaded(tmp_path_factory: pytest.TempPathFactory):
 
 def test_all_of_them_leave_everything_as_it_was(loaded):
     _, before, after = loaded
-    filters = "warnings filters"
-    assert [name for name in before if name not in ("modules", filters) and after[name] != before[name]] == []
+    filters, functions = "warnings filters", "functions of other modules"
+    assert [n for n in before if n not in ("modules", filters, functions) and after[n] != before[n]] == []
+    for module, names in before[functions].items():
+        assert [
+            name for name, value in names.items() if callable(value) and after[functions][module].get(name) is not value
+        ] == []
     assert all(after["modules"][name] is module for name, module in before["modules"].items())
     assert ("ignore", "mine") in [(action, message and message.pattern) for action, message, *_ in after[filters]]
     assert [item for item in after[filters] if item in before[filters]] == before[filters]
@@ -269,19 +297,34 @@ def test_every_command_lives_and_its_json_stays_clean(tmp_path: Path):
         "interrupt": "raise KeyboardInterrupt",
         "ignores": "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nsignal.alarm(1)",
         "wait": "import time\ntime.sleep(600)",
+        "forks": "import os\nos.fork()",
+        "forks-and-raises": "import os\nif not os.fork(): raise ValueError",
+        "at-end": "import atexit\natexit.register(lambda: print('hello'))\natexit.register(lambda: 1 / 0)",
+        "ends-at-end": "import atexit, os\natexit.register(os._exit, 7)\natexit.register(lambda: os._exit(7))",
+        "no-end": "import atexit\natexit.register(print, 'kept')\natexit.unregister(print)",
+        "much": "print('x' * 10_000_000)",
+        "stand-in": "import sys, types\nclass T(types.ModuleType):\n    def __getattr__(self, name): raise KeyError(name)\nsys.modules['torch'] = T('torch')",
     }
     for name, code in codes.items():
         install(tmp_path, name, f"{code}\n{GOOD.replace('{name}', name)}")
     install(tmp_path, "latin", "", points="[diffcore]\nlatin = caf\xe9\n".encode("latin-1"))
+    install(tmp_path, "long", "", metadata="Name: never read\n")
+    described = tmp_path / "bad_long-1.0.dist-info" / "METADATA"
+    described.write_text(described.read_text().replace("bad-long", "n" * 50_000))
     install(tmp_path, "foreign", "", points=b"[console_scripts]\nx = \xff\xfe\n")
     shown = command(tmp_path, "plugins", "--json", DIFFCORE_PLUGIN_SECONDS="4")
     assert shown.returncode == 0, shown.stderr
     told = {p["distribution"]: p for p in json.loads(shown.stdout)}
     statuses = {name: told[f"bad-{name}"]["status"] for name in (*codes, "latin", "foreign")}
-    broken = ("ends", "interrupt", "wait", "latin", "foreign")
+    broken = ("ends", "interrupt", "wait", "latin", "foreign", "long")
     assert statuses == {name: "broken" if name in broken else "ok" for name in statuses}
     assert "UnicodeDecodeError" in told["bad-foreign"]["cause"]
-    assert shown.stderr.count("hello") == 4
+    assert shown.stderr.count("hello") == 5
+    assert "kept" not in shown.stderr
+    assert "plugin bad-at-end (bad_at_end), at the end of the process: ZeroDivisionError: division by zero\n" in shown.stderr
+    assert shown.stderr.count("at the end of the process: it called os._exit, which ends the process") == 2
+    assert shown.stderr.count("x") < 11_000
+    assert "plugin bad-much (bad_much) prints more, which is left out" in shown.stderr
     assert "waiting for plugin bad-wait (bad_wait), which is being imported ..." in shown.stderr
     assert "Traceback" not in shown.stderr
 

@@ -35,7 +35,8 @@ def check(spec: str, overrides: tuple[str, ...], as_json: bool) -> None:
     try:
         pipeline = assemble_checked(registry, spec, overrides)
     except DiffcoreError as error:
-        print_json({"ok": False, "faults": _faults(spec, error), "notes": []})
+        unseen = getattr(error, "unseen", "")
+        print_json({"ok": False, "faults": _faults(spec, error), "notes": [unseen] if unseen else []})
         click.get_current_context().exit(error.exit_code)
     print_json({"ok": True, "faults": [], "notes": _notes(pipeline)})
 

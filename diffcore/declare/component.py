@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from inspect import get_annotations, isfunction
 from types import NoneType
 from typing import Any, ClassVar, TypeVar, dataclass_transform
@@ -101,12 +101,13 @@ class Base:
                 object.__setattr__(self, name, value)
 
 
-_BOUNDS = {
+BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "gt": (lambda v, b: v > b, ">"),
     "ge": (lambda v, b: v >= b, ">="),
     "lt": (lambda v, b: v < b, "<"),
     "le": (lambda v, b: v <= b, "<="),
 }
+"""Name of a bound -> whether it holds of a value, and its sign."""
 LIMITS: dict[type, tuple[float, float]] = {int: (-(2**63), 2**63 - 1), float: (-1e30, 1e30)}
 """What bounds an integer (64 bits) and a number (well within float32) on a side where their field does not."""
 LEAST = 1e-30
@@ -121,7 +122,7 @@ def check(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         raise SpecError(f"{where} must be one of {', '.join(map(str, choices))}; got {value!r}")
     for number in _numbers(value):
         for name, bound in limits(attribute, type(number)):
-            holds, sign = _BOUNDS[name]
+            holds, sign = BOUNDS[name]
             if not holds(number, bound):
                 finite = isinstance(number, int) or math.isfinite(number)
                 raise SpecError(f"{where} must be {f'{sign} {bound}' if finite else 'a finite number'}; got {_shown(number)}")
@@ -130,7 +131,7 @@ def check(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 def _refuse_no_numbers(attribute: attrs.Attribute[Any], value: Any, where: str) -> None:
     """A field with bounds holds numbers (or text, where it may), also where it is made from Python."""
-    bound = next(((sign, attribute.metadata[name]) for name, (_, sign) in _BOUNDS.items() if name in attribute.metadata), None)
+    bound = next(((sign, attribute.metadata[name]) for name, (_, sign) in BOUNDS.items() if name in attribute.metadata), None)
     for item in value if isinstance(value, tuple) else (value,):
         if bound and not isinstance(item, (int, float, str, tuple, list, Mapping, NoneType)):
             raise SpecError(f"{where} must be a number {bound[0]} {bound[1]}; got a {type(item).__name__}")
@@ -141,7 +142,7 @@ def limits(attribute: attrs.Attribute[Any], of: type) -> list[tuple[str, float]]
 
     A field takes infinity where a bound says so: `le=math.inf`.
     """
-    declared = {name: attribute.metadata[name] for name in _BOUNDS if name in attribute.metadata}
+    declared = {name: attribute.metadata[name] for name in BOUNDS if name in attribute.metadata}
     low, high = LIMITS.get(of, LIMITS[float])
     above_zero = of is not int and declared.get("gt") == 0
     lower = [("ge", LEAST if above_zero else low)] if above_zero or not {"gt", "ge"} & declared.keys() else []

@@ -6,27 +6,30 @@
 
 Within, standard input is empty, what is printed goes to standard error, threads that are started do not keep the process
 alive, and ending the process is an error. What is raised there and is no ordinary exception comes out as `PluginError`, but for a
-Ctrl-C of the user. The limit holds in the main thread, where the system has timers.
+Ctrl-C of the user. What is left for the end of the process is contained there. A child that is forked within ends with it. The
+limit holds in the main thread, where the system has timers.
 """
 
 from __future__ import annotations
 
+import _thread
+import atexit
 import importlib.abc
 import importlib.util
-import io
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import attrs
 
 from diffcore.declare.errors import PluginError, said
 from diffcore.declare.state import LIBRARIES, Keeper, of_python
+from diffcore.declare.streams import elsewhere
 
 PATIENCE = 3.0, 15.0
 """Seconds after which is said what the process is waiting for: with a limit, and without one, where torch may be imported."""
@@ -46,7 +49,7 @@ def contained(who: str, limit: float | None = None) -> Generator[Found]:
     """Contain what runs within. Raises `PluginError` where it takes longer than `limit` seconds, or tries to end the process."""
     found, start = Found(), time.monotonic()
     try:
-        with _streams(), _ends(), _clock(who, limit) as clock, _kept(found, clock):
+        with elsewhere(who), _ends(who), _clock(who, limit) as clock, _kept(found, clock), _alone():
             try:
                 yield found
             except BaseException as error:
@@ -83,7 +86,7 @@ def _kept(found: Found, clock: _Clock) -> Generator[None]:
 
 
 def _read(library: str, before: list[tuple[Keeper, Any]]) -> None:
-    with suppress(AttributeError):  # a version of the library that has not all of it
+    with suppress(Exception):  # a version of the library that has not all of it, or something else of its name
         before.extend((keeper, keeper.now()) for keeper in LIBRARIES[library]())
 
 
@@ -104,11 +107,12 @@ class _Arrival(importlib.abc.MetaPathFinder):
             tell(name)
 
     def __enter__(self) -> None:
-        sys.meta_path.insert(0, self)
+        self.finders = sys.meta_path
+        self.finders.insert(0, self)
 
     def __exit__(self, *_: object) -> None:
         with suppress(ValueError):
-            sys.meta_path.remove(self)
+            self.finders.remove(self)
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
         """The spec that the other finders give, with a loader that tells when it is done."""
@@ -138,134 +142,37 @@ class _Telling(importlib.abc.Loader):
         self.tell(module.__name__)
 
 
-# --- streams --------------------------------------------------------------------------------------------------------------
-
-
-class _Elsewhere(io.TextIOBase):
-    """A stream that writes to standard error, whichever that is, and cannot be closed."""
-
-    encoding = "utf-8"  # pyright: ignore
-    errors = "replace"  # pyright: ignore
-
-    def __init__(self) -> None:
-        self.real: Any = sys.stderr
-
-    def target(self) -> Any:
-        """The true standard error; None where there is none."""
-        stream = self.real or sys.stderr
-        return None if stream is self else stream
-
-    def write(self, text: str, /) -> int:
-        """Write there."""
-        stream = self.target()
-        return len(text) if stream is None else stream.write(text)
-
-    def flush(self) -> None:
-        """Flush it."""
-        if (stream := self.target()) is not None:
-            stream.flush()
-
-    def close(self) -> None:
-        """Nothing: it is not theirs to close."""
-
-    def writable(self) -> bool:
-        """Always."""
-        return True
-
-    def fileno(self) -> int:
-        """That of standard error."""
-        return 2
-
-    def reconfigure(self, **_: Any) -> None:
-        """Nothing: it is not theirs to change."""
-
-    @property
-    def buffer(self) -> io.RawIOBase:
-        """The same for bytes."""
-        return _Bytes(self)
-
-
-class _Bytes(io.RawIOBase):
-    def __init__(self, text: _Elsewhere) -> None:
-        self.text = text
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any, /) -> int:
-        self.text.write(bytes(data).decode("utf-8", "replace"))
-        return len(data)
-
-
-@contextmanager
-def _streams() -> Generator[None]:
-    """Nothing to read, and what is printed goes to standard error: as objects and as file descriptors."""
-    names = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")
-    old = {name: getattr(sys, name) for name in names}
-    elsewhere = _Elsewhere()
-    with ExitStack() as stack:
-        for stream in filter(None, (old["stdout"], old["__stdout__"], old["stderr"])):
-            with suppress(Exception):
-                stream.flush()
-        stack.enter_context(_descriptors())
-        try:
-            for name in names:
-                setattr(sys, name, io.StringIO() if name.endswith(("stdin", "stdin__")) else elsewhere)
-            yield
-        finally:
-            elsewhere.real = None
-            for name, stream in old.items():
-                setattr(sys, name, stream)
-
-
-@contextmanager
-def _descriptors() -> Generator[None]:
-    """0 is empty, 1 writes where 2 does, and neither 1 nor 2 is closed afterwards if it was open before."""
-    kept = {number: saved for number in (0, 1, 2) if (saved := _duplicate(number)) is not None}
-    try:
-        if 0 in kept:
-            nothing = os.open(os.devnull, os.O_RDONLY)
-            os.dup2(nothing, 0)
-            os.close(nothing)
-        if {1, 2} <= kept.keys():
-            os.dup2(2, 1)
-        yield
-    finally:
-        for number, saved in kept.items():
-            os.dup2(saved, number)
-            os.close(saved)
-
-
-def _duplicate(number: int) -> int | None:
-    try:
-        return os.dup(number)
-    except OSError:
-        return None
-
-
 # --- ways out -------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _ends() -> Generator[None]:
+def _ends(who: str) -> Generator[None]:
     """Ending the process is an error within; a thread that is started there does not keep it alive."""
     places = [(owner, name) for owner, names in _WAYS_OUT for name in names if hasattr(owner, name)]
-    old, within = [getattr(*place) for place in places], [os.getpid()]
+    old = [getattr(*place) for place in places]
 
     def refusing(owner: Any, name: str, end: Callable[..., Any]) -> Callable[..., Any]:
         def refuse(*arguments: Any, **named: Any) -> Any:
-            if os.getpid() not in within or (name == "kill" and (arguments[0] not in (*within, 0) or not arguments[1])):
+            if os.getpid() not in _WITHIN or (name == "kill" and (arguments[0] not in (*_WITHIN, 0) or not arguments[1])):
                 return end(*arguments, **named)
             raise PluginError(f"it called {owner.__name__}.{name}, which ends the process")
 
         return refuse
 
+    def at_end(call: Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
+        atexit_register(_AtEnd(who, call) if _WITHIN else call, *arguments, **named)
+        return call
+
+    atexit_register = atexit.register
+    _WITHIN.append(os.getpid())
     try:
+        atexit.register = at_end
         for (owner, name), end in zip(places, old, strict=True):
             setattr(owner, name, _start_daemon(end) if name == "start" else refusing(owner, name, end))
         yield
     finally:
-        within.clear()
+        _WITHIN.pop()
+        atexit.register = atexit_register
         for (owner, name), end in zip(places, old, strict=True):
             setattr(owner, name, end)
 
@@ -273,8 +180,42 @@ def _ends() -> Generator[None]:
 _WAYS_OUT: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (os, ("_exit", "abort", "execv", "execve", "kill")),
     (signal, ("raise_signal",)),
+    (_thread, ("interrupt_main",)),
     (threading.Thread, ("start",)),
 )
+_EXIT = os._exit
+_WITHIN: list[int] = []
+"""The process, once for each that is contained now, one in the other: whoever has kept a way out of then is refused it now."""
+
+
+@contextmanager
+def _alone() -> Generator[None]:
+    """A forked child does not get beyond this, lest there are two who go on."""
+    process = os.getpid()
+    try:
+        yield
+    finally:
+        if os.getpid() != process:
+            _EXIT(0)
+
+
+@attrs.frozen(eq=False)
+class _AtEnd:
+    """What somebody leaves for the end of the process: it can neither write into the output nor set the exit code."""
+
+    who: str
+    call: Callable[..., Any]
+
+    def __call__(self, *arguments: Any, **named: Any) -> None:
+        with elsewhere(self.who), _ends(self.who):
+            try:
+                self.call(*arguments, **named)
+            except BaseException as error:
+                sys.stderr.write(f"{self.who}, at the end of the process: {said(error)}\n")
+
+    def __eq__(self, other: object) -> bool:
+        """Equal to the call itself, by which `atexit.unregister` finds it."""
+        return other is self or other == self.call
 
 
 def _start_daemon(start: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:

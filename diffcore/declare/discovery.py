@@ -10,11 +10,11 @@ import importlib
 import os
 import re
 import sys
-import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from contextvars import ContextVar
 from itertools import islice
+from traceback import format_exc
 from types import ModuleType
 from typing import Any
 
@@ -212,7 +212,7 @@ def _described(dist: Any) -> tuple[str, str, str, tuple[str, ...]]:
         requires = tuple(metadata.get_all("Requires-Dist") or ())
     except Exception:
         name, version, requires = None, None, ()
-    if name and version and name.isprintable() and version.isprintable():
+    if name and version and f"{name}{version}".isprintable() and len(f"{name}{version}") <= 200:
         return name, version, "", requires
     damage = f"the METADATA of its installation in {_place(dist)} is missing or damaged; reinstall it or remove its folder"
     return "unknown", "0", damage, ()
@@ -261,7 +261,7 @@ def _discover(found: _Point, wanted: _Selection, seconds: float) -> Plugin:
         return attrs.evolve(record, status="disabled", cause=why)
     if found.damage:
         return attrs.evolve(record, status="broken", cause=found.damage)
-    if asked := unmet(found.requires, VERSION):
+    if record.dist != "diffcore" and (asked := unmet(found.requires, VERSION)):  # its own extras name itself
         return attrs.evolve(record, status="incompatible", cause=f"it needs {shorten(asked)}, this is diffcore {VERSION}")
     token = _DISCOVERING.set(record.dist)
     try:
@@ -282,7 +282,7 @@ def _tried(point: Any, record: Plugin) -> Plugin:
 
 
 def _broken(record: Plugin, error: Exception) -> Plugin:
-    return attrs.evolve(record, status="broken", cause=said(error), trace=traceback.format_exc())
+    return attrs.evolve(record, status="broken", cause=said(error), trace=format_exc())
 
 
 def _note(found: Found) -> str:

@@ -76,22 +76,28 @@ def of_python() -> Iterator[Keeper]:
     yield Keeper("import system", lambda: (list(sys.meta_path), list(sys.path_hooks)), _put_finders, _wanted_finders)
     yield Keeper("sys.argv", lambda: list(sys.argv), lambda old: operator.setitem(sys.argv, slice(None), old))
     yield Keeper("modules", lambda: dict(sys.modules), sys.modules.update, lambda before, after: after | before)
+    yield Keeper("functions of other modules", _functions, _put_functions, _wanted_functions)
     yield Keeper("builtins", lambda: dict(vars(builtins)), builtins.__dict__.update, lambda before, after: after | before)
     yield Keeper("working directory", os.getcwd, os.chdir)
     yield Keeper("umask", _umask, os.umask)
     yield Keeper("locale", lambda: locale.setlocale(locale.LC_ALL), lambda old: locale.setlocale(locale.LC_ALL, old))
     yield Keeper("signal handlers", _handlers, _put_handlers)
+    if hasattr(signal, "pthread_sigmask"):
+        yield Keeper("blocked signals", lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ()), _block)
+        yield Keeper("timers", lambda: [any(signal.getitimer(timer)) for timer in _TIMERS], _stop_timers)
     yield Keeper("recursion limit", sys.getrecursionlimit, sys.setrecursionlimit)
     yield Keeper("switch interval", sys.getswitchinterval, sys.setswitchinterval)
     yield Keeper("limit on digits", sys.get_int_max_str_digits, sys.set_int_max_str_digits)
     yield Keeper("trace function", sys.gettrace, sys.settrace)
     yield Keeper("profile function", sys.getprofile, sys.setprofile)
-    yield Keeper("garbage collection", lambda: (gc.isenabled(), gc.get_threshold()), _put_gc)
+    yield Keeper("garbage collection", lambda: (gc.isenabled(), gc.get_threshold(), gc.get_debug(), [*gc.callbacks]), _put_gc)
     yield Keeper("random numbers", random.getstate, random.setstate)
 
 
 _ABSENT: Any = object()
 _ATTRIBUTES: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
+    ("lists of sys", sys, ("path", "meta_path", "path_hooks", "path_importer_cache", "modules", "argv")),
+    ("environment variables", os, ("environ",)),
     ("standard streams", sys, ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")),
     ("hooks of sys", sys, ("excepthook", "displayhook", "unraisablehook", "breakpointhook", "exit", "tracebacklimit")),
     ("hook of threads", threading, ("excepthook",)),
@@ -144,13 +150,47 @@ def _umask() -> int:
 
 def _wanted_finders(before: tuple[list[Any], ...], after: tuple[list[Any], ...]) -> tuple[list[Any], ...]:
     """New finders stay, since what they have imported may need them; none may be missing."""
-    pairs = zip(before, after, strict=True)
+    whole = [[item for item in new if item in old or _finds(item)] for old, new in zip(before, after, strict=True)]
+    pairs = zip(before, whole, strict=True)
     return tuple(new if all(item in new for item in old) else [*old, *(i for i in new if i not in old)] for old, new in pairs)
+
+
+def _finds(finder: Any) -> bool:
+    """Whether a new finder, or hook of a path, says of what is not there that it is not, and does not stand in the way."""
+    try:
+        finder.find_spec("no_such_module_of_diffcore", None) if hasattr(finder, "find_spec") else finder("")
+    except ImportError:
+        return True
+    except Exception:
+        return False
+    return True
 
 
 def _put_finders(wanted: tuple[list[Any], list[Any]]) -> None:
     sys.meta_path[:], sys.path_hooks[:] = wanted
     sys.path_importer_cache.clear()
+
+
+_STANDS_ON = (
+    *("attr", "attrs", "click", "diffcore", "importlib_metadata", "pluggy"),
+    *("json", "logging", "os", "pathlib", "re", "shutil", "tempfile", "time", "traceback", "warnings"),
+)
+"""The packages by which commands read, write and load."""
+
+
+def _functions() -> dict[str, dict[str, Any]]:
+    return {name: dict(vars(module)) for name, module in sys.modules.items() if name.partition(".")[0] in _STANDS_ON}
+
+
+def _wanted_functions(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What is new stays, and so do values; a function or class that was there is what it was."""
+    old = {name: {key: value for key, value in names.items() if callable(value)} for name, names in before.items()}
+    return after | {name: after.get(name, {}) | functions for name, functions in old.items()}
+
+
+def _put_functions(wanted: dict[str, dict[str, Any]]) -> None:
+    for name, functions in wanted.items():
+        vars(sys.modules[name]).update(functions)
 
 
 _SIGNALS = [
@@ -168,9 +208,25 @@ def _put_handlers(before: dict[Any, Any]) -> None:
             signal.signal(number, handler)
 
 
-def _put_gc(before: tuple[bool, tuple[int, int, int]]) -> None:
+def _put_gc(before: tuple[bool, tuple[int, int, int], int, list[Any]]) -> None:
     gc.set_threshold(*before[1])
+    gc.set_debug(before[2])
+    gc.callbacks[:] = before[3]
     (gc.enable if before[0] else gc.disable)()
+
+
+def _block(before: set[int]) -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_TIMERS = [getattr(signal, name) for name in ("ITIMER_VIRTUAL", "ITIMER_PROF") if hasattr(signal, name)]
+"""ITIMER_REAL is that of the limit."""
+
+
+def _stop_timers(before: list[bool]) -> None:
+    for timer, ran in zip(_TIMERS, before, strict=True):
+        if not ran:
+            signal.setitimer(timer, 0)
 
 
 def of_logging() -> Iterator[Keeper]:

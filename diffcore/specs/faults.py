@@ -80,13 +80,15 @@ class SpecErrors(SpecError):  # noqa: N818  several of them
     """All faults of a spec, in the order of the files they are in.
 
     `standing`: what stands of it all the same, and the names of the sections that do not; None where it could not be read.
+    `unseen`: what was not looked at, a line for the end; empty where everything was.
     """
 
     standing: tuple[Any, frozenset[str]] | None = None
 
-    def __init__(self, faults: Iterable[Fault]) -> None:
+    def __init__(self, faults: Iterable[Fault], unseen: str = "") -> None:
         self.faults = tuple(sorted(faults, key=lambda f: (f.file or "", f.line or 0, f.column or 0)))
-        super().__init__("\n".join([fault.pretty() for fault in self.faults] + self._count()))
+        self.unseen = unseen
+        super().__init__("\n".join([*(fault.pretty() for fault in self.faults), *self._count(), *filter(None, [unseen])]))
 
     def _count(self) -> list[str]:
         if len(self.faults) < 2:

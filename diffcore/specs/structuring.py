@@ -31,6 +31,7 @@ from diffcore.specs.fieldtypes import (
     is_union,
     kind_of,
 )
+from diffcore.specs.names import unknown_field
 from diffcore.specs.reader import parse, resolve
 from diffcore.specs.tree import Node, join, merge, shorten, tree_of
 from diffcore.specs.writing import dump, unstructure
@@ -217,7 +218,7 @@ class Structurer:
                 hint = did_you_mean(shorten(name), types)
                 meant.update(known for known in types if known not in given and hint == f"; did you mean '{known}'?")
                 at = attrs.evolve(child, mark=child.key or node.mark)
-                self.fault(at, join(path, shorten(name)), f"unknown field of {what}{hint}; fields: {', '.join(types) or 'none'}")
+                self.fault(at, join(path, shorten(name)), unknown_field(what, name, types))
         missing = [n for n, a in init_fields(cls).items() if a.default is attrs.NOTHING and n not in given and n not in meant]
         for name in missing:
             doc = init_fields(cls)[name].metadata.get("doc", "")
