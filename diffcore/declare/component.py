@@ -188,12 +188,19 @@ def field(
 def component(cls: type[T]) -> type[T]:
     """Make a component class: frozen, keyword-only, hashable, compared by value.
 
-    Raises `SpecError` for a field that has the name of a method of its base class, which it would hide, and for a class
-    attribute that its kind does not know (a misspelt one) or whose value is not of the declared type.
+    Raises `SpecError` for a field that has the name of a method of its base class, which it would hide, for a method that its
+    base class declares final, and for a class attribute that its kind does not know (a misspelt one) or whose value is not of the
+    declared type.
     """
     hidden = [n for n in get_annotations(cls) if any(isfunction(vars(b).get(n)) for b in cls.__mro__[1:])]
     if hidden:
         raise SpecError(f"field '{hidden[0]}' of {cls.__name__} hides the method of that name of its base class; rename it")
+    final = [(n, b.__name__) for n in vars(cls) for b in cls.__mro__[1:] if getattr(vars(b).get(n), "__final__", False)]
+    if final:
+        name, base = final[0]
+        raise SpecError(
+            f"'{name}' of {cls.__name__} is final in {base}: other parts run it as it is there; derive from another base"
+        )
     if issubclass(cls, Base):
         check_declarations(cls)
     state = False if issubclass(cls, Base) else None

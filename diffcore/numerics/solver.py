@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, final
 
 import attrs
 import torch
@@ -180,19 +180,13 @@ class Program(Solver):
 
 @component
 class Stepper(Solver):
-    """A solver that is a plan and a step. All state of a run is in x and the carry, all coefficients are in the plan.
+    """A solver that is a plan and a step. All state of a run is in x and the carry, all coefficients are in the plan. One with a
+    loop of its own is a `Program`.
 
     `additive_noise`: z enters the step linearly with weight `row.noise`, so a step is a Gaussian kernel.
     """
 
     additive_noise: ClassVar[bool] = False
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        """Raises `SpecError` for a stepper with a loop of its own, which nothing that takes single steps would run."""
-        super().__init_subclass__(**options)
-        own = next((name for name in ("frames", "moves") if name in cls.__dict__), None)
-        if own:
-            raise SpecError(f"{cls.__name__} has a loop of its own (`{own}`) and is no Stepper; derive it from dc.Program")
 
     def plan(self, process: Process, grid: Tensor) -> Plan:
         """The coefficients of every step of a time grid [N + 1], float64, pure."""
@@ -210,6 +204,7 @@ class Stepper(Solver):
         """The fresh noise z of one step: the process's own; a solver that needs several independent ones returns a tree."""
         return process.noise(x, draw)
 
+    @final
     def frames(self, field: Field, x: State, grid: Tensor, draw: Draw) -> Iterator[Frame]:
         """The start, and the state after every step."""
         times = grid.tolist() if grid.ndim == 1 else list(grid)
@@ -244,6 +239,7 @@ class Stepper(Solver):
 
         return PLANS.get((tensors, self, process, tuple(grid.tolist()), sizes, clock), made)
 
+    @final
     def moves(self, field: Field, x: State, grid: Tensor, draw: Draw, *, reuse: bool = False) -> Iterator[Moved]:
         """What every step returns: the plain loop over plan, init and step.
 
