@@ -50,7 +50,7 @@ def numbers(*shape, seed=0):
 
 def test_a_stepper_has_no_loop_of_its_own():
     """It would be wrapped, compiled and replayed without it."""
-    with pytest.raises(dc.SpecError, match="'frames' of Own is final in Stepper: .* derive from another base"):
+    with pytest.raises(dc.SpecError, match=r"'frames' of Own is final in Stepper, .* derive from another base"):
 
         @dc.component
         class Own(Euler):  # pyright: ignore[reportUnusedClass]
