@@ -1,11 +1,13 @@
 """Write docs/monograph-proof.tsv: for every component that names a statement of the book, the marked test that needs it.
 
-python docs/audit_monograph.py                  plant every claim (some ten minutes)
+python docs/audit_monograph.py                  plant every claim, two at once
 python docs/audit_monograph.py 1.01 3.08 kl     only these statements and components; the other lines stay
 
 One error is planted in one component at a time: every number that its own methods return (tensors, floats, plans, posteriors,
 samples, what a network built by it returns) is 10 % off, in whole numbers every other row is 0. A claim is proved by the first
-test marked with the statement that passes without the error and fails with it. Each test runs in a process of its own.
+test marked with the statement that passes without the error and with it fails an assertion of its own: one that the error only
+makes crash, or that the product refuses, says nothing about the formula; there each method is planted alone. Each test runs in a
+process of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from inspect import isgenerator
 from pathlib import Path
 from typing import Any
@@ -32,9 +35,15 @@ from torch import Tensor, nn
 import diffcore as dc
 from diffcore.registry import Registry
 
+sys.path.insert(0, str(ROOT))
+from tools.mutate.trials import finished
+
 OFF = 1.1
-FAILED = 3
-"""Exit code of a test that failed."""
+PROVED = "proved by "
+CRASHED, NOTICED = 2, 3
+"""Exit codes of a test that failed, and of one that failed an assertion."""
+ASSERTIONS = ("assert", "AssertionError", "Failed: ")
+"""How what pytest says of a failed assertion begins."""
 VARIANTS = 16
 """Of one test function, so many sets of parameters are tried."""
 LIMIT = 120.0
@@ -120,9 +129,11 @@ def methods(cls: type) -> dict[str, Callable[..., Any]]:
     return {n: f for n, f in found.items() if n not in hidden | LEFT}
 
 
-def plant(cls: Any) -> None:
-    """Let every method of the class return something wrong."""
+def plant(cls: Any, only: str = "") -> None:
+    """Let every method of the class, or one of them, return something wrong."""
     for name, method in methods(cls).items():
+        if only not in ("", name):
+            continue
 
         def planted(self: Any, *args: Any, method: Any = method, **kwargs: Any) -> Any:
             return wrong(method(self, *args, **kwargs))
@@ -146,35 +157,48 @@ class Audit:
                 for number in mark.args:
                     same = [i for i in marked[number] if i.function is item.function]  # pyright: ignore
                     marked[number] += [item] if len(same) < VARIANTS else []
-        for claim in self.wanted:
-            self.verdicts[claim] = self._judge(claim, marked[claim.number])
-            print(f"{claim.number}\t{claim.component}\t{self.verdicts[claim] or 'not proved'}", flush=True)
+        work = [(claim, partial(self._judge, claim, marked[claim.number])) for claim in self.wanted]
+        for claim, _, said in finished(work, 2, 10 * LIMIT):
+            crashes, _, self.verdicts[claim] = said.rstrip().partition(PROVED)
+            found = self.verdicts[claim] or f"not proved; tests that it makes crash:\n{crashes}"
+            print(f"{claim.number}\t{claim.component}\t{found}", flush=True)
         return True
 
-    def _judge(self, claim: Claim, items: list[pytest.Item]) -> str:
-        """The first test that fails with the component planted and passes without; those of its own distribution first."""
+    def _judge(self, claim: Claim, items: list[pytest.Item]) -> int:
+        """Print the first test that notices the component planted and passes without; those of its own distribution first."""
         cls, end = self.classes[claim.component], time.monotonic() + LIMIT
         home = Path(sys.modules[cls.__module__].__file__ or "").parents[1]
         for item in sorted(items, key=lambda i: home not in i.path.parents):
             if time.monotonic() > end:
                 break
-            if _exit_code(item, cls) == FAILED and _exit_code(item) == 0:
-                return item.nodeid.partition("[")[0]
-        return ""
+            if _notices(item, cls) and _exit_code(item) == 0:
+                print(PROVED + item.nodeid.partition("[")[0])
+                break
+        return 0
 
 
-def _exit_code(item: pytest.Item, planted: Any = None) -> int:
+def _notices(item: pytest.Item, cls: Any) -> bool:
+    """Whether a test fails an assertion with all methods planted, or, where that makes it crash, with one of them."""
+    code = _exit_code(item, cls)
+    return code == NOTICED or (code == CRASHED and any(_exit_code(item, cls, name) == NOTICED for name in methods(cls)))
+
+
+def _exit_code(item: pytest.Item, planted: Any = None, only: str = "") -> int:
     """0 where the test passes in a process of its own, with the error in a component if one is given; negative out of time."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     signal.alarm(int(LIMIT))
     if planted is not None:
-        plant(planted)
-    null = os.open(os.devnull, os.O_WRONLY)
+        plant(planted, only)
+    log, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1), os.dup2(null, 2)
-    reports = runtestprotocol(item, log=False, nextitem=None)
-    os._exit(FAILED * any(r.failed for r in reports if r.when != "teardown"))
+    reports = [r for r in runtestprotocol(item, log=False, nextitem=None) if r.failed and r.when != "teardown"]
+    said = [r.longrepr.reprcrash.message for r in reports if hasattr(r.longrepr, "reprcrash")]
+    noticed = any(text.startswith(ASSERTIONS) for text in said)
+    if reports and not noticed:
+        os.write(log, f"  {item.nodeid}: {'; '.join(said)[:300]}\n".encode())
+    os._exit(NOTICED if noticed else CRASHED * bool(reports))
 
 
 def files(wanted: list[Claim]) -> Iterator[str]:
