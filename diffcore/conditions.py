@@ -12,8 +12,8 @@ from diffcore.arguments import shown
 from diffcore.errors import SpecError
 
 if TYPE_CHECKING:
+    from diffcore.assembly import Assembly
     from diffcore.data import Source
-    from diffcore.pipeline import Pipeline
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -52,7 +52,7 @@ def chosen(cond: Mapping[str, Any], arrays: Shapes, null: Mapping[str, Any], n: 
     return found
 
 
-def of_data(pipeline: Pipeline, n: int) -> dict[str, Tensor]:
+def of_data(pipeline: Assembly, n: int) -> dict[str, Tensor]:
     """The conditions of n rows of the data where some are arrays (the classes with them, as they go together); else none."""
     if not pipeline.arrays:
         return {}

@@ -16,7 +16,7 @@ from diffcore.noise import Draw
 from diffcore.tree import State, batch_size, tree_map
 
 if TYPE_CHECKING:
-    from diffcore.pipeline import Pipeline
+    from diffcore.assembly import Assembly
 
 LOOKED_AT = 256
 """Samples of the data that are looked at."""
@@ -26,7 +26,7 @@ SIGNAL_LEFT, SIGNAL_LOUDER = 0.25, 1.0
 """Signal to noise alpha_T sigma_data / sigma_T at the start of sampling: worth a note, and no start at all."""
 
 
-def problems(pipeline: Pipeline, broken: frozenset[str] = frozenset()) -> Iterator[Problem]:
+def problems(pipeline: Assembly, broken: frozenset[str] = frozenset()) -> Iterator[Problem]:
     """(path, message) for everything that would be refused, or be wrong, after training.
 
     broken: sections of the spec that are not there because they have faults of their own; what needs them is not asked.
@@ -44,7 +44,7 @@ def problems(pipeline: Pipeline, broken: frozenset[str] = frozenset()) -> Iterat
         yield from _unmeasurable(pipeline)
 
 
-def notes(pipeline: Pipeline) -> Iterator[str]:
+def notes(pipeline: Assembly) -> Iterator[str]:
     """Lines worth saying of a spec without a fault: data of another size than `sigma_data`, a start that is not pure noise."""
     x0 = _encoded(pipeline, LOOKED_AT)
     if isinstance(x0, Tensor) and x0.is_floating_point():
@@ -58,14 +58,14 @@ def notes(pipeline: Pipeline) -> Iterator[str]:
 
 
 @torch.no_grad()
-def _encoded(pipeline: Pipeline, most: int) -> State:
+def _encoded(pipeline: Assembly, most: int) -> State:
     size = pipeline.source.size
     ids = torch.arange(most if size is None else min(size, most))
     return pipeline.spec.data.encode(pipeline.source.batch(ids)[0])
 
 
 @torch.no_grad()
-def _noised(pipeline: Pipeline) -> None:
+def _noised(pipeline: Assembly) -> None:
     """The process takes states of this type, or says why not."""
     x0 = tree_map(lambda leaf: leaf.to(pipeline.device), _encoded(pipeline, 2))
     count, process = batch_size(x0), pipeline.process
@@ -74,7 +74,7 @@ def _noised(pipeline: Pipeline) -> None:
         process.corrupt(x0, t, Draw(0, range(count), device=pipeline.device))
 
 
-def _signal_left(pipeline: Pipeline) -> float:
+def _signal_left(pipeline: Assembly) -> float:
     """alpha_T sigma_data / sigma_T; 0 where the process is not of this kind."""
     process: Any = pipeline.process
     if "affine" not in process.provides:
@@ -85,7 +85,7 @@ def _signal_left(pipeline: Pipeline) -> float:
     return float(ratio.max()) * pipeline.spec.sigma_data
 
 
-def _check_end(pipeline: Pipeline) -> None:
+def _check_end(pipeline: Assembly) -> None:
     left = _signal_left(pipeline)
     if left > SIGNAL_LOUDER:
         raise IncompatibleError(
@@ -94,7 +94,7 @@ def _check_end(pipeline: Pipeline) -> None:
         )
 
 
-def _size(pipeline: Pipeline, x0: Tensor) -> Iterator[str]:
+def _size(pipeline: Assembly, x0: Tensor) -> Iterator[str]:
     sigma, flat = pipeline.spec.sigma_data, x0.double().transpose(0, 1).flatten(1)  # channel by channel
     means, stds = flat.mean(1), flat.std(1, correction=0)
     worst = int((means.abs() + stds).argmax())
@@ -107,13 +107,13 @@ def _size(pipeline: Pipeline, x0: Tensor) -> Iterator[str]:
         )
 
 
-def _remedy(pipeline: Pipeline) -> str:
+def _remedy(pipeline: Assembly) -> str:
     if pipeline.spec.data.value_range is not None:
         return "declare the range that the values have"
     return "standardise the data, declare its range, or set sigma_data to its deviation"
 
 
-def _unmeasurable(pipeline: Pipeline) -> Iterator[Problem]:
+def _unmeasurable(pipeline: Assembly) -> Iterator[Problem]:
     spec = pipeline.spec
     if not spec.metrics:
         return

@@ -20,6 +20,7 @@ from diffcore.solver import Solver, evolve
 from diffcore.tree import State, tree_map
 
 if TYPE_CHECKING:
+    from diffcore.assembly import Assembly
     from diffcore.pipeline import Pipeline, Progress
     from diffcore.samples import Samples
 
@@ -99,7 +100,7 @@ def _evaluation(pipeline: Pipeline, made: Samples, real: Any, cond: Mapping[str,
     )
 
 
-def foreseen(pipeline: Pipeline) -> Evaluation:
+def foreseen(pipeline: Assembly) -> Evaluation:
     """The evaluation that metrics will see, before there are samples (`Metric.check` says what it holds)."""
     plan, registry = pipeline.spec.evaluation, pipeline.registry
     real, cond = reference(pipeline, 2 * plan.n)
@@ -119,7 +120,7 @@ def shown(pipeline: Pipeline, x: State) -> State:
     return raw if declared is None else declared.to_model(raw)
 
 
-def reference(pipeline: Pipeline, n: int) -> tuple[Any, Mapping[str, Tensor]]:
+def reference(pipeline: Assembly, n: int) -> tuple[Any, Mapping[str, Tensor]]:
     """Up to n real samples in the range of `shown`, drawn without replacement by the spec's seed."""
     size, declared = pipeline.source.size, pipeline.spec.data.value_range
     count = n if size is None else min(n, size)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -19,11 +17,11 @@ from torch import Tensor, nn
 
 from diffcore import conditions, distributed, foresight, measuring, notebook, resuming, sizes, trained, weights
 from diffcore.arguments import shown, whole
+from diffcore.assembly import Assembly, UnfitError, UnopenedError
 from diffcore.calling import in_precision
 from diffcore.data import Data, Loader, Source
-from diffcore.errors import DataError, IncompatibleError, SpecError, UnknownComponentError
+from diffcore.errors import SpecError, UnknownComponentError
 from diffcore.fields import Denoiser, Field
-from diffcore.fitting import Findings, place_of, problems
 from diffcore.kept import Kept
 from diffcore.metadata import Known, Paused, Trained
 from diffcore.noise import Draw, mix
@@ -31,13 +29,11 @@ from diffcore.ownership import owned
 from diffcore.process import Process
 from diffcore.readings import Reading
 from diffcore.registry import Registry
-from diffcore.remembered import known_of, numbered, reopened
+from diffcore.remembered import numbered, reopened
 from diffcore.samples import Samples
 from diffcore.sampling import Result, sample
 from diffcore.solver import Solver
-from diffcore.sources import opened_of
 from diffcore.specs.spec import Spec
-from diffcore.state import plain_defaults
 from diffcore.trainer import Job, Report
 from diffcore.training import train as train_pipeline
 from diffcore.tree import State, tree_map
@@ -89,7 +85,7 @@ def assemble(
         if found.standing is None:
             raise
         standing, broken = found.standing
-        more = Pipeline.misfits(standing, registry, device, broken=broken)
+        more = Assembly(standing, registry, device, broken=broken).problems
         raise SpecErrors([*found.faults, *placed(more, spec, overrides)]) from None
     except UnfitError as found:
         raise MisfitError(placed(found.problems, spec, overrides)) from None
@@ -97,45 +93,7 @@ def assemble(
         raise DataFaultError(placed(found.problems, spec, overrides)) from None
 
 
-class UnfitError(IncompatibleError):
-    """What does not fit, each with the path of the part in the spec."""
-
-    def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(f"{path}: {message}" for path, message in problems))
-
-
-class UnopenedError(DataError):
-    """Data that cannot be opened, in a spec without other faults, with its path in the spec."""
-
-    def __init__(self, path: str, message: str) -> None:
-        self.problems = ((path, message),)
-        super().__init__(message)
-
-
-def device_of(name: str | torch.device | None) -> torch.device:
-    """The device of this name (default: CUDA where there is one). Raises `SpecError` where this machine has none such."""
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name is None else name)
-    except (RuntimeError, TypeError, ValueError):
-        raise SpecError(f"no device {shown(name)}; choose cpu, or cuda (cuda:1, ...) where there is a GPU") from None
-    counts: dict[str, Callable[[], int]] = {
-        "cpu": lambda: 1,
-        "cuda": torch.cuda.device_count,
-        "mps": lambda: int(torch.backends.mps.is_available()),
-        "xpu": torch.xpu.device_count,
-    }
-    if device.type not in counts:
-        raise SpecError(f"device '{name}' cannot compute; choose cpu, or cuda where there is a GPU")
-    there = counts[device.type]()
-    if (device.index or 0) >= there:
-        raise SpecError(
-            f"device '{name}' is not there: torch {torch.__version__} sees {there} {device.type} device{'s' * (there != 1)}"
-        )
-    return device
-
-
-class Pipeline:
+class Pipeline(Assembly):
     """The assembled parts of a spec. Weights are initialised from the spec's seed, or from `init` where it names some."""
 
     def __init__(
@@ -147,12 +105,12 @@ class Pipeline:
         source: Source | None = None,
         known: Known | None = None,
     ) -> None:
-        """source, known: the data, opened, and what a run knows of it; else the data of the spec is opened, and must be there."""
-        found = self._put_together(spec, registry, device, source, known)
-        if len(found) == 1 and not hasattr(self, "source"):
-            raise UnopenedError(*found[0])
-        if found:
-            raise UnfitError(found)
+        """Raises `UnfitError` with every problem, `UnopenedError` where the data cannot be opened and that is the only one."""
+        super().__init__(spec, registry, device, source=source, known=known)
+        if len(self.problems) == 1 and not hasattr(self, "source"):
+            raise UnopenedError(*self.problems[0])
+        if self.problems:
+            raise UnfitError(self.problems)
         self.step, self.missing = 0, dict[str, str]()
         self.notes: tuple[str, ...] = tuple(foresight.notes(self)) if known is None else ()
         self.net.reading = Reading(spec.prediction, spec.sigma_data, precondition=True)  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
@@ -171,94 +129,6 @@ class Pipeline:
         self.codec = {role: module.to(self.device).requires_grad_(False).eval() for role, module in codec.items()}
         self.fits: dict[str, Mapping[str, Tensor]] = {}
         self._cast = Kept(1)
-
-    @contextmanager
-    def _seeded(self, part: int) -> Generator[None]:
-        """First weights are a function of the spec's seed, on every rank and whatever torch's default dtype and device are;
-        torch's global generator is left as it was."""
-        with torch.random.fork_rng(devices=[]), plain_defaults():
-            torch.manual_seed(mix(self.spec.seed, part) & 0x7FFFFFFF)
-            yield
-
-    @classmethod
-    def misfits(
-        cls, spec: Spec, registry: Registry, device: str | torch.device | None = None, *, broken: frozenset[str] = frozenset()
-    ) -> list[tuple[str, str]]:
-        """(path, message) of everything in a spec that cannot be opened, built or used together.
-
-        broken: its sections that are None, because they have faults of their own.
-        """
-        return cls.__new__(cls)._put_together(spec, registry, device, broken=broken)
-
-    def _put_together(
-        self,
-        spec: Spec,
-        registry: Registry,
-        device: str | torch.device | None,
-        source: Source | None = None,
-        known: Known | None = None,
-        broken: frozenset[str] = frozenset(),
-    ) -> list[tuple[str, str]]:
-        """Open the data, build process and network; (path, message) of all that does not work or fit."""
-        self.spec, self.registry, self.device = spec, registry, device_of(device)
-        found = Findings()
-        if "data" not in broken:
-            with found.at(lambda error: place_of(spec.data, error)):
-                there = opened_of(spec.data, spec.data.open() if source is None else source)
-                self.known = known or known_of(spec.data, there)
-                self.source: Source = there
-        if "process" not in broken:
-            with found.at("process"), self._seeded(0x9C0):
-                self.process: Any = spec.process.build()
-                if isinstance(self.process, nn.Module):
-                    self.process.to(self.device)
-        broken |= {section for section, part in (("data", "source"), ("process", "process")) if not hasattr(self, part)}
-        classes = self.source.classes if "data" not in broken else None
-        provides = cast(Process, self.process).provides if "process" not in broken else None
-        asked = classes == {} and "guidance" not in broken and any("cond" in guidance.needs for guidance in spec.guidance)
-        found.problems += problems(spec, registry, provides, classes, broken, self.arrays if asked else ())
-        for path, needs, check in self._checks(loaded=known is not None):
-            if not broken & needs:
-                with found.at(path):
-                    check()
-        if known is None:
-            oversized = {"evaluation" for path, _ in found.problems if path.startswith("evaluation.")}
-            found.problems += foresight.problems(self, broken | oversized)
-        return found.problems
-
-    def _checks(self, *, loaded: bool) -> Iterator[tuple[str, set[str], Callable[[], Any]]]:
-        """(path, the sections it is about, what raises where they do not fit)."""
-        spec = self.spec
-        yield "prediction", {"process", "prediction"}, lambda: self.process.check_prediction(spec.prediction, spec.sigma_data)
-        yield "network", {"data", "process", "network", "prediction", "trainer"}, partial(self._network, loaded)
-        yield "sampling.cond", {"data", "sampling"}, lambda: self.classes(1, numbered(self.known, spec.sampling.cond))
-        yield "sampling.mode", {"sampling"}, self._check_mode
-        yield "evaluation.calls", {"evaluation"}, self._check_budgets
-        for path in sizes.COUNTS if not loaded else ():
-            yield path, {"data", path.partition(".")[0]}, partial(self._check_size, path)
-
-    def _network(self, loaded: bool) -> None:
-        spec, shape, classes = self.spec, self.source.shape, self.source.classes
-        outputs = self.process.output_shape(shape, spec.prediction)
-        other = {} if outputs == shape else {"outputs": outputs}
-
-        def build() -> nn.Module:
-            with self._seeded(0x1217):
-                return spec.network.build(shape, classes, **other)
-
-        copies = 1 if loaded or not spec.trainer.steps else sizes.LEARNT
-        self.net = sizes.built(build, sizes.memory(self.device) // copies, "the network").to(self.device)
-
-    def _check_size(self, path: str) -> None:
-        sizes.check(path, self.spec, self.source.shape, self.device)
-
-    def _check_mode(self) -> None:
-        if self.spec.sampling.mode == "graph" and self.device.type != "cuda":
-            raise SpecError("'graph' needs a CUDA device, and this run is on another; choose compile or eager")
-
-    def _check_budgets(self) -> None:
-        if self.spec.evaluation.calls and not self.spec.evaluation.solvers:
-            raise SpecError("budgets are for evaluation.solvers, and none is named; name some or leave it out")
 
     @property
     def solver(self) -> Solver:
@@ -504,31 +374,6 @@ class Pipeline:
         """The conditions of samples for which none are asked, on the device: the spec's, arrays from the data."""
         found = self.conditions(n, {**conditions.of_data(self, n), **self.spec.sampling.cond})
         return {name: value.to(self.device) for name, value in found.items()}
-
-    @cached_property
-    def arrays(self) -> Mapping[str, tuple[int, ...]]:
-        """The conditions of the network that are no classes, with the shape of one row."""
-        return conditions.arrays_of(self.source, self.spec.loss)
-
-    def classes(self, n: int, cond: Mapping[str, Any]) -> dict[str, Tensor]:
-        """One class per sample for every condition that is a class: as asked, else all combinations in turn."""
-        classes = self.source.classes
-        known = ", ".join([*classes, *self.arrays]) or "none"
-        for name in cond:
-            if name not in classes:
-                raise SpecError(f"no condition '{name}'; {type(self.spec.data).__name__} has: {known}")
-        chosen, turn = dict[str, Tensor](), 1
-        for name, count in classes.items():
-            value = torch.as_tensor(cond.get(name, torch.arange(n) // turn % count))
-            turn *= 1 if name in cond else count
-            if value.is_floating_point() or value.is_complex():
-                raise SpecError(f"condition '{name}' is a class, an integer of 0 to {count - 1}; got {cond[name]!r}")
-            value = value.to(torch.int64)
-            value = value.expand(n) if value.ndim == 0 else value
-            if len(value) != n or bool(((value < 0) | (value > count)).any()):
-                raise SpecError(f"condition '{name}' must be one class, or {n} classes, of 0 to {count - 1} ({count} for none)")
-            chosen[name] = value
-        return chosen
 
     def evaluate(
         self, *, progress: Progress | None = None, done: Callable[[dict[str, Any], Samples], None] | None = None
