@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.mutate.edits import Edit, compiles, edits
-from tools.mutate.trials import OUT_OF_TIME, finished, trial
+from tools.mutate.trials import NO_TRIAL, OUT_OF_TIME, finished, trial, unedited
 
 ROOT = Path(__file__).parents[2]
 NUMERICS = (
@@ -27,6 +27,8 @@ NUMERICS = (
 HEAVY = ("torch", "numpy", "scipy.stats", "pytest", "attrs", "cattrs")
 NOTICED = {0: "survived", OUT_OF_TIME: "survived", 5: "untested"}  # any other exit code: caught
 MISSED = {"survived", "untested"}
+FAILED = re.compile(r"(?:FAILED|ERROR) (\S+::.+?)(?: - |$)")
+"""How pytest names a test that failed."""
 
 
 def scope(path: Path | str) -> str:
@@ -116,8 +118,23 @@ def outcomes(root: Path, chosen: list[Edit], options: argparse.Namespace) -> Ite
         else:
             yield {**result, "outcome": "untested"}
     for result, code, text in finished(work, options.jobs, 3 * options.seconds + 60):
+        if code == NO_TRIAL:
+            sys.exit(f"mutate: no trial of {result['path']}:{result['line']}\n{text}")
         by = [line for line in text.splitlines() if line.startswith(("FAILED", "ERROR", "E  "))]
         yield {**result, "outcome": NOTICED.get(code, "caught"), "by": by[-1] if by else f"exit {code}"}
+
+
+def doubt(root: Path, results: list[dict[str, Any]]) -> None:
+    """What was caught by a test that fails without an edit too was not caught."""
+    named = [(r, m[1]) for r in results if r["outcome"] == "caught" and (m := FAILED.match(r["by"]))]
+    tests, broken = sorted({test for _, test in named}), set[str]()
+    for _, code, text in finished([("", partial(unedited, root, tests))] if tests else [], 1, 36000):
+        broken |= {m[1] for line in text.splitlines() if (m := FAILED.match(line))}
+        _ = code in (0, 1) or sys.exit(f"mutate: the tests do not run without an edit\n{text}")
+    for result, test in named:
+        if test in broken:
+            result |= {"outcome": "survived", "by": f"{test} fails without an edit too"}
+    print(f"{len(tests)} tests caught what was caught; without an edit {len(broken)} of them fail {' '.join(sorted(broken))}")
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -130,8 +147,7 @@ def table(results: list[dict[str, Any]]) -> str:
         parts += [f"| {n} | {counts[n, 'caught']} | {counts[n, 'missed']} | {counts[n, 'equivalent']} |" for n in names] + [""]
     for r in sorted(results, key=lambda r: (r["outcome"], r["path"], r["line"])):
         if r["outcome"] != "caught":
-            why = r["by"] if r["outcome"] == "equivalent" else ""
-            parts += [f"{r['outcome']}: {r['path']}:{r['line']} ({r['kind']}) {why}", f"  {r['before']}", f"  {r['after']}"]
+            parts += [f"{r['outcome']}: {r['path']}:{r['line']} ({r['kind']}) {r['by']}", f"  {r['before']}", f"  {r['after']}"]
     return "\n".join(parts)
 
 
@@ -167,6 +183,8 @@ def main(given: list[str], root: Path = ROOT) -> int:
         results.append(result)
         print(f"{len(results)}/{len(chosen)} {result['outcome']} {result['path']}:{result['line']} {result['kind']}", flush=True)
         options.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    doubt(root, results)
+    options.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
     print(table(results))
     return int(any(r["outcome"] in MISSED for r in results))
 

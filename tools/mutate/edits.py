@@ -103,7 +103,7 @@ class _Finder(ast.NodeVisitor):
         end = self.span(node)[1]
         self.edit(kind, end - len(node.attr.encode()), end, new)
 
-    # What is no formula: annotations, decorators, messages, texts, defaults of fields.
+    # What is no formula: annotations, decorators, messages, texts, defaults of fields, the kit's `example`.
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         if node.name in {"__repr__", "__str__", "describe", "why", "explain"}:
             return
@@ -115,7 +115,8 @@ class _Finder(ast.NodeVisitor):
         self.bound.pop()
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        if node.value is not None and (self.bound or not isinstance(node.value, ast.Call)):
+        example = isinstance(node.target, ast.Name) and node.target.id == "example"
+        if node.value is not None and (self.bound or not (example or isinstance(node.value, ast.Call))):
             self.visit(node.value)
 
     def visit_Raise(self, node: ast.Raise) -> None: ...

@@ -19,8 +19,8 @@ import pytest
 
 from tools.mutate.edits import Edit
 
-OUT_OF_TIME = 71
-PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", "--tb=line"]
+NO_TRIAL, OUT_OF_TIME = 70, 71
+PYTEST = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", "--tb=line"]
 
 
 def trial(root: Path, edit: Edit, files: list[str], item: str | None, seconds: float) -> int:
@@ -33,7 +33,14 @@ def trial(root: Path, edit: Edit, files: list[str], item: str | None, seconds: f
         sys.path.insert(0, folder)
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
         os.chdir(root)
-        return int(pytest.main([*PYTEST, f"--rootdir={root}", *files], plugins=[Selection(item, seconds)]))
+        return int(pytest.main([*PYTEST, "-x", f"--rootdir={root}", *files], plugins=[Selection(item, seconds)]))
+
+
+def unedited(root: Path, tests: list[str]) -> int:
+    """pytest's exit code for some tests with nothing edited."""
+    sys.path[:0] = map(str, root.glob("plugins/*"))
+    os.chdir(root)
+    return int(pytest.main([*PYTEST, f"--rootdir={root}", *tests]))
 
 
 def overlay(copy: Path, package: Path, file: Path) -> Path:
@@ -106,6 +113,6 @@ def _fork(work: Callable[[], int], folder: Path, seconds: int) -> int:
         code = work()
     except BaseException:
         traceback.print_exc()
-        code = 70
+        code = NO_TRIAL
     sys.stdout.flush()
     os._exit(code)
