@@ -89,7 +89,7 @@ def test_the_denoising_loss_is_the_squared_distance_to_the_score_of_the_kernel()
     torch.testing.assert_close(found, want, rtol=1e-10, atol=0)
 
 
-@pytest.mark.item("6.01")
+@pytest.mark.item("6.01", "3.07", "5.06")
 @pytest.mark.parametrize("target", ["x0", "score", "velocity"])
 def test_the_loss_given_the_data_and_the_marginal_loss_differ_by_a_constant(target):
     """E|f - target|^2 - E|f* - target|^2 = E|f - f*|^2, f* the exact posterior expectation: 4 s.e. of 8192, three views."""
@@ -112,7 +112,7 @@ def step_of(solver, process, t, s, x, z, data):
     return solver.step(field, x, plan.rows(field, x)[0], solver.init(x), z)[0]
 
 
-@pytest.mark.item("4.07")
+@pytest.mark.item("4.07", "A4")
 @pytest.mark.parametrize("process", [VP, VE], ids=["vp", "ve"])
 def test_euler_maruyama_is_the_discretised_reverse_sde_and_leaves_the_ancestral_step_at_second_order(process):
     """x - h (f x - g^2 score) + g sqrt(h) z with f = alpha' / alpha, g^2 = 2 sigma sigma' - 2 f sigma^2; the gap falls as h^2."""
@@ -136,7 +136,7 @@ def test_euler_maruyama_is_the_discretised_reverse_sde_and_leaves_the_ancestral_
     assert abs(order_of(gaps, (1, 2, 4)) - 2) < 0.15
 
 
-@pytest.mark.item("4.08")
+@pytest.mark.item("4.08", "4.04")
 @pytest.mark.parametrize("process", [VP, FLOW], ids=["vp", "flow"])
 def test_euler_converges_to_the_exact_flow_with_order_one(process):
     """x + (s - t) v(x, t) by hand, and the flow map of Gaussian data to the first order."""

@@ -136,6 +136,8 @@ def test_codec_is_injective_and_inverted():
     assert len(code.reshape(27, 5).unique(dim=0)) == 27
     noisy = code + 0.9 * (2 * dc.Draw(0, [0]).uniform((27, 5)) - 1)
     assert torch.equal(to_tokens(AnalogBits().decode(noisy)), tokens)
+    nine, _ = AnalogBits(data=_Wide(), bits=5).open().batch(torch.tensor([0]))
+    assert nine.tolist() == [[[1.0, -1.0, -1.0, 1.0, -1.0]]]
     with pytest.raises(dc.DataError, match="raise bits"):
         AnalogBits(data=_Wide(), bits=2).open().batch(torch.tensor([0]))
 

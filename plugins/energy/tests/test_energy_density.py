@@ -102,6 +102,7 @@ def exact(n=4000, **fields):
     return metric, dc.Evaluation(samples=made, reference=real, field=field)
 
 
+@pytest.mark.item("1.05")
 @pytest.mark.parametrize("level", [0.2, 1.0])
 def test_the_area_for_a_gaussian(level):
     """x ~ N(a m, V) is likelier than -x ~ N(-a m, V): P((x - a m)^2 < (x' - a m)^2) by quadrature, one entry (4.5 s.e.); .5 for

@@ -271,6 +271,7 @@ def test_counts_of_the_exact_law_scatter_as_the_chi_square_law_says():
     assert reverse.mean() == pytest.approx((K - 1) / (2 * n), rel=0.25)
 
 
+@pytest.mark.item("1.02")
 def test_f_divergence_of_samples_of_another_gaussian():
     """No more than the exact divergence (binning loses), and most of it; the floor far below."""
     data = make("gaussian", mean=(0.3,), cov=((0.64,),))

@@ -98,6 +98,7 @@ def evaluation(field, n=64):
     return dc.Evaluation(samples=x, reference=x, field=field)
 
 
+@pytest.mark.item("4.05")
 @pytest.mark.parametrize("process", ALL, ids=name)
 def test_the_metric_is_zero_for_the_truth_and_grows_with_the_fault(process):
     metric = FokkerPlanckResidual(n=64, divergence="exact")
@@ -109,6 +110,7 @@ def test_the_metric_is_zero_for_the_truth_and_grows_with_the_fault(process):
     assert sizes[1] > 4 * sizes[0]
 
 
+@pytest.mark.item("4.05")
 @pytest.mark.parametrize(("process", "cut"), [(VP, 0.3), (VE, 0.45)], ids=["VP", "VE"])
 def test_the_metric_is_in_units_of_the_score_and_the_clock(process, cut):
     """s = -k x has the residual -(g^2 k^2 + 2 f k) x: its mean square times sigma dt/dr over r = log theta even, closed form.

@@ -83,6 +83,7 @@ def test_conditions_reach_both_halves_and_absent_ones_are_null(built):
         assert float((one - null).abs().max()) > 1e-4
 
 
+@pytest.mark.item("2.03")
 def test_a_jump_is_the_levels_from_the_top(built):
     network, net, _ = built
     model, process = model_of(network, net)
