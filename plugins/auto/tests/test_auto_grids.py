@@ -14,6 +14,7 @@ from diffcore_auto.equidistributed import Equidistributed
 from diffcore_auto.explicit import Explicit
 from diffcore_auto.fitted_grid import unpacked
 from diffcore_auto.reference import solve
+from diffcore_auto.standard import standard_grids
 from diffcore_auto.straight import Straight
 from diffcore_auto.trial import Trial
 
@@ -270,3 +271,14 @@ def test_least_squares_and_another_end(registry, smooth):
 def test_a_grid_that_is_not_fitted_says_what_to_do(smooth):
     with pytest.raises(dc.SpecError, match="diffcore fit RUN"):
         Endpoint().nodes(smooth, 4, 1.0)
+
+
+def test_a_grid_fits_a_process_that_provides_what_it_requires_and_no_more():
+    @dc.component
+    class Bare(ReferenceVP):
+        """Coefficients, and no velocity."""
+
+        provides = frozenset({"affine"})
+
+    names = [name for name, _ in standard_grids(dc.Field(Bare(), dc.Denoiser(lambda x, t: x, "x0", Bare())))]
+    assert {"uniform", "uniform-lam", "karras"} <= set(names)

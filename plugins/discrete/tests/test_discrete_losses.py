@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from diffcore_discrete.bits import bound_bits, end_divergence
+from diffcore_discrete.bits import _measured, bound_bits, end_divergence
 from diffcore_discrete.categorical import Categorical, one_hot
 from diffcore_discrete.d3pm_hybrid import D3PMHybrid, step_divergence
 from diffcore_discrete.flow_matching import DiscreteFlowMatching
@@ -250,6 +250,10 @@ def test_estimated_bound_is_unbiased(name, chain):
     end = float(sum((chain.joint.sum(axis) * rows).sum() for axis in (0, 1)))
     want = (discrete_bound(process, chain, steps) + end) / 2 / math.log(2)
     assert abs(float(found.mean()) - want) < 4.5 * float(found.std()) / n**0.5
+
+
+def test_a_measured_number_has_the_error_of_its_mean():
+    assert _measured(torch.tensor([1.0, 2.0, 4.0, 5.0]), "").spread == pytest.approx((10 / 3) ** 0.5 / 2)
 
 
 def test_what_the_prior_costs():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffcore_energy.density import log_density
 from diffcore_energy.energy import Energy, EnergyModule
-from diffcore_energy.outliers import Outliers, auroc
+from diffcore_energy.outliers import Outliers, _measured, auroc
 from diffcore_energy.perceptron import Perceptron
 
 import diffcore as dc
@@ -129,6 +129,12 @@ def test_independent_entries_keep_their_own_distribution_only():
 
 def test_the_area_counts_pairs():
     assert auroc(torch.tensor([2.0, 1.0]), torch.tensor([0.0, 1.0])) == 3.5 / 4
+
+
+def test_the_spread_of_an_area_is_that_of_four_blocks():
+    real, other = torch.tensor([1.0, 1.0, 3.0, 3.0]), torch.tensor([0.0, 2.0, 2.0, 4.0])
+    found = _measured(real, other)
+    assert (found.value, found.spread) == (0.5, pytest.approx(3**-0.5))
 
 
 def test_another_data_set():

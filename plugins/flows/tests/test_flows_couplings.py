@@ -100,6 +100,10 @@ def test_entropic_plan_between_assignment_and_independence():
         sinkhorn(table, 0.1, 1e-12, most=3)
 
 
+def test_marginals_that_are_met_exactly_are_met():
+    assert sinkhorn(torch.zeros(1, 1), 1.0, 0.0).tolist() == [[1.0]]
+
+
 @pytest.mark.item("R20")
 def test_entropic_pairs_are_drawn_from_the_plan():
     x0, eps, times = normal(3, 1), normal(3, 1, seed=8), 900

@@ -331,6 +331,7 @@ def test_fisher_divergence_of_gaussians_has_its_closed_form(process):
         error = float(number.against.split("standard error ")[1])
         assert abs(number.value - want) < 3.5 * error
         assert error < 0.05 * want
+        assert 0.1 < number.spread / (2 * error) < 2.5, "of the means of four blocks: chi(3) / sqrt(3)"
         assert float(number.against.split("mean square ")[1].split(";")[0]) == pytest.approx(1 / v1, rel=0.06)
     assert list(found) == ["fisher(lam=2)", "fisher(lam=0)", "fisher(lam=-1)"]
 

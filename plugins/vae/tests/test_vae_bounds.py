@@ -284,6 +284,8 @@ def test_loss_and_metric_of_a_chain_with_its_exact_posterior_are_its_likelihood(
     net, law = chain()
     latents, x = ((1,), (1,)), randn(40, 1)
     found = VAEBound(k=3, n=40).measure(evaluation(net, latents, x))
+    error = float(law.log_prob(x).std()) / 40**0.5
+    assert found["ELBO"].spread == pytest.approx(error, rel=1e-6)
     assert found["ELBO"].value == pytest.approx(float(law.log_prob(x).mean()), abs=1e-8)
     many = x.repeat(100, 1)
     gap = NegativeELBO()(denoiser(net, latents), many, dc.Draw(1, range(4000), block=4000)) + law.log_prob(many[:, 0])

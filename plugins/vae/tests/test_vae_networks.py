@@ -64,6 +64,12 @@ def test_every_parameter_learns_from_the_loss(built):
         assert float(grad.abs().max()) > 0, name
 
 
+def test_channels_double_with_every_halving_up_to_four_times():
+    net = ConvVAE(latents=((2, 2, 2),), width=4, unshuffle=1).build((1, 32, 32), {})
+    convs = [m for m in net.encoder.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert [(m.in_channels, m.out_channels) for m in convs if m.stride == (2, 2)] == [(4, 8), (8, 16), (16, 16), (16, 16)]
+
+
 def test_losses_are_row_by_row_and_keyed(built):
     network, net, x = built
     model, draw = model_of(network, net)[0], dc.Draw(3, range(6))
@@ -94,6 +100,17 @@ def test_a_jump_is_the_levels_from_the_top(built):
         found = dc.sample(field, Decode(), eps)
         assert torch.equal(found.x, net.decode(z1))
     assert (found.calls, found.nfe) == (1, 1.0)
+
+
+def test_the_jump_is_from_pure_noise():
+    seen, process = [], OneJump(latents=((2,),))
+
+    def net(eps, t):
+        seen.append(float(t[0]))
+        return eps[0]
+
+    dc.sample(dc.Field(process, dc.Denoiser(net, "decoder", process)), Decode(), process.prior((), dc.Draw(0, range(3))))
+    assert seen == [1.0]
 
 
 def test_noise_of_the_levels_is_independent():
