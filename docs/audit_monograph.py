@@ -44,7 +44,7 @@ CRASHED, NOTICED = 2, 3
 """Exit codes of a test that failed, and of one that failed an assertion."""
 ASSERTIONS = ("assert", "AssertionError", "Failed: ")
 """How what pytest says of a failed assertion begins."""
-VARIANTS = 16
+VARIANTS = 32
 """Of one test function, so many sets of parameters are tried."""
 LIMIT = 120.0
 """Seconds of planted tests for one claim; a claim that needs more is not proved."""
@@ -59,7 +59,9 @@ def wrong(value: Any) -> Any:
     if isinstance(value, (dc.Plan, nn.Module)):
         return _plan(value) if isinstance(value, dc.Plan) else _network(value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return value._replace(**{k: wrong(v) for k, v in value._asdict().items() if k not in ("t", "time", "nfe", "s")})
+        made = value._replace(**{k: wrong(v) for k, v in value._asdict().items() if k not in ("t", "time", "nfe", "s")})
+        made.__dict__.update(value.__dict__) if hasattr(value, "__dict__") else None
+        return made
     if isinstance(value, (tuple, list)):
         return type(value)(wrong(v) for v in value)
     if isinstance(value, dict):

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from diffcore_energy.density import log_density
-from diffcore_energy.energy import Energy, EnergyModule
+from diffcore_energy.energy import Energy
 from diffcore_energy.outliers import Outliers, _measured, auroc
 from diffcore_energy.perceptron import Perceptron
 
@@ -74,7 +74,14 @@ def test_a_linear_network_is_the_energy_of_a_gaussian(form):
         def forward(self, y, t, **cond):
             return k * y
 
-    model = dc.Denoiser(EnergyModule(Scaled(), form, 1.0), "eps", process)
+    @dc.component
+    class Linear(dc.Network):
+        """k y."""
+
+        def build(self, shape, cond, outputs=None):
+            return Scaled()
+
+    model = dc.Denoiser(Energy(net=Linear(), form=form).build(tuple(X.shape[1:]), {}), "eps", process)
     torch.testing.assert_close(model(X, t).score, -X / v, rtol=0, atol=1e-12)
     normal = torch.distributions.Normal(torch.zeros((), dtype=F64), math.sqrt(v)).log_prob(X).sum(1)
     found = log_density(model, X, t)

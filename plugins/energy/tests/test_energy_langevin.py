@@ -115,5 +115,8 @@ def test_refusals():
         dc.sample(data.field(ReferenceVE()), ULA(), torch.zeros(1, 2), grid=down(1, 0.5))
     with pytest.raises(dc.SpecError, match="no room"):
         Ladder().nodes(NCSN(), 4, 0.5)
-    with pytest.raises(dc.SpecError, match="sigma_max"):
-        NCSN(sigma_min=2.0)
+    with pytest.raises(dc.SpecError, match="no room"):
+        Ladder().nodes(ReferenceVE(), 4, ReferenceVE().min_time)
+    for least in (1.0, 2.0):
+        with pytest.raises(dc.SpecError, match="sigma_max"):
+            NCSN(sigma_min=least)

@@ -169,6 +169,7 @@ def test_a_hierarchy_trains_samples_measures_and_loads(tmp_path):
     held = dc.Registry.load().make("data", "digits-8x8", split="test").open()
     ev = dc.Evaluation(samples=torch.zeros(1), reference=torch.zeros(1), field=pipeline.field(), data=pipeline.spec.data)
     assert torch.equal(held_out(ev, 10**6).x, held.batch(torch.arange(held.size))[0] / 8 - 1)
+    assert torch.equal(held_out(ev, 3).x, held.batch(torch.tensor([0, (held.size - 1) // 2, held.size - 1]))[0] / 8 - 1)
     made = pipeline.sample()
     assert made.raw().shape == (10, 1, 8, 8)
     assert 0 <= float(made.raw().min()) <= float(made.raw().max()) <= 16
