@@ -173,19 +173,29 @@ def test_the_square_along_a_sampled_path_obeys_itos_formula():
     assert abs(spreads[0] / spreads[1] - 2) < 0.3
 
 
+def chain_of(solver, field, grid, start):
+    """The Gaussian at the end of a chain whose step kernels are linear in x_t, from the Gaussian at its start."""
+    probe = torch.tensor([[0.0], [1.0]], dtype=DOUBLE)
+    mean, variance = float(start.mean), float(start.variance)
+    for row in solver.plan(VP, grid).rows(field, probe):
+        ends = dc.kernel(field, solver, probe, row, None)
+        slope = float(ends.mean[1] - ends.mean[0])
+        mean, variance = slope * mean + float(ends.mean[0]), slope**2 * variance + float(ends.stddev[0]) ** 2
+    return torch.distributions.Normal(torch.tensor(mean, dtype=DOUBLE), variance**0.5)
+
+
 @pytest.mark.item("C4")
 def test_the_likelihood_of_the_samplers_chain_is_an_average_over_noising_paths():
     """p(x_0) = E_q[p(x_T) prod p(x_s | x_t) / q(x_t | x_s)], p the step kernels of `ancestral` (4 s.e. of 40 000).
 
-    On Gaussian data each kernel is linear in x_t, so the density of the chain is a Gaussian in closed form.
+    On Gaussian data each kernel is linear in x_t, so the chain is a Gaussian in closed form: with many steps that of the data.
     """
     data, solver, n, count = Gaussian(0.4, 0.7, shape=(1,)), R.make("solver", "ancestral"), 8, 40_000
     grid = torch.linspace(0.6, 0.02, n + 1, dtype=DOUBLE)
     field, draw, at = data.field(VP), dc.Draw(2, range(count), block=count), VP.coeffs(grid)
-    probe, first = torch.tensor([[0.0], [1.0]], dtype=DOUBLE), torch.full((count, 1), 0.9, dtype=DOUBLE)
-    plan = solver.plan(VP, grid)
-    rows = plan.rows(field, first)
-    x, log_weight, linear = first, torch.zeros(count, dtype=DOUBLE), []
+    first = torch.full((count, 1), 0.9, dtype=DOUBLE)
+    rows = solver.plan(VP, grid).rows(field, first)
+    x, log_weight = first, torch.zeros(count, dtype=DOUBLE)
     for i in reversed(range(n)):
         t, s = at.at(i), at.at(i + 1)
         a, v = float(t.alpha / s.alpha), float(t.sigma**2 - (t.alpha / s.alpha) ** 2 * s.sigma**2)
@@ -193,14 +203,12 @@ def test_the_likelihood_of_the_samplers_chain_is_an_average_over_noising_paths()
         log_weight += (
             dc.kernel(field, solver, y, rows[i], None).log_prob(x) - torch.distributions.Normal(a * x, v**0.5).log_prob(y)
         )[:, 0]
-        ends = dc.kernel(field, solver, probe, plan.rows(field, probe)[i], None)
-        linear.append((float(ends.mean[0]), float(ends.mean[1] - ends.mean[0]), float(ends.stddev[0]) ** 2))
         x = y
     start = torch.distributions.Normal(float(at.alpha[0]) * 0.4, float(at.alpha[0] ** 2 * 0.49 + at.sigma[0] ** 2) ** 0.5)
     weight = (log_weight + start.log_prob(x)[:, 0]).exp()
-    mean, variance = float(start.mean), float(start.variance)
-    for shift, slope, fresh in reversed(linear):
-        mean, variance = slope * mean + shift, slope**2 * variance + fresh
-    want = math.exp(float(torch.distributions.Normal(mean, variance**0.5).log_prob(first[0])))
+    want = math.exp(float(chain_of(solver, field, grid, start).log_prob(first[0])))
     assert abs(float(weight.mean()) - want) < 4 * float(weight.std()) / count**0.5 < 0.09 * want
     assert float((log_weight + start.log_prob(x)[:, 0]).mean()) < math.log(want), "the log of the weights averages to the bound"
+    fine, end = chain_of(solver, field, torch.linspace(0.6, 0.02, 401, dtype=DOUBLE), start), VP.coeffs(grid[-1])
+    assert float(fine.mean) == pytest.approx(float(end.alpha) * 0.4, rel=2e-2)
+    assert float(fine.variance) == pytest.approx(float(end.alpha**2 * 0.49 + end.sigma**2), rel=2e-2)

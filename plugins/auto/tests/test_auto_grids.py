@@ -13,7 +13,8 @@ from diffcore_auto.endpoint import Endpoint
 from diffcore_auto.equidistributed import Equidistributed
 from diffcore_auto.explicit import Explicit
 from diffcore_auto.fitted_grid import unpacked
-from diffcore_auto.reference import solve
+from diffcore_auto.levels import inner_levels
+from diffcore_auto.reference import fine_grid, solve
 from diffcore_auto.standard import standard_grids
 from diffcore_auto.straight import Straight
 from diffcore_auto.trial import Trial
@@ -170,6 +171,7 @@ def test_slopes_of_a_gaussian_are_those_of_the_closed_form(registry):
                         (2, lambda lam: (mean(lam + h) - 2 * mean(lam) + mean(lam - h)) / h**2)):  # fmt: skip
         levels, size = found.of["x0", order]
         assert float((size - rule(levels).abs()).abs().max()) < 0.03 * float(size.max())
+        assert len(levels) == len(inner_levels(process, fine_grid(process, 64, 0.0))) - order, "every level but the first ones"
     assert found.scale == pytest.approx(float(0.5 * x.square().mean().sqrt()), rel=0.02)
 
 

@@ -200,6 +200,13 @@ def test_the_choice_is_no_worse_than_a_documented_row(registry, optimize):
     assert table[0][1] <= min(documented)
 
 
+@pytest.mark.parametrize(("calls", "made"), [(1, False), (2, True)])
+def test_grids_are_optimised_where_they_have_a_time_between_their_ends(registry, calls, made):
+    process = registry.make("process", "vp")
+    found = Auto(nfe=calls, effort=1, calibration=16).fit(RING.field(process), starts(process, RING, 16))
+    assert any("optimised from" in label for label, *_ in unpacked(found["told"])["table"]) is made
+
+
 def test_the_page_and_the_search_know_the_same_rows():
     page = (Path(__file__).parents[3] / "docs" / "how-to-choose-a-solver.md").read_text()
     rows = dict(re.findall(r"^\| ([^|]+) \| `(\{type.*\})`", page, re.M))
