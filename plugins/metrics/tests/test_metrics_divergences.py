@@ -336,6 +336,13 @@ def test_fisher_divergence_of_gaussians_has_its_closed_form(process):
     assert list(found) == ["fisher(lam=2)", "fisher(lam=0)", "fisher(lam=-1)"]
 
 
+def test_every_noise_level_has_a_noise_of_its_own():
+    data, reference = make("gaussian", mean=(0.3,), cov=((0.64,),)), draws(A, 64)
+    ev = dc.Evaluation(samples=reference, reference=reference, data=data, field=B.field(ReferenceVP()))
+    one, other = (v.value for v in Fisher(lams=(0.0, 1e-9), n=64).measure(ev).values())
+    assert one != pytest.approx(other, rel=1e-6)
+
+
 def test_the_exact_field_has_no_fisher_divergence_also_under_conditions():
     data = make("gaussian-mixture", means=((-0.6, 0.0), (0.5, 0.4)), stds=(0.1, 0.2), weights=(0.25, 0.75), conditional=True)
     x, cond = data.open().batch(torch.arange(64))
