@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffcore_auto.cosine import Cosine
 from diffcore_auto.crash import Crash
-from diffcore_auto.density import Slopes, klub, local_error, measured, shared
+from diffcore_auto.density import Slopes, _interpolated, klub, local_error, measured, shared
 from diffcore_auto.descent import Shape, descend
 from diffcore_auto.endpoint import Endpoint
 from diffcore_auto.equidistributed import Equidistributed
@@ -284,3 +284,8 @@ def test_a_grid_fits_a_process_that_provides_what_it_requires_and_no_more():
 
     names = [name for name, _ in standard_grids(dc.Field(Bare(), dc.Denoiser(lambda x, t: x, "x0", Bare())))]
     assert {"uniform", "uniform-lam", "karras"} <= set(names)
+
+
+def test_beyond_its_ends_a_table_is_constant():
+    x, known, values = (torch.tensor(v, dtype=torch.float64) for v in ([-1.0, 0.5, 3.0], [0.0, 1.0, 2.0], [1.0, 5.0, 2.0]))
+    assert _interpolated(x, known, values).tolist() == [1.0, 3.0, 2.0]

@@ -132,6 +132,7 @@ def test_series_converges_at_the_rate_of_the_contraction(norm):
     exact, eye = torch.linalg.slogdet(a + torch.eye(3, dtype=F64))[1], torch.eye(3, dtype=F64)
     for terms in (2, 5, 12):
         parts = [log_det_series(lambda x: x @ a.T, X, e.expand(5, 3), terms)[1] for e in eye]  # tr = sum over unit probes
+        assert not X.requires_grad, "the state of the caller is left alone"
         gap = float((sum(parts) - exact).abs().max())
         assert gap <= 3 * norm ** (terms + 1) / (terms + 1) / (1 - norm)
     n = 20_000
