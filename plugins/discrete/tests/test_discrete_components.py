@@ -139,7 +139,7 @@ def test_codec_is_injective_and_inverted():
     nine, _ = AnalogBits(data=_Wide(), bits=5).open().batch(torch.tensor([0]))
     assert nine.tolist() == [[[1.0, -1.0, -1.0, 1.0, -1.0]]]
     with pytest.raises(dc.DataError, match="raise bits"):
-        AnalogBits(data=_Wide(), bits=2).open().batch(torch.tensor([0]))
+        AnalogBits(data=_Wide(), bits=3).open().batch(torch.tensor([0]))
 
 
 @dc.component
