@@ -187,3 +187,4 @@ def test_the_average_begins_at_the_weights_without_their_history():
     (average,) = dc.Trainer(ema=0.9).player("model", {"w": weight}).ema.values()
     assert (average.requires_grad, average.data_ptr() == weight.data_ptr()) == (False, False)
     assert torch.equal(average, weight)
+    assert dc.Trainer(ema=0.0).player("model", {"w": weight}).ema == {}
