@@ -1,11 +1,14 @@
 """Write docs/monograph-proof.tsv: for every component that names a statement of the book, the marked test that needs it.
 
-python docs/audit_monograph.py                  plant every claim (some ten minutes)
+python docs/audit_monograph.py                  plant every claim, two at once
 python docs/audit_monograph.py 1.01 3.08 kl     only these statements and components; the other lines stay
+python docs/audit_monograph.py open             only claims that have no proof
 
 One error is planted in one component at a time: every number that its own methods return (tensors, floats, plans, posteriors,
-samples, what a network built by it returns) is 10 % off, in whole numbers every other row is 0. A claim is proved by the first
-test marked with the statement that passes without the error and fails with it. Each test runs in a process of its own.
+samples, what a network built by it and its methods return) is 10 % off, in whole numbers every other row is 0. A claim is proved
+by the first test marked with the statement that passes without the error and with it fails an assertion of its own: one that the
+error only makes crash, or that the product refuses, says nothing about the formula; there each method is planted alone. Each
+test runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -15,10 +18,10 @@ import os
 import signal
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from inspect import isgenerator
-from pathlib import Path
+from functools import partial
+from inspect import getsource, isgenerator
 from typing import Any
 
 import attrs
@@ -32,10 +35,16 @@ from torch import Tensor, nn
 import diffcore as dc
 from diffcore.specs.registry import Registry
 
+sys.path.insert(0, str(ROOT))
+from tools.mutate.trials import finished
+
 OFF = 1.1
-FAILED = 3
-"""Exit code of a test that failed."""
-VARIANTS = 16
+PROVED = "proved by "
+CRASHED, NOTICED = 2, 3
+"""Exit codes of a test that failed, and of one that failed an assertion."""
+ASSERTIONS = ("assert", "AssertionError", "Failed: ")
+"""How what pytest says of a failed assertion begins."""
+VARIANTS = 32
 """Of one test function, so many sets of parameters are tried."""
 LIMIT = 120.0
 """Seconds of planted tests for one claim; a claim that needs more is not proved."""
@@ -50,7 +59,9 @@ def wrong(value: Any) -> Any:
     if isinstance(value, (dc.Plan, nn.Module)):
         return _plan(value) if isinstance(value, dc.Plan) else _network(value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return value._replace(**{k: wrong(v) for k, v in value._asdict().items() if k not in ("t", "time", "nfe", "s")})
+        made = value._replace(**{k: wrong(v) for k, v in value._asdict().items() if k not in ("t", "time", "nfe", "s")})
+        made.__dict__.update(value.__dict__) if hasattr(value, "__dict__") else None
+        return made
     if isinstance(value, (tuple, list)):
         return type(value)(wrong(v) for v in value)
     if isinstance(value, dict):
@@ -75,7 +86,13 @@ def _plan(plan: dc.Plan) -> dc.Plan:
 
 def _network(net: nn.Module) -> nn.Module:
     net.register_forward_hook(lambda module, args, out: wrong(out))
+    for name in methods(type(net)).keys() - {"forward"}:
+        setattr(net, name, partial(_off, getattr(net, name)))
     return net
+
+
+def _off(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return wrong(method(*args, **kwargs))
 
 
 def _object(value: Any) -> Any:
@@ -107,22 +124,24 @@ class _Source:
         return wrong(self.inner.batch(ids))
 
 
-LEFT = frozenset({"nodes_of", "retract", "init", "embed_time", "fit_as", "stand_in", "fitted", "on_path"})
+LEFT = frozenset({"nodes_of", "retract", "init", "fit_as", "stand_in", "fitted", "on_path"})
 
 
 def methods(cls: type) -> dict[str, Callable[..., Any]]:
     """The methods a component has from its own distribution, by name."""
     found: dict[str, Callable[..., Any]] = {}
     for base in reversed(cls.__mro__):
-        if base.__module__.partition(".")[0] not in ("diffcore", "builtins"):
+        if base.__module__.partition(".")[0] not in ("diffcore", "builtins", "torch"):
             found |= {n: f for n, f in vars(base).items() if callable(f) and not isinstance(f, (type, staticmethod, classmethod))}
     hidden = {n for n in found if n.startswith("_") and n != "__call__"}
     return {n: f for n, f in found.items() if n not in hidden | LEFT}
 
 
-def plant(cls: Any) -> None:
-    """Let every method of the class return something wrong."""
+def plant(cls: Any, only: str = "") -> None:
+    """Let every method of the class, or one of them, return something wrong."""
     for name, method in methods(cls).items():
+        if only not in ("", name):
+            continue
 
         def planted(self: Any, *args: Any, method: Any = method, **kwargs: Any) -> Any:
             return wrong(method(self, *args, **kwargs))
@@ -135,46 +154,62 @@ class Audit:
 
     def __init__(self, wanted: list[Claim]) -> None:
         self.wanted, self.verdicts, registry = wanted, dict[Claim, str](), Registry.load()
+        self.turns: dict[pytest.Item, int] = {}
         self.classes: dict[str, Any] = {f"{e.kind} {e.id}": registry.get(e.kind, e.full_id) for e in registry.list()}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """The whole audit, instead of the tests."""
         marked: dict[str, list[pytest.Item]] = defaultdict(list)
+        turns: Counter[Any] = Counter()
         for item in session.items:
+            self.turns[item] = turns[item.function]  # pyright: ignore
+            turns[item.function] += 1  # pyright: ignore
             for mark in item.iter_markers("item"):
                 for number in mark.args:
-                    same = [i for i in marked[number] if i.function is item.function]  # pyright: ignore
-                    marked[number] += [item] if len(same) < VARIANTS else []
-        for claim in self.wanted:
-            self.verdicts[claim] = self._judge(claim, marked[claim.number])
-            print(f"{claim.number}\t{claim.component}\t{self.verdicts[claim] or 'not proved'}", flush=True)
+                    marked[number] += [item] if self.turns[item] < VARIANTS else []
+        work = [(claim, partial(self._judge, claim, marked[claim.number])) for claim in self.wanted]
+        for claim, _, said in finished(work, 2, 10 * LIMIT):
+            crashes, _, self.verdicts[claim] = said.rstrip().partition(PROVED)
+            found = self.verdicts[claim] or f"not proved; tests that it makes crash:\n{crashes}"
+            print(f"{claim.number}\t{claim.component}\t{found}", flush=True)
         return True
 
-    def _judge(self, claim: Claim, items: list[pytest.Item]) -> str:
-        """The first test that fails with the component planted and passes without; those of its own distribution first."""
+    def _judge(self, claim: Claim, items: list[pytest.Item]) -> int:
+        """Print the first test that notices the component planted and passes without: each function once before its other
+        variants, those that name the class first."""
         cls, end = self.classes[claim.component], time.monotonic() + LIMIT
-        home = Path(sys.modules[cls.__module__].__file__ or "").parents[1]
-        for item in sorted(items, key=lambda i: home not in i.path.parents):
+        for item in sorted(items, key=lambda i: (self.turns[i], cls.__name__ not in getsource(i.function))):  # pyright: ignore
             if time.monotonic() > end:
                 break
-            if _exit_code(item, cls) == FAILED and _exit_code(item) == 0:
-                return item.nodeid.partition("[")[0]
-        return ""
+            if _notices(item, cls) and _exit_code(item) == 0:
+                print(PROVED + item.nodeid.partition("[")[0])
+                break
+        return 0
 
 
-def _exit_code(item: pytest.Item, planted: Any = None) -> int:
+def _notices(item: pytest.Item, cls: Any) -> bool:
+    """Whether a test fails an assertion with all methods planted, or, where that makes it crash, with one of them."""
+    code = _exit_code(item, cls)
+    return code == NOTICED or (code == CRASHED and any(_exit_code(item, cls, name) == NOTICED for name in methods(cls)))
+
+
+def _exit_code(item: pytest.Item, planted: Any = None, only: str = "") -> int:
     """0 where the test passes in a process of its own, with the error in a component if one is given; negative out of time."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     signal.alarm(int(LIMIT))
     if planted is not None:
-        plant(planted)
-    null = os.open(os.devnull, os.O_WRONLY)
+        plant(planted, only)
+    log, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1), os.dup2(null, 2)
-    reports = runtestprotocol(item, log=False, nextitem=None)
-    os._exit(FAILED * any(r.failed for r in reports if r.when != "teardown"))
+    reports = [r for r in runtestprotocol(item, log=False, nextitem=None) if r.failed and r.when != "teardown"]
+    said = [r.longrepr.reprcrash.message for r in reports if hasattr(r.longrepr, "reprcrash")]
+    noticed = any(text.startswith(ASSERTIONS) for text in said)
+    if reports and not noticed:
+        os.write(log, f"  {item.nodeid}: {'; '.join(said)[:300]}\n".encode())
+    os._exit(NOTICED if noticed else CRASHED * bool(reports))
 
 
 def files(wanted: list[Claim]) -> Iterator[str]:
@@ -188,14 +223,16 @@ def files(wanted: list[Claim]) -> Iterator[str]:
 
 def main(arguments: list[str]) -> int:
     """Audit, and write what was found; 1 where a claim is not proved."""
-    every = claims()
-    wanted = [c for c in every if not arguments or c.number in arguments or c.component.partition(" ")[2] in arguments]
+    every, known = claims(), proofs()
+    wanted = [c for c in every if not arguments or {c.number, c.component.partition(" ")[2]} & {*arguments}]
+    if arguments == ["open"]:
+        wanted = [c for c in every if not known.get(c)]
     torch.set_num_threads(1)  # a fork does not have the threads of its parent
     audit = Audit(wanted)
     os.chdir(ROOT)
     quiet = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     pytest.main([*quiet, *files(wanted)], plugins=[audit])
-    known = {**{c: t for c, t in proofs().items() if c in every}, **audit.verdicts}
+    known = {**known, **audit.verdicts}
     PROOF.write_text("".join(f"{c.number}\t{c.component}\t{known.get(c, '')}\n" for c in every), encoding="utf-8")
     missing = [c for c in wanted if not audit.verdicts.get(c)]
     print(f"{len(wanted) - len(missing)} of {len(wanted)} claims proved")

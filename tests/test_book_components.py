@@ -89,7 +89,7 @@ def test_the_denoising_loss_is_the_squared_distance_to_the_score_of_the_kernel()
     torch.testing.assert_close(found, want, rtol=1e-10, atol=0)
 
 
-@pytest.mark.item("6.01")
+@pytest.mark.item("6.01", "3.07", "5.06")
 @pytest.mark.parametrize("target", ["x0", "score", "velocity"])
 def test_the_loss_given_the_data_and_the_marginal_loss_differ_by_a_constant(target):
     """E|f - target|^2 - E|f* - target|^2 = E|f - f*|^2, f* the exact posterior expectation: 4 s.e. of 8192, three views."""
@@ -112,7 +112,7 @@ def step_of(solver, process, t, s, x, z, data):
     return solver.step(field, x, plan.rows(field, x)[0], solver.init(x), z).x
 
 
-@pytest.mark.item("4.07")
+@pytest.mark.item("4.07", "A4")
 @pytest.mark.parametrize("process", [VP, VE], ids=["vp", "ve"])
 def test_euler_maruyama_is_the_discretised_reverse_sde_and_leaves_the_ancestral_step_at_second_order(process):
     """x - h (f x - g^2 score) + g sqrt(h) z with f = alpha' / alpha, g^2 = 2 sigma sigma' - 2 f sigma^2; the gap falls as h^2."""
@@ -136,7 +136,7 @@ def test_euler_maruyama_is_the_discretised_reverse_sde_and_leaves_the_ancestral_
     assert abs(order_of(gaps, (1, 2, 4)) - 2) < 0.15
 
 
-@pytest.mark.item("4.08")
+@pytest.mark.item("4.08", "4.04")
 @pytest.mark.parametrize("process", [VP, FLOW], ids=["vp", "flow"])
 def test_euler_converges_to_the_exact_flow_with_order_one(process):
     """x + (s - t) v(x, t) by hand, and the flow map of Gaussian data to the first order."""
@@ -173,19 +173,29 @@ def test_the_square_along_a_sampled_path_obeys_itos_formula():
     assert abs(spreads[0] / spreads[1] - 2) < 0.3
 
 
+def chain_of(solver, field, grid, start):
+    """The Gaussian at the end of a chain whose step kernels are linear in x_t, from the Gaussian at its start."""
+    probe = torch.tensor([[0.0], [1.0]], dtype=DOUBLE)
+    mean, variance = float(start.mean), float(start.variance)
+    for row in solver.plan(VP, grid).rows(field, probe):
+        ends = dc.kernel(field, solver, probe, row, None)
+        slope = float(ends.mean[1] - ends.mean[0])
+        mean, variance = slope * mean + float(ends.mean[0]), slope**2 * variance + float(ends.stddev[0]) ** 2
+    return torch.distributions.Normal(torch.tensor(mean, dtype=DOUBLE), variance**0.5)
+
+
 @pytest.mark.item("C4")
 def test_the_likelihood_of_the_samplers_chain_is_an_average_over_noising_paths():
     """p(x_0) = E_q[p(x_T) prod p(x_s | x_t) / q(x_t | x_s)], p the step kernels of `ancestral` (4 s.e. of 40 000).
 
-    On Gaussian data each kernel is linear in x_t, so the density of the chain is a Gaussian in closed form.
+    On Gaussian data each kernel is linear in x_t, so the chain is a Gaussian in closed form: with many steps that of the data.
     """
     data, solver, n, count = Gaussian(0.4, 0.7, shape=(1,)), R.make("solver", "ancestral"), 8, 40_000
     grid = torch.linspace(0.6, 0.02, n + 1, dtype=DOUBLE)
     field, draw, at = data.field(VP), dc.Draw(2, range(count), block=count), VP.coeffs(grid)
-    probe, first = torch.tensor([[0.0], [1.0]], dtype=DOUBLE), torch.full((count, 1), 0.9, dtype=DOUBLE)
-    plan = solver.plan(VP, grid)
-    rows = plan.rows(field, first)
-    x, log_weight, linear = first, torch.zeros(count, dtype=DOUBLE), []
+    first = torch.full((count, 1), 0.9, dtype=DOUBLE)
+    rows = solver.plan(VP, grid).rows(field, first)
+    x, log_weight = first, torch.zeros(count, dtype=DOUBLE)
     for i in reversed(range(n)):
         t, s = at.at(i), at.at(i + 1)
         a, v = float(t.alpha / s.alpha), float(t.sigma**2 - (t.alpha / s.alpha) ** 2 * s.sigma**2)
@@ -193,14 +203,12 @@ def test_the_likelihood_of_the_samplers_chain_is_an_average_over_noising_paths()
         log_weight += (
             dc.kernel(field, solver, y, rows[i], None).log_prob(x) - torch.distributions.Normal(a * x, v**0.5).log_prob(y)
         )[:, 0]
-        ends = dc.kernel(field, solver, probe, plan.rows(field, probe)[i], None)
-        linear.append((float(ends.mean[0]), float(ends.mean[1] - ends.mean[0]), float(ends.stddev[0]) ** 2))
         x = y
     start = torch.distributions.Normal(float(at.alpha[0]) * 0.4, float(at.alpha[0] ** 2 * 0.49 + at.sigma[0] ** 2) ** 0.5)
     weight = (log_weight + start.log_prob(x)[:, 0]).exp()
-    mean, variance = float(start.mean), float(start.variance)
-    for shift, slope, fresh in reversed(linear):
-        mean, variance = slope * mean + shift, slope**2 * variance + fresh
-    want = math.exp(float(torch.distributions.Normal(mean, variance**0.5).log_prob(first[0])))
+    want = math.exp(float(chain_of(solver, field, grid, start).log_prob(first[0])))
     assert abs(float(weight.mean()) - want) < 4 * float(weight.std()) / count**0.5 < 0.09 * want
     assert float((log_weight + start.log_prob(x)[:, 0]).mean()) < math.log(want), "the log of the weights averages to the bound"
+    fine, end = chain_of(solver, field, torch.linspace(0.6, 0.02, 401, dtype=DOUBLE), start), VP.coeffs(grid[-1])
+    assert float(fine.mean) == pytest.approx(float(end.alpha) * 0.4, rel=2e-2)
+    assert float(fine.variance) == pytest.approx(float(end.alpha**2 * 0.49 + end.sigma**2), rel=2e-2)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import diffcore as dc
+from diffcore.run.fitting import _fitting
 from diffcore.testing.base import Subject
 from diffcore.testing.checks.fits import fit as fit_check
 
@@ -213,3 +214,9 @@ def test_the_kit_judges_fits(cls, told):
     subject = Subject(dc.Registry(), entry, cls)
     with pytest.raises(AssertionError, match=told) if told else nullcontext():
         fit_check(subject)
+
+
+def test_what_fits_requires_what_is_provided_or_less():
+    euler = dc.Registry.load().get("solver", "euler").requires
+    assert "euler" in _fitting(dc.Registry.load(), "solver", euler)
+    assert "euler" not in _fitting(dc.Registry.load(), "solver", euler - {"flat"})

@@ -67,3 +67,11 @@ def test_null_values_may_be_arrays_and_one_there_must_be():
     assert dc.dropped(cond, {"y": [4.0, 5.0]}, 1.0, dc.Draw(0, range(3)))["y"].tolist() == [[4.0, 5.0]] * 3
     with pytest.raises(dc.IncompatibleError, match=r"no null value for 'y'; give it the attribute null_cond"):
         dc.dropped(cond, {}, 0.1, dc.Draw(0, range(3)))
+
+
+def test_a_weight_of_the_data_error_is_divided_by_the_square_of_the_slope_of_a_target():
+    """At fixed x_t an error e of x_0 is -alpha e / sigma of eps, and (p - q alpha / sigma) e of p x_0 + q eps."""
+    at = ReferenceFlow().coeffs(torch.tensor([0.2, 0.6], dtype=DOUBLE))
+    slope = at.alpha / at.sigma
+    torch.testing.assert_close(dc.weight_from_x0(3.0, at, dc.row("eps", at)), 3 / slope**2)
+    torch.testing.assert_close(dc.weight_from_x0(3.0, at, (-1.0, 1.0)), 3 / (1 + slope) ** 2)

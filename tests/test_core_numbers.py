@@ -45,3 +45,12 @@ def test_a_budget_of_calls_is_used_up(solver, calls, steps):
     pipeline = dc.assemble(SPEC)
     found = for_calls(pipeline, dc.Registry.load().make("solver", solver), calls)
     assert found.steps == steps
+
+
+def test_a_metric_takes_exactly_the_least_real_samples_it_names():
+    class Four(dc.Metric):
+        least_real = 4
+
+    Four().check(dc.Evaluation(samples=torch.zeros(9, 1), reference=torch.zeros(4, 1)))
+    with pytest.raises(dc.DataError, match="Four needs at least 4 real samples; there are 3"):
+        Four().check(dc.Evaluation(samples=torch.zeros(9, 1), reference=torch.zeros(3, 1)))

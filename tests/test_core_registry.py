@@ -248,7 +248,7 @@ def test_only_the_named_plugins_are_loaded(site, monkeypatch):
         ("fake_good.nothing:Step", "cannot be imported from fake_good.nothing:Step: ModuleNotFoundError"),
         ("fake_good.solver:Stepp", "cannot be imported from fake_good.solver:Stepp: AttributeError"),
         ("fake_good.exits:Step", "cannot be imported from fake_good.exits:Step: SystemExit: 0"),
-        ("fake_good.solver:Plain", "is not a class made with @diffcore.declare.component"),
+        ("fake_good.solver:Plain", "is not a class made with @diffcore.component"),
         ("fake_good.solver:Rule", "declared as a solver"),
     ],
 )

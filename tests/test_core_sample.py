@@ -373,7 +373,7 @@ SHAPE = (16, 8)
 @pytest.mark.parametrize(("process", "factor"), [(ReferenceVE(), 0.1), (ReferenceVE(), 10.0), (VP, 0.0), (VP, 5.0)])
 def test_a_start_of_the_wrong_size_is_said(process, factor):
     x = factor * process.prior(SHAPE[1:], dc.Draw(0, range(SHAPE[0])))
-    field = dc.Field(process, dc.Denoiser(lambda x, t: 0 * x, "x0", process))
+    field = dc.Field(dc.Denoiser(lambda x, t: 0 * x, "x0", process))
     with pytest.warns(
         dc.DataWarning, match=r"root mean square .* and the noise of Reference.* at T = .* start from process.prior"
     ):
@@ -385,7 +385,7 @@ def test_a_start_of_the_wrong_size_is_said(process, factor):
 def test_a_start_that_may_be_meant_is_not():
     """Within the spread of a few numbers, of a size near enough, and from a time that the caller named."""
     for process in (ReferenceVE(), VP, FLOW):
-        field = dc.Field(process, dc.Denoiser(lambda x, t: 0 * x, "x0", process))
+        field = dc.Field(dc.Denoiser(lambda x, t: 0 * x, "x0", process))
         noise = process.prior(SHAPE[1:], dc.Draw(0, range(SHAPE[0])))
         for x in (noise, 3 * noise, noise / 3):
             dc.sample(field, Euler(), x, steps=2)

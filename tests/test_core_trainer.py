@@ -180,3 +180,11 @@ def test_the_average_counts_the_updates_of_its_player():
     second = first + (1 - 2 / 11) * (-2.0 - first)
     assert float(players[0].ema["network.w"]) == pytest.approx(second)
     assert math.isclose(float(net.w.detach()), -2.0)
+
+
+def test_the_average_begins_at_the_weights_without_their_history():
+    weight = torch.nn.Parameter(torch.ones(2))
+    (average,) = dc.Trainer(ema=0.9).player("model", {"w": weight}).ema.values()
+    assert (average.requires_grad, average.data_ptr() == weight.data_ptr()) == (False, False)
+    assert torch.equal(average, weight)
+    assert dc.Trainer(ema=0.0).player("model", {"w": weight}).ema == {}

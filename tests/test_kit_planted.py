@@ -1633,6 +1633,30 @@ def test_a_grid_that_fails_on_one_installed_process_only():
     assert "2 steps on Late: 2 nodes, must be 3" in found["every_process"].message
 
 
+def test_a_time_law_that_leaves_one_installed_process_only():
+    @dc.component
+    class Later(Line):
+        """alpha = 1 - t, sigma = t, trained from t = 0.2 on."""
+
+        @property
+        def min_time(self):
+            return 0.2
+
+    @dc.component
+    class AllTimes(dc.TimeLaw):
+        """t ~ U(T / 100, T), whatever the process is trained on."""
+
+        def __call__(self, process, draw):
+            return process.T * (0.01 + 0.99 * draw.uniform())
+
+    registry = dc.Registry()
+    registry.add(AllTimes)
+    registry.add(Later)
+    found = {c.rule.name: c.run() for c in cases(registry, "all-times") if c.rule}
+    assert {name for name, outcome in found.items() if outcome.status == "failed"} == {"every_process"}
+    assert re.search(r"Later: times from 0\.0\d+ to .*: clamp them", found["every_process"].message)
+
+
 ELSEWHERE = ("refusal", "fit", "every_process")
 """Checks that are seen to fail in tests of their own."""
 

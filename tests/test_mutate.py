@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -12,9 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-from tools.mutate.__main__ import drawn, judged, sources  # noqa: E402
+from tools.mutate.__main__ import drawn, judged, scope, sources  # noqa: E402
 from tools.mutate.edits import compiles, edits  # noqa: E402
-from tools.mutate.recorder import scope  # noqa: E402
 
 
 def after(source, kind):
@@ -60,8 +60,8 @@ def test_names_are_exchanged_where_both_are_known():
 
 def test_a_draw_repeats_and_goes_round_distributions_and_kinds():
     files = sources(ROOT, ["plugins/guidance", "plugins/nets", "diffcore/numerics/affine.py"])
-    chosen = drawn(files, ROOT, 30, 3, lambda e: True)
-    assert chosen == drawn(files, ROOT, 30, 3, lambda e: True)
+    chosen = drawn(files, ROOT, 30, 3)
+    assert chosen == drawn(files, ROOT, 30, 3)
     assert len({(e.path, e.start, e.new) for e in chosen}) == 30
     assert Counter(scope(e.path) for e in chosen) == {"guidance": 10, "nets": 10, "core": 10}
     assert len({e.kind for e in chosen}) > 10
@@ -76,14 +76,27 @@ def test_judgements_are_about_edits_that_exist():
     assert all(len(reason) > 20 for reason in known.values())
 
 
-TOY = "def area(a, b):\n    return a * b\n\n\ndef shift(a):\n    return a + 1.0\n"
-TESTS = """from diffcore_toy.formula import area, shift
+TOY = """class Area:
+    items = ("9.99",)
+
+
+def area(a, b):
+    return a * b
+
+
+def shift(a):
+    return a + 1.0
+"""
+TESTS = """import pytest
+
+from diffcore_toy.formula import area, shift
 
 
 def test_area():
     assert area(2, 3) == 6
 
 
+@pytest.mark.item("9.99")
 def test_shift():
     shift(2)
 """
@@ -94,13 +107,17 @@ def test_what_a_test_notices_is_told_from_what_it_only_runs(tmp_path):
     for name, text in (("diffcore_toy/__init__.py", ""), ("diffcore_toy/formula.py", TOY), ("tests/test_toy.py", TESTS)):
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_text(text)
-    given = ["-n", "0", "--jobs", "1", "--kind", "times, divide", "--kind", "sign", "--out", str(tmp_path / "out.json")]
-    code = (
-        f"import sys, pathlib; from tools.mutate.__main__ import main; sys.exit(main({given!r}, pathlib.Path({str(tmp_path)!r})))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stderr
-    found = {(r["before"], r["outcome"]) for r in json.loads((tmp_path / "out.json").read_text())}
-    assert found == {("return a * b", "caught"), ("return a + 1.0", "survived")}
-    assert "survived: plugins/toy/diffcore_toy/formula.py:6 (sign)" in done.stdout
+    kinds, out = ["-n", "0", "--kind", "times, divide", "--kind", "sign"], [str(tmp_path / f"{i}.json") for i in range(3)]
+    runs = [kinds, ["--again", out[0]], [*kinds[:4], "--item", "9.99"]]
+    given = [[*run, "--jobs", "1", "--out", file] for run, file in zip(runs, out, strict=True)]
+    code = f"import pathlib, tools.mutate.__main__ as m; m.HEAVY = (); r = pathlib.Path({str(tmp_path)!r})"
+    code += f"; print([m.main(given, r) for given in {given}])"
+    quick = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, env=quick)
+    assert (done.stderr, done.stdout.splitlines()[-1]) == ("", "[1, 1, 1]")
+    assert "survived: plugins/toy/diffcore_toy/formula.py:10 (sign)" in done.stdout
     assert (home / "diffcore_toy" / "formula.py").read_text() == TOY
+    every, again, of_item = [{(r["before"], r["outcome"]) for r in json.loads(Path(file).read_text())} for file in out]
+    assert every == {("return a * b", "caught"), ("return a + 1.0", "survived")}
+    assert again == {("return a + 1.0", "survived")}
+    assert of_item == {("return a * b", "survived")}

@@ -69,7 +69,7 @@ class Entry:
         if not (is_component(cls) and cls.kind == self.kind):
             raise PluginError(
                 f"{self.target} of {self.dist} {self.version} is declared as a {self.kind}, but is not a class made "
-                f"with @diffcore.declare.component that derives from the base class of that kind"
+                f"with @diffcore.component that derives from the base class of that kind"
             )
         return cls
 

@@ -124,9 +124,7 @@ class Installed:
     def add(self, cls: type[B], id: str | None = None) -> type[B]:
         """Add a class to this registry without packaging it; usable as a decorator. The id defaults to kebab-case of the name."""
         if not is_component(cls):
-            raise SpecError(
-                f"{cls!r} is not a component: decorate it with @diffcore.declare.component and derive it from a base class"
-            )
+            raise SpecError(f"{cls!r} is not a component: decorate it with @diffcore.component and derive it from a base class")
         name = id or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
         entry = Entry(name, cls.kind, f"{cls.__module__}:{cls.__qualname__}", _first_line(cls.__doc__), "local", "0")
         entries = self._entries.setdefault((cls.kind, name), [])

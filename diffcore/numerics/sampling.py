@@ -245,7 +245,7 @@ def kernel(field: Field, solver: Stepper, x: State, row: Any, carry: Any) -> tor
 def _checked(field: Field, solver: Solver, x: State, seed: int, ids: Sequence[int] | None) -> tuple[Solver, Draw]:
     """The solver as guidance wraps it, and the noise of the samples."""
     if not isinstance(field, Field):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise IncompatibleError(f"sample needs a field, Field(process, denoiser), such as pipeline.field(); got {shown(field)}")
+        raise IncompatibleError(f"sample needs a field, Field(denoiser), such as pipeline.field(); got {shown(field)}")
     if not isinstance(solver, Solver):  # pyright: ignore[reportUnnecessaryIsInstance]
         name = solver if isinstance(solver, str) else "heun"
         raise IncompatibleError(

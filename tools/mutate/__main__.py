@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import csv
 import importlib
 import json
@@ -11,7 +10,6 @@ import os
 import random
 import re
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -19,70 +17,46 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tools.mutate.children import OUT_OF_TIME, Selection, finished, overlay, run_tests
 from tools.mutate.edits import Edit, compiles, edits
-from tools.mutate.recorder import Recorder, Test, load, save, scope
+from tools.mutate.trials import NO_TRIAL, OUT_OF_TIME, finished, trial, unedited
 
 ROOT = Path(__file__).parents[2]
 LAYERS = ("numerics", "learning", "run")
 HEAVY = ("torch", "numpy", "scipy.stats", "pytest", "attrs", "cattrs")
 NOTICED = {0: "survived", OUT_OF_TIME: "survived", 5: "untested"}  # any other exit code: caught
-BUDGET = 20.0  # seconds of tests that one edit gets
+MISSED = {"survived", "untested"}
+FAILED = re.compile(r"(?:FAILED|ERROR) (\S+::.+?)(?: - |$)")
+"""How pytest names a test that failed."""
 
 
-def package(path: Path) -> Path:
-    """The top folder of the package that a source file belongs to."""
-    while (path.parent / "__init__.py").exists():
-        path = path.parent
-    return path
+def scope(path: Path | str) -> str:
+    """The distribution of a file: a plugin's folder, else the core."""
+    parts = Path(path).parts
+    return parts[parts.index("plugins") + 1] if "plugins" in parts else "core"
 
 
-def sources(root: Path, paths: list[str]) -> list[Path]:
-    """The files to edit: those named (or below a folder named), else the numerics of the core and all plugins."""
-    if not paths:
-        numerics = [f for layer in LAYERS for f in sorted((root / "diffcore" / layer).glob("*.py"))]
-        return numerics + sorted(root.glob("plugins/*/diffcore_*/**/*.py"))
+def sources(root: Path, paths: list[str], item: str | None = None) -> list[Path]:
+    """The files to edit: those named (or below a folder named), else the numerics of the core and all plugins; of these, where an
+    item of the book is named, those that claim it."""
     found = [f for p in paths for f in ([root / p] if (root / p).is_file() else sorted((root / p).rglob("*.py")))]
-    if not found:
-        sys.exit(f"mutate: no Python file at {', '.join(paths)}; give files or folders, from {root}")
-    return [f for f in found if "tests" not in f.relative_to(root).parts]
+    if not paths:
+        found = [f for layer in LAYERS for f in sorted((root / "diffcore" / layer).glob("*.py"))]
+        found += sorted(root.glob("plugins/*/diffcore_*/**/*.py"))
+    found = [f for f in found if "tests" not in f.relative_to(root).parts and (item is None or claims(f, item))]
+    return found or sys.exit(f"mutate: no Python file {f'that claims {item} ' if item else ''}at {', '.join(paths) or root}")
 
 
-def test_files(root: Path) -> list[Path]:
-    """All files of tests."""
-    return sorted([*root.glob("plugins/*/tests/**/test_*.py"), *root.glob("tests/**/test_*.py")])
+def claims(file: Path, item: str) -> bool:
+    """Whether a component of a file names an item of the book in its `items`."""
+    said = re.findall(r"^ +items\b.*?= *\(?([^()]*)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return any(f'"{item}"' in numbers for numbers in said)
 
 
-def recorded(root: Path, jobs: int) -> list[Test]:
-    """Every test and the lines that it runs, recorded where no record is true any more."""
-    folder = root / ".mutate"
-    folder.mkdir(exist_ok=True)
-    caches = {f: folder / (str(f.relative_to(root)).replace("/", "+") + ".json") for f in test_files(root)}
-    stale = [f for f, cache in caches.items() if load(root, f, cache) is None]
-    with tempfile.TemporaryDirectory() as scratch:
-        work = ((f, partial(record, root, f, caches[f]), 3600.0) for f in stale)
-        for i, (file, code, text) in enumerate(finished(work, Path(scratch), jobs), 1):
-            print(f"recorded {i} of {len(stale)}: {file.relative_to(root)} {'' if code == 0 else text[-300:]}", flush=True)
-    return [test for file, cache in caches.items() for test in load(root, file, cache) or []]
-
-
-def record(root: Path, file: Path, cache: Path) -> int:
-    """Record one file of tests, in this process; the exit code says whether all passed."""
-    packages = {package(f) for f in sources(root, [])}
-    with tempfile.TemporaryDirectory() as folder:
-        for found in packages:
-            overlay(Path(folder), found)
-        recorder = Recorder(Path(folder), {p.name: str(p.relative_to(root)) for p in packages})
-        code = run_tests(root, ["--maxfail=1000", str(file)], [recorder], Path(folder))
-    save(root, file, cache, recorder.tests)
-    return code
-
-
-def drawn(files: list[Path], root: Path, n: int, seed: int, wanted: Callable[[Edit], bool]) -> list[Edit]:
+def drawn(files: list[Path], root: Path, n: int, seed: int, kinds: list[str] | None = None) -> list[Edit]:
     """n edits without repetition, in turn over distributions, their files and the kinds of edit; all of them where n is 0."""
     rng, found, used = random.Random(seed), dict[Path, list[Edit]](), Counter[str]()
     for file in files:
-        found[file] = [e for e in edits(str(file.relative_to(root)), file.read_bytes()) if wanted(e)]
+        found[file] = [e for e in edits(str(file.relative_to(root)), file.read_bytes()) if not kinds or e.kind in kinds]
     if n == 0:
         return [e for f, many in found.items() for e in many if compiles(e.apply(f.read_bytes()))]
     turns: dict[str, list[Path]] = {}
@@ -90,8 +64,8 @@ def drawn(files: list[Path], root: Path, n: int, seed: int, wanted: Callable[[Ed
         turns.setdefault(scope(file.relative_to(root)), []).append(file)
     chosen: list[Edit] = []
     while len(chosen) < n and any(found.values()):
-        for name in list(turns):
-            chosen += _next(turns[name], found, used, rng)
+        for own in turns.values():
+            chosen += _next(own, found, used, rng)
     return chosen[:n]
 
 
@@ -108,42 +82,19 @@ def _next(files: list[Path], found: dict[Path, list[Edit]], used: Counter[str], 
                 return
 
 
-def chosen_tests(edit: Edit, tests: list[Test], item: str | None = None) -> list[Test]:
-    """Those that run the edited line first, then those that run its file: the distribution's own before others, each function
-    once before its variants, the quickest before the slow, up to a budget."""
-    able = [t for t in tests if edit.path in t.lines and (item is None or item in t.items)]
-    seen: Counter[tuple[bool, str]] = Counter()
-    ranked: list[tuple[Any, Test]] = []
-    for test in sorted(able, key=lambda t: t.seconds):
-        missed = edit.line not in test.lines[edit.path]
-        own = scope(test.id) == scope(edit.path)
-        ranked.append(((missed, not own, seen[missed, test.function], test.seconds), test))
-        seen[missed, test.function] += 1
-    total, taken = 0.0, list[Test]()
-    for _, test in sorted(ranked, key=lambda pair: pair[0]):
-        total += test.seconds
-        if taken and total > BUDGET:
-            break
-        taken.append(test)
-    return taken
+def nearest(root: Path, edit: Edit, item: str | None) -> list[str]:
+    """The files of tests for an edit, those that name its module, and name it more often, first: of its distribution; where an
+    item of the book is asked for, all that name it."""
+    name, every = Path(edit.path).stem, sorted([*root.glob("plugins/*/tests/**/test_*.py"), *root.glob("tests/**/test_*.py")])
+    texts = {f: f.read_text(encoding="utf-8") for f in every}
+    own = [f for f in every if f'"{item}"' in texts[f]] if item else [f for f in every if _beside(f.relative_to(root), edit)]
+    naming = {f: len(re.findall(rf"\b{name}\b", texts[f])) for f in own}
+    return [str(f.relative_to(root)) for f in sorted(own, key=lambda f: (f.name == "test_conformance.py", -naming[f], f))]
 
 
-def nearest(root: Path, edit: Edit) -> list[str]:
-    """The test files of a distribution, those that name the edited module, and name it more often, first: without a record."""
-    name = Path(edit.path).stem
-    own = [f for f in test_files(root) if scope(f.relative_to(root)) == scope(edit.path)]
-    if scope(edit.path) == "core":
-        own = [f for f in own if f.name.startswith(("test_core", "test_book"))]
-    naming = {f: len(re.findall(rf"\b{name}\b", f.read_text(encoding="utf-8"))) for f in own}
-    return [str(f.relative_to(root)) for f in sorted(own, key=lambda f: (-naming[f], f.name == "test_conformance.py", f))]
-
-
-def trial(root: Path, edit: Edit, files: list[str], ids: list[str], seconds: float) -> int:
-    """Run tests on the edited package, in this process: pytest's exit code."""
-    file = root / edit.path
-    with tempfile.TemporaryDirectory() as folder:
-        before = overlay(Path(folder), package(file), file, edit.apply(file.read_bytes()))
-        return run_tests(root, files, [Selection(ids, seconds)], before)
+def _beside(test: Path, edit: Edit) -> bool:
+    home = scope(edit.path)
+    return scope(test) == home and (home != "core" or test.name.startswith(("test_core", "test_book")))
 
 
 def judged() -> dict[tuple[str, str, str], str]:
@@ -152,62 +103,49 @@ def judged() -> dict[tuple[str, str, str], str]:
         return {(row[0], row[1], row[2]): row[3] for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if row}
 
 
-def work_of(root: Path, edit: Edit, tests: list[Test] | None, item: str | None) -> partial[int] | None:
-    """What tries an edit; None where no test runs it. Without a record: the files of its distribution."""
-    if tests is None:
-        return partial(trial, root, edit, nearest(root, edit), [], 3 * BUDGET)
-    ids = [t.id for t in chosen_tests(edit, tests, item)]
-    files = list(dict.fromkeys(id.partition("::")[0] for id in ids))
-    return partial(trial, root, edit, files, ids, 3 * BUDGET) if ids else None
-
-
-def outcomes(root: Path, chosen: list[Edit], tests: list[Test] | None, jobs: int, item: str | None) -> Iterator[dict[str, Any]]:
+def outcomes(root: Path, chosen: list[Edit], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """What became of each edit, as they end."""
-    equivalent, work = judged(), list[Any]()
+    equivalent, work = judged(), list[tuple[dict[str, Any], Callable[[], int]]]()
     for edit in chosen:
         before, after = edit.lines((root / edit.path).read_bytes())
-        result = {
-            **asdict(edit),
-            "before": before,
-            "after": after,
-            "by": "",
-            "reason": equivalent.get((edit.path, before, after), ""),
-        }
-        job = None if result["reason"] else work_of(root, edit, tests, item)
-        if job is None:
-            yield {**result, "outcome": "equivalent" if result["reason"] else "untested"}
+        result = {**asdict(edit), "before": before, "after": after, "by": ""}
+        if reason := equivalent.get((edit.path, before, after)):
+            yield {**result, "outcome": "equivalent", "by": reason}
+        elif files := nearest(root, edit, options.item):
+            work.append((result, partial(trial, root, edit, files, options.item, options.seconds)))
         else:
-            work.append((result, job, 6 * BUDGET + 60))
-    with tempfile.TemporaryDirectory() as scratch:
-        for result, code, text in finished(work, Path(scratch), jobs):
-            by = [line for line in text.splitlines() if line.startswith(("FAILED", "ERROR", "E  "))]
-            yield {**result, "outcome": NOTICED.get(code, "caught"), "by": by[-1] if by else f"exit {code}"}
+            yield {**result, "outcome": "untested"}
+    for result, code, text in finished(work, options.jobs, 3 * options.seconds + 60):
+        if code == NO_TRIAL:
+            sys.exit(f"mutate: no trial of {result['path']}:{result['line']}\n{text}")
+        by = [line for line in text.splitlines() if line.startswith(("FAILED", "ERROR", "E  "))]
+        yield {**result, "outcome": NOTICED.get(code, "caught"), "by": by[-1] if by else f"exit {code}"}
 
 
-def claiming(file: Path, item: str) -> bool:
-    """Whether a class of a file names a number of docs/monograph.md in its `items`."""
-    nodes = [
-        n for n in ast.walk(ast.parse(file.read_bytes())) if isinstance(n, ast.Assign | ast.AnnAssign) and n.value is not None
-    ]
-    named = [n for n in nodes if "items" in ast.unparse(n.targets[0] if isinstance(n, ast.Assign) else n.target)]
-    return any(isinstance(c, ast.Constant) and c.value == item for n in named for c in ast.walk(n))
+def doubt(root: Path, results: list[dict[str, Any]]) -> None:
+    """What was caught by a test that fails without an edit too was not caught."""
+    named = [(r, m[1]) for r in results if r["outcome"] == "caught" and (m := FAILED.match(r["by"]))]
+    tests, broken = sorted({test for _, test in named}), set[str]()
+    for _, code, text in finished([("", partial(unedited, root, tests))] if tests else [], 1, 36000):
+        broken |= {m[1] for line in text.splitlines() if (m := FAILED.match(line))}
+        _ = code in (0, 1) or sys.exit(f"mutate: the tests do not run without an edit\n{text}")
+    for result, test in named:
+        if test in broken:
+            result |= {"outcome": "survived", "by": f"{test} fails without an edit too"}
+    print(f"{len(tests)} tests caught what was caught; without an edit {len(broken)} of them fail {' '.join(sorted(broken))}")
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Caught, survived and equivalent by distribution and by kind, then every survivor."""
+    """Caught, not caught and equivalent by distribution and by kind, then every edit that was not caught."""
     parts: list[str] = []
     for head, of in (("scope", lambda r: scope(r["path"])), ("kind of edit", lambda r: r["kind"]), ("all", lambda r: "all")):
         parts += [f"| {head} | caught | not caught | equivalent |", "|---|---|---|---|"]
-        counts = Counter((of(r), {"untested": "survived"}.get(r["outcome"], r["outcome"])) for r in results)
+        counts = Counter((of(r), "missed" if r["outcome"] in MISSED else r["outcome"]) for r in results)
         names = sorted({name for name, _ in counts})
-        parts += [f"| {n} | {counts[n, 'caught']} | {counts[n, 'survived']} | {counts[n, 'equivalent']} |" for n in names] + [""]
+        parts += [f"| {n} | {counts[n, 'caught']} | {counts[n, 'missed']} | {counts[n, 'equivalent']} |" for n in names] + [""]
     for r in sorted(results, key=lambda r: (r["outcome"], r["path"], r["line"])):
         if r["outcome"] != "caught":
-            parts += [
-                f"{r['outcome']}: {r['path']}:{r['line']} ({r['kind']}) {r['reason']}",
-                f"  {r['before']}",
-                f"  {r['after']}",
-            ]
+            parts += [f"{r['outcome']}: {r['path']}:{r['line']} ({r['kind']}) {r['by']}", f"  {r['before']}", f"  {r['after']}"]
     return "\n".join(parts)
 
 
@@ -219,8 +157,8 @@ def arguments(given: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="which edits")
     parser.add_argument("--kind", action="append", help="only edits of this kind, may be repeated")
     parser.add_argument("--item", help="only files that claim this number of docs/monograph.md, and only tests marked with it")
-    parser.add_argument("--unrecorded", action="store_true", help="do not record which tests run which lines: try whole files")
     parser.add_argument("--again", type=Path, help="the edits of an earlier --out that were not caught")
+    parser.add_argument("--seconds", type=float, default=60.0, help="CPU time of tests for each edit")
     parser.add_argument("--out", type=Path, default=ROOT / ".mutate" / "last.json", help="the results, as JSON")
     parser.add_argument("--jobs", type=int, default=2, help="how many at once")
     return parser.parse_args(given)
@@ -232,20 +170,21 @@ def main(given: list[str], root: Path = ROOT) -> int:
     os.environ["OMP_NUM_THREADS"] = "1"
     for name in HEAVY:
         importlib.import_module(name)
-    tests = None if options.unrecorded else recorded(root, options.jobs)
-    files = [f for f in sources(root, options.paths) if options.item is None or claiming(f, options.item)]
-    chosen = drawn(files, root, options.n, options.seed, lambda e: not options.kind or e.kind in options.kind)
     if options.again:
-        names = Edit.__dataclass_fields__
-        kept = [r for r in json.loads(options.again.read_text()) if r["outcome"] in {"survived", "untested"}]
-        chosen = [Edit(**{k: r[k] for k in names}) for r in kept]
+        earlier = json.loads(options.again.read_text(encoding="utf-8"))
+        chosen = [Edit(**{k: r[k] for k in Edit.__dataclass_fields__}) for r in earlier if r["outcome"] in MISSED]
+    else:
+        chosen = drawn(sources(root, options.paths, options.item), root, options.n, options.seed, options.kind)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     results: list[dict[str, Any]] = []
-    for result in outcomes(root, chosen, tests, options.jobs, options.item):
+    for result in outcomes(root, chosen, options):
         results.append(result)
         print(f"{len(results)}/{len(chosen)} {result['outcome']} {result['path']}:{result['line']} {result['kind']}", flush=True)
-        options.out.write_text(json.dumps(results, indent=1))
+        options.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    doubt(root, results)
+    options.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
     print(table(results))
-    return int(any(r["outcome"] in {"survived", "untested"} for r in results))
+    return int(any(r["outcome"] in MISSED for r in results))
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ class _Finder(ast.NodeVisitor):
         end = self.span(node)[1]
         self.edit(kind, end - len(node.attr.encode()), end, new)
 
-    # What is no formula: annotations, decorators, messages, texts, defaults of fields.
+    # What is no formula: annotations, decorators, messages, texts, defaults of fields, the kit's `example`.
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         if node.name in {"__repr__", "__str__", "describe", "why", "explain"}:
             return
@@ -115,12 +115,12 @@ class _Finder(ast.NodeVisitor):
         self.bound.pop()
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        if node.value is not None and (self.bound or not isinstance(node.value, ast.Call)):
+        example = isinstance(node.target, ast.Name) and node.target.id == "example"
+        if node.value is not None and (self.bound or not (example or isinstance(node.value, ast.Call))):
             self.visit(node.value)
 
     def visit_Raise(self, node: ast.Raise) -> None: ...
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None: ...
-    def visit_Import(self, node: ast.Import) -> None: ...
     def visit_Assert(self, node: ast.Assert) -> None: ...
 
     def visit_If(self, node: ast.If | ast.IfExp | ast.While) -> None:
@@ -142,7 +142,7 @@ class _Finder(ast.NodeVisitor):
         for left, op, right in zip([node.left, *node.comparators], node.ops, node.comparators, strict=False):
             if type(op) in EDGES:
                 self.between("comparison", left, right, *EDGES[type(op)])
-            self.step(right)
+            self.larger("off by one", right)
         self.generic_visit(node)
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
@@ -154,12 +154,12 @@ class _Finder(ast.NodeVisitor):
     def operator(self, node: ast.BinOp, left: ast.expr, right: ast.expr, op: type) -> None:
         if op in SIGNS:
             self.between("sign", left, right, *SIGNS[op])
-            self.step(left)
-            self.step(right)
+            self.larger("off by one", left)
+            self.larger("off by one", right)
         if op in FACTORS:
             self.between("times, divide", left, right, *FACTORS[op])
-            self.scale(left)
-            self.scale(right)
+            self.larger("coefficient", left)
+            self.larger("coefficient", right)
         if op in SIGNS or op in FACTORS:
             self.swap("drop", node, self.text(left))
         if op in {ast.Add, ast.Mult}:
@@ -169,13 +169,9 @@ class _Finder(ast.NodeVisitor):
         if op is ast.FloorDiv:
             self.swap("off by one", node, f"(-(-{self.text(left)} // {self.text(right)}))")
 
-    def step(self, node: ast.AST) -> None:
+    def larger(self, kind: str, node: ast.AST) -> None:
         if isinstance(node, ast.Constant) and type(node.value) is int:
-            self.swap("off by one", node, str(node.value + 1))
-
-    def scale(self, node: ast.AST) -> None:
-        if isinstance(node, ast.Constant) and type(node.value) is int:
-            self.swap("coefficient", node, str(node.value + 1))
+            self.swap(kind, node, str(node.value + 1))
 
     def visit_Constant(self, node: ast.Constant) -> None:
         if type(node.value) is float and abs(node.value) > TINY and abs(node.value) != float("inf"):
@@ -184,7 +180,7 @@ class _Finder(ast.NodeVisitor):
     def visit_Subscript(self, node: ast.Subscript) -> None:
         parts = [node.slice, *ast.walk(node.slice)] if isinstance(node.slice, ast.Slice) else [node.slice]
         for part in dict.fromkeys(parts):
-            self.step(part)
+            self.larger("off by one", part)
         self.generic_visit(node)
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
@@ -210,7 +206,7 @@ class _Finder(ast.NodeVisitor):
         self.named(node, name)
         if name in {"range", "arange"}:
             for argument in node.args:
-                self.step(argument)
+                self.larger("off by one", argument)
         if len(node.args) > 1 and name not in UNSWAPPED and not any(isinstance(a, ast.Starred) for a in node.args[:2]):
             self.exchange("swap", node.args[0], node.args[1])
         if name == "where" and len(node.args) == 3:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from diffcore.numerics.affine import Coeffs, row
 from diffcore.numerics.fields import Denoiser
 from diffcore.numerics.noise import Draw
-from diffcore.numerics.process import Process
+from diffcore.numerics.process import AffineProcess, Process
 from diffcore.numerics.tree import expand
 from diffcore.testing.base import (
     SkipError,
@@ -245,6 +245,20 @@ def lawful(subject: Subject) -> None:
             "the time of a sample depends on the rest of its batch"
         )
         assert not same(law(process, draw_of(512, seed=8)), t), "the times do not depend on the seed"
+
+
+@check("time_law")
+def every_process(subject: Subject) -> None:
+    """On every installed affine process: times within [min_time, T], to the last digit."""
+    law = subject.component
+    for process in [p for p in subject.every("process") if isinstance(p, AffineProcess)]:
+        if refused(lambda p=process: law(p, draw_of(4))):
+            continue
+        t = law(process, draw_of(64))
+        assert process.min_time <= float(t.min()) <= float(t.max()) <= process.T, (
+            f"{type(process).__name__}: times from {float(t.min())!r} to {float(t.max())!r}, outside [{process.min_time!r}, "
+            f"{process.T!r}]: clamp them"
+        )
 
 
 @check("coupling")

@@ -7,13 +7,15 @@ import pytest
 import torch
 from diffcore_auto.cosine import Cosine
 from diffcore_auto.crash import Crash
-from diffcore_auto.density import Slopes, klub, local_error, measured, shared
+from diffcore_auto.density import Slopes, _interpolated, klub, local_error, measured, shared
 from diffcore_auto.descent import Shape, descend
 from diffcore_auto.endpoint import Endpoint
 from diffcore_auto.equidistributed import Equidistributed
 from diffcore_auto.explicit import Explicit
 from diffcore_auto.fitted_grid import unpacked
-from diffcore_auto.reference import solve
+from diffcore_auto.levels import inner_levels
+from diffcore_auto.reference import fine_grid, solve
+from diffcore_auto.standard import standard_grids
 from diffcore_auto.straight import Straight
 from diffcore_auto.trial import Trial
 
@@ -169,6 +171,7 @@ def test_slopes_of_a_gaussian_are_those_of_the_closed_form(registry):
                         (2, lambda lam: (mean(lam + h) - 2 * mean(lam) + mean(lam - h)) / h**2)):  # fmt: skip
         levels, size = found.of["x0", order]
         assert float((size - rule(levels).abs()).abs().max()) < 0.03 * float(size.max())
+        assert len(levels) == len(inner_levels(process, fine_grid(process, 64, 0.0))) - order, "every level but the first ones"
     assert found.scale == pytest.approx(float(0.5 * x.square().mean().sqrt()), rel=0.02)
 
 
@@ -270,3 +273,19 @@ def test_least_squares_and_another_end(registry, smooth):
 def test_a_grid_that_is_not_fitted_says_what_to_do(smooth):
     with pytest.raises(dc.SpecError, match="diffcore fit RUN"):
         Endpoint().nodes(smooth, 4, 1.0)
+
+
+def test_a_grid_fits_a_process_that_provides_what_it_requires_and_no_more():
+    @dc.component
+    class Bare(ReferenceVP):
+        """Coefficients, and no velocity."""
+
+        provides = frozenset({"affine"})
+
+    names = [name for name, _ in standard_grids(dc.Field(dc.Denoiser(lambda x, t: x, "x0", Bare())))]
+    assert {"uniform", "uniform-lam", "karras"} <= set(names)
+
+
+def test_beyond_its_ends_a_table_is_constant():
+    x, known, values = (torch.tensor(v, dtype=torch.float64) for v in ([-1.0, 0.5, 3.0], [0.0, 1.0, 2.0], [1.0, 5.0, 2.0]))
+    assert _interpolated(x, known, values).tolist() == [1.0, 3.0, 2.0]

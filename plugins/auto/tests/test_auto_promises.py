@@ -50,6 +50,18 @@ def test_the_fine_solution_of_a_gaussian_is_its_flow():
     assert float((found.x - exact).norm(dim=1).median()) / 2**0.5 < 4 * CLOSE * float(exact.square().mean().sqrt())
 
 
+@pytest.mark.parametrize(("std", "steps"), [(0.987, 256), (0.982, 512)])
+def test_steps_are_doubled_until_the_change_is_a_ten_thousandth(monkeypatch, std, steps):
+    """Euler's steps on N(0, std^2): from 128 to 256 steps 0.9e-4 of the size of the states change, or 1.2e-4."""
+    monkeypatch.setattr("diffcore_auto.reference.SOLVERS", ({"type": "euler"},))
+    data = Gaussian(0.0, std, shape=(2,))
+    x = starts(VP, data)
+    runs = [dc.sample(data.field(VP), made("solver", {"type": "euler"}), x, grid=fine_grid(VP, n, 0.0)).x for n in (128, 256)]
+    change = float((runs[1] - runs[0]).norm(dim=1).median()) / 2**0.5 / float(runs[1].square().mean().sqrt())
+    assert change == pytest.approx({256: 0.9e-4, 512: 1.2e-4}[steps], abs=0.08e-4)
+    assert solve(data.field(VP), x, 0.0).steps == steps
+
+
 @pytest.mark.parametrize("end", [0.0, "min"])
 @pytest.mark.parametrize(("process", "before"), [(VP, 0), (VE, 0), (FLOW, 1)], ids=["vp", "ve", "flow"])
 def test_a_fine_grid_has_its_levels_and_no_time_twice(process, before, end):

@@ -167,6 +167,16 @@ def test_the_race_finds_the_best_of_many(registry):
     assert len(placed) == 20
 
 
+def test_a_quarter_goes_on_to_twice_as_many_states(registry):
+    """Of 21 the better 6 (a quarter, rounded up), of these 2, of these 1: 15, 4, 1 and 1 end on 8, 16, 32 and 64 states."""
+    process = registry.make("process", "vp")
+    field, x = RING.field(process), starts(process, RING, 64)
+    ddim, grid = registry.make("solver", "ddim"), registry.make("grid", "uniform-lam")
+    entrants = [Candidate({"type": "ddim"}, ddim, str(n), grid.nodes(process, n, 1.0)) for n in range(2, 23)]
+    placed = race(Trial(field, x, solve(field, x, 0.0).x), entrants, "median", 1)
+    assert [p.states for p in placed] == [64, 32, *[16] * 4, *[8] * 15]
+
+
 def test_documented_rows_stay_in_to_the_last_round(registry):
     """On the first states the documented candidate is the worst, and would be thrown out first."""
     process = registry.make("process", "vp")
@@ -189,6 +199,13 @@ def test_the_choice_is_no_worse_than_a_documented_row(registry, optimize):
     documented = [error for label, error in errors.items() if label.endswith("documented")]
     assert len(documented) == len(ROWS)
     assert table[0][1] <= min(documented)
+
+
+@pytest.mark.parametrize(("calls", "made"), [(1, False), (2, True)])
+def test_grids_are_optimised_where_they_have_a_time_between_their_ends(registry, calls, made):
+    process = registry.make("process", "vp")
+    found = Auto(nfe=calls, effort=1, calibration=16).fit(RING.field(process), starts(process, RING, 16))
+    assert any("optimised from" in label for label, *_ in unpacked(found["told"])["table"]) is made
 
 
 def test_the_page_and_the_search_know_the_same_rows():

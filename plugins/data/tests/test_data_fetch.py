@@ -253,3 +253,9 @@ def test_command_line(package: Package, tarball: Path, monkeypatch: pytest.Monke
 def test_command_line_names_what_can_be_fetched(capsys: pytest.CaptureFixture[str]):
     assert cli.main(["fetch", "emnist"]) == 2
     assert capsys.readouterr().err == "error: no set 'emnist' to fetch; these can be: fashion-mnist, mnist, cifar-10\n"
+
+
+@pytest.mark.parametrize("arguments", [["fetch"], ["fetch", "--list"], ["fetch", "--list", "cifar10"]])
+def test_without_a_name_the_sets_are_listed(capsys, arguments):
+    assert cli.main(arguments) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(cli.PACKAGES)

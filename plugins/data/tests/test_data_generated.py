@@ -80,6 +80,17 @@ def test_gaussian_has_the_moments_of_the_oracle():
     near(oracle.log_prob(x), float(-entropy))
 
 
+@pytest.mark.item("6.02")
+def test_the_oracle_of_a_finite_set_averages_the_points_that_are_drawn():
+    """E[x_0 | x_t] = sum_k w_k x^k, w = softmax(-|x_t - a x^k|^2 / 2 s^2)."""
+    data = FiniteSet(**FiniteSet.example)
+    points = draws(data, 64)[0].unique(dim=0)
+    assert len(points) == 3
+    x, a, s = torch.tensor([[0.1, -0.2], [0.4, 0.3]], dtype=torch.float64), 0.8, 0.5
+    weights = (-((x[:, None] - a * points) ** 2).sum(2) / (2 * s**2)).softmax(1)
+    torch.testing.assert_close(data.oracle().mean(x, dc.Coeffs(0.0, a, s, 0.0, 0.0)), weights @ points, rtol=1e-6, atol=1e-6)
+
+
 def test_mixture_has_the_modes_of_the_oracle():
     data = GaussianMixture(**GaussianMixture.example, conditional=True)
     oracle = Mixture(data.weights, data.means, data.stds)

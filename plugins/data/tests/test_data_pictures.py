@@ -219,6 +219,16 @@ def test_floating_point_pictures_keep_their_values(tmp_path: Path, suffix: str):
     np.testing.assert_array_equal(source.batch(torch.tensor([0]))[0][0, 0].numpy(), values)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_whole_numbers_beyond_float32_are_refused(tmp_path: Path, sign: int):
+    file, values = tmp_path / "x.tiff", np.array([[0, sign * 2**24]], np.int32)
+    Image.fromarray(values).save(file)
+    assert read(file, "grey").tolist() == [values.tolist()]
+    Image.fromarray(values + sign).save(file)
+    with pytest.raises(dc.DataError, match="integers beyond 16777216"):
+        read(file, "grey")
+
+
 def png16(channels: int, colour_type: int) -> bytes:
     """A PNG of 16 bits a channel, which Pillow cannot write."""
     rows = b"".join(b"\0" + RNG.integers(0, 65536, (8 * channels,)).astype(">u2").tobytes() for _ in range(8))

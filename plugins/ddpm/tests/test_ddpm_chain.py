@@ -160,6 +160,7 @@ def test_any_chain_falls_between_its_indices(case, n, zero):
 
 
 def test_bad_chains_are_refused():
+    assert Chain(beta_start=0.02, beta_end=0.02).beta_end == 0.02
     with pytest.raises(dc.SpecError, match="beta_start <= beta_end"):
         Chain(beta_start=0.02, beta_end=1e-4)
     with pytest.raises(dc.SpecError, match="must be >= 2"):

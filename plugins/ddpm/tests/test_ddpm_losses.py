@@ -76,6 +76,7 @@ def gradients(loss, process, x0, draw, prediction="eps-range"):
     return [0.0 if g is None else float(g) for g in torch.autograd.grad(value, [net.a, net.b], allow_unused=True)]
 
 
+@pytest.mark.item("2.11")
 @pytest.mark.parametrize("base", ["eps", "x0", "v"])
 def test_the_hybrid_teaches_the_mean_by_l_simple_and_the_variance_by_the_bound(base):
     """At the same draws: d/dmean is that of weight 0 (bit for bit a squared error), d/dvariance is weight times that of vlb."""

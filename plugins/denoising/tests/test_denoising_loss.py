@@ -57,6 +57,32 @@ def test_losses_of_all_targets_agree_up_to_known_factors(process, prediction):
         torch.testing.assert_close(value["score"], factor * value[name], rtol=1e-10, atol=0)
 
 
+@pytest.mark.item("2.12", "2.13", "4.06", "6.03", "6.07")
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_is_its_combination_of_data_and_noise(process, target):
+    """6.03: eps, x_0, -eps / s, a eps - s x_0, a' x_0 + s' eps and Karras' F, of the data and of the guess alike."""
+    net, x0 = Recorder(), batch()
+    found = Denoising(target=target, time_law=law_of(process))(
+        dc.Denoiser(net, "x0", process, sigma_data=0.7), x0, dc.Draw(9, range(24))
+    )
+    a, s, da, ds = (v[:, None] for v in (lambda c: (c.alpha, c.sigma, c.dalpha, c.dsigma))(process.coeffs(net.t.double())))
+    norm = (0.49 * a**2 + s**2).sqrt()
+
+    def combined(x):
+        eps = (net.x - a * x) / s
+        return {
+            "x0": x,
+            "eps": eps,
+            "score": -eps / s,
+            "v": a * eps - s * x,
+            "velocity": da * x + ds * eps,
+            "edm": (x - 0.49 * a / norm**2 * net.x) * norm / (0.7 * s),
+        }[target]
+
+    want = (combined(net(net.x, net.t)) - combined(x0)).square().mean(1)
+    torch.testing.assert_close(found, want, rtol=1e-8, atol=1e-12)
+
+
 @pytest.mark.parametrize("prediction", READABLE)
 @pytest.mark.parametrize("weighting", [SNR(), MinSNR(), EDM(), Sigmoid()])
 def test_a_weighting_is_the_same_loss_in_every_target(process, prediction, weighting):

@@ -57,6 +57,7 @@ CASES = {
 }
 
 
+@pytest.mark.item("4.06", "6.08", "D2")
 @pytest.mark.parametrize("name", list(CASES))
 def test_quantiles_are_those_of_the_distribution(processes, name):
     process, law, expected = CASES[name]
@@ -71,6 +72,7 @@ def test_logit_normal_is_restricted_to_the_times_of_the_process(processes):
     np.testing.assert_allclose(LogitNormal(mean=-4.0, std=3.0).quantile(process, U).numpy(), expected, rtol=1e-9)
 
 
+@pytest.mark.item("6.08")
 @pytest.mark.parametrize("name", list(CASES))
 def test_draws_have_the_distribution(processes, name):
     process, law, expected = CASES[name]
@@ -95,6 +97,7 @@ def test_a_time_law_is_an_importance_weight(processes, name):
     assert abs(values.mean() - exact) < 4 * values.std() / math.sqrt(len(t))
 
 
+@pytest.mark.item("6.08")
 @pytest.mark.parametrize("law", [Uniform(), LogitNormal()])
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_low_discrepancy_puts_one_time_into_every_stratum(processes, law, batch):

@@ -48,6 +48,7 @@ def test_the_weighted_error_does_not_depend_on_the_target(process, name, target)
     torch.testing.assert_close(weight * error_of(target, at, e, sigma_data) ** 2, expected, rtol=1e-10, atol=0)
 
 
+@pytest.mark.item("6.09")
 @pytest.mark.parametrize("target", ["x0", "eps", "v"])
 def test_constant_is_one_in_every_target(process, target):
     at = points(process)

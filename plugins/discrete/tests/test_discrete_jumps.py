@@ -83,7 +83,7 @@ def test_scale_is_the_logarithmic_derivative_of_keep(name, rates):
     assert abs(-math.log(keep) / h - middle) < 1e-4 * middle
 
 
-@pytest.mark.item("12.06")
+@pytest.mark.item("12.06", "12.07")
 @pytest.mark.parametrize(("name", "rates"), JUMPS)
 def test_tau_leaping_has_order_one(name, rates, chain):
     process, solver, counts = PROCESSES[name], TauLeaping(rates=rates), (16, 32, 64, 128)

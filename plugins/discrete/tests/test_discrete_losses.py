@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from diffcore_discrete.bits import bound_bits, end_divergence
+from diffcore_discrete.bits import _measured, bound_bits, end_divergence
 from diffcore_discrete.categorical import Categorical, one_hot
 from diffcore_discrete.d3pm_hybrid import D3PMHybrid, step_divergence
 from diffcore_discrete.flow_matching import DiscreteFlowMatching
@@ -87,6 +87,7 @@ def test_score_entropy_of_the_exact_ratios_is_the_entropy(name, tolerance, chain
     assert abs(continuous_bound(process, chain, entropy_value) - chain.entropy) < tolerance
 
 
+@pytest.mark.item("12.03", "12.06")
 def test_masked_elbo_is_score_entropy_sample_by_sample(chain):
     process = PROCESSES["masked"]
     model = dc.Denoiser(
@@ -203,6 +204,31 @@ def test_dropped_conditions_are_null_together():
     assert abs(dropped - 0.3) < 4.5 * (0.21 / n) ** 0.5
 
 
+class Seen(Theta):
+    """That model, which remembers where it was asked."""
+
+    def forward(self, x, t, **cond):
+        self.x, self.answer = x, super().forward(x, t)
+        return self.answer
+
+
+@pytest.mark.item("12.05", "12.07")
+def test_bound_and_cross_entropy_of_one_level_by_bayes_rule(chain):
+    """L KL(q(x_s | x_t, x_0) || sum_a p(a) q(x_s | x_t, a)) and -log p(x_0), means over the two tokens, from the matrices."""
+    process = PROCESSES["d3pm-uniform"]
+    net, x0, draw, law = Seen(chain.net(process), 0.4), chain.sample(50, dc.Draw(0, range(50))), dc.Draw(1, range(50)), At(0.5)
+    model = dc.Denoiser(net, "logits", process)
+    bound, cross = (loss(model, x0, draw) for loss in (D3PMHybrid(weight=0.0, time_law=law), DiscreteFlowMatching(time_law=law)))
+    now, before = (process.transition(point(process, t))[0] for t in (0.5, 0.5 - 1 / 64))
+    both = before[:, :, None] * torch.linalg.solve(before, now)  # q(x_s, x_t | x_0)
+    back = (both / both.sum(1, keepdim=True)).permute(0, 2, 1)  # q(x_s | x_t, x_0), (x_0, x_t, x_s)
+    logp = net.answer.detach().log_softmax(-1)
+    true, found = back[x0, net.x], torch.einsum("nia,ainb->nib", logp.exp(), back[:, net.x].permute(0, 2, 1, 3))
+    want = 64 * (true * (true / found).log()).sum(-1).mean(1)
+    torch.testing.assert_close(bound.detach(), want, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(cross.detach(), -logp.gather(-1, x0[..., None])[..., 0].mean(1), rtol=1e-10, atol=1e-12)
+
+
 def test_hybrid_adds_a_cross_entropy(chain):
     process = PROCESSES["d3pm-uniform"]
     model = dc.Denoiser(Theta(chain.net(process), 0.4), "logits", process)
@@ -224,6 +250,10 @@ def test_estimated_bound_is_unbiased(name, chain):
     end = float(sum((chain.joint.sum(axis) * rows).sum() for axis in (0, 1)))
     want = (discrete_bound(process, chain, steps) + end) / 2 / math.log(2)
     assert abs(float(found.mean()) - want) < 4.5 * float(found.std()) / n**0.5
+
+
+def test_a_measured_number_has_the_error_of_its_mean():
+    assert _measured(torch.tensor([1.0, 2.0, 4.0, 5.0]), "").spread == pytest.approx((10 / 3) ** 0.5 / 2)
 
 
 def test_what_the_prior_costs():

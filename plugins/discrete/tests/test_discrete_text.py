@@ -45,6 +45,7 @@ def test_samples_are_shown_in_one_line(file: Path):
     assert data.texts(every(data)) == [TEXT.replace("\n", "⏎").replace("\r", "⏎")]
     data = TextFile(path=str(file), length=len(TEXT.encode()), split="all")
     assert data.texts(every(data)) == [TEXT.replace("\n", "⏎").replace("\r", "⏎")]
+    assert data.texts(torch.tensor([[255, 65]])) == ["\N{REPLACEMENT CHARACTER}A"]
     assert data.texts(torch.tensor([[72, 256, 105], [0xC3, 0x41, 0]])) == ["H_i", "\N{REPLACEMENT CHARACTER}A·"]
     assert one_line("a\u2028\x0b\x00b") == "a⏎⏎·b"
 

@@ -197,7 +197,7 @@ def test_the_norm_and_the_controller():
 LIBRARY = [(m, "t") for m in ("dopri5", "dopri8", "bosh3", "adaptive_heun", "fehlberg2")]
 
 
-@pytest.mark.item("4.08")
+@pytest.mark.item("4.08", "9.23")
 @pytest.mark.parametrize(("method", "variable"), [*LIBRARY, ("dopri5", "sigma"), ("dopri5", "lam"), ("dopri5", "angle")])
 def test_torchdiffeq_reaches_the_exact_flow(method, variable):
     pytest.importorskip("torchdiffeq")

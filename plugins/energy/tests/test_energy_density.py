@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 from diffcore_energy.density import log_density
-from diffcore_energy.energy import Energy, EnergyModule
-from diffcore_energy.outliers import Outliers, auroc
+from diffcore_energy.energy import Energy
+from diffcore_energy.outliers import Outliers, _measured, auroc
 from diffcore_energy.perceptron import Perceptron
 
 import diffcore as dc
@@ -74,7 +74,14 @@ def test_a_linear_network_is_the_energy_of_a_gaussian(form):
         def forward(self, y, t, **cond):
             return k * y
 
-    model = dc.Denoiser(EnergyModule(Scaled(), form, 1.0), "eps", process)
+    @dc.component
+    class Linear(dc.Network):
+        """k y."""
+
+        def build(self, shape, cond, outputs=None):
+            return Scaled()
+
+    model = dc.Denoiser(Energy(net=Linear(), form=form).build(tuple(X.shape[1:]), {}), "eps", process)
     torch.testing.assert_close(model(X, t).score, -X / v, rtol=0, atol=1e-12)
     normal = torch.distributions.Normal(torch.zeros((), dtype=F64), math.sqrt(v)).log_prob(X).sum(1)
     found = log_density(model, X, t)
@@ -102,6 +109,7 @@ def exact(n=4000, **fields):
     return metric, dc.Evaluation(samples=made, reference=real, field=field)
 
 
+@pytest.mark.item("1.05")
 @pytest.mark.parametrize("level", [0.2, 1.0])
 def test_the_area_for_a_gaussian(level):
     """x ~ N(a m, V) is likelier than -x ~ N(-a m, V): P((x - a m)^2 < (x' - a m)^2) by quadrature, one entry (4.5 s.e.); .5 for
@@ -128,6 +136,12 @@ def test_independent_entries_keep_their_own_distribution_only():
 
 def test_the_area_counts_pairs():
     assert auroc(torch.tensor([2.0, 1.0]), torch.tensor([0.0, 1.0])) == 3.5 / 4
+
+
+def test_the_spread_of_an_area_is_that_of_four_blocks():
+    real, other = torch.tensor([1.0, 1.0, 3.0, 3.0]), torch.tensor([0.0, 2.0, 2.0, 4.0])
+    found = _measured(real, other)
+    assert (found.value, found.spread) == (0.5, pytest.approx(3**-0.5))
 
 
 def test_another_data_set():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diffcore_energy.conservativity import Conservativity
+from diffcore_energy.conservativity import Conservativity, _ratio
 from diffcore_energy.density import log_ratio
 from diffcore_energy.energy import Energy
 from diffcore_energy.perceptron import Perceptron
@@ -87,6 +87,13 @@ def test_the_metric_tells_an_energy_from_a_plain_network():
         plain = Perceptron(width=24).build((2,), {})
     assert Conservativity().measure(evaluation(built((2,)).float()))["asymmetry"].value < 1e-10
     assert Conservativity().measure(evaluation(plain))["asymmetry"].value > 0.01
+
+
+def test_the_spread_of_a_ratio_is_that_of_four_blocks():
+    gap, size = torch.tensor([1.0, 0.0, 2.0, 3.0, 9.0]), torch.tensor([1.0, 2.0, 4.0, 1.0, 2.0])
+    found = _ratio(gap, size, "")
+    assert (found.value, found.n) == (1.5, 5)
+    assert found.spread == pytest.approx(float(torch.tensor([1.0, 0.0, 0.5, 3.0]).std()))
 
 
 def test_refusals():

@@ -30,6 +30,7 @@ def close(a, b, tol):
     assert float((a - b).abs().max()) < tol * max(1.0, float(b.abs().max()))
 
 
+@pytest.mark.item("R16")
 def test_is_the_flow_of_gaussian_data(process, model, gauss):
     s, _, t = times(process)
     x = noise()

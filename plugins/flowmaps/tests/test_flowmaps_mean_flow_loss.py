@@ -296,3 +296,15 @@ def test_training_learns_to_jump():
         euler = distance(noise - model(noise, 1.0).velocity)
     assert jump() < 0.4 * euler
     assert jump() < 0.6 * before
+
+
+def test_no_published_time_is_below_the_least_of_the_process():
+    class Short(ReferenceFlow):
+        """Times from 0.3."""
+
+        @property
+        def min_time(self):
+            return 0.3
+
+    t, s, _ = MeanFlowLoss(ratio=1.0).times(Short(), many(500))
+    assert 0.3 == float(s.min()) < float(t.max()) <= 1

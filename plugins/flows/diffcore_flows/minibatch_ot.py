@@ -67,8 +67,8 @@ class MinibatchOT(dc.Coupling):
         if self.regularisation is None or not cost.any():
             return assignment(cost, self.backend)
         rows = sinkhorn(cost, self.regularisation * float(cost.mean()), TOLERANCE).cumsum(1)
-        level = level.to(rows)[:, None] * rows[:, -1:]
-        return torch.searchsorted(rows, level, right=True).flatten().clamp_max(cost.shape[1] - 1)
+        level = level.to(rows)[:, None] * rows[:, -1:]  # below the last sum, as uniform numbers are below 1
+        return torch.searchsorted(rows, level, right=True).flatten()
 
 
 def _rows(x: dc.State, rows: Tensor) -> dc.State:

@@ -67,6 +67,13 @@ def test_cost_falls_to_the_wasserstein_distance_as_the_batch_grows():
     assert abs(costs[-1] - 1.25) < 0.15
 
 
+@pytest.mark.item("5.21")
+def test_independent_pairs_are_as_they_were_drawn():
+    x0, eps = normal(64, 2), normal(64, 2, seed=1)
+    independent = dc.Registry.load().make("coupling", "independent")
+    assert torch.equal(independent.pair(x0, eps, dc.Draw(0, range(64))), eps)
+
+
 @pytest.mark.item("R20")
 def test_entropic_plan_of_gaussians_has_the_closed_covariance():
     # fixture e: N(0, 1), N(0, .25), cost |x - y|^2 / 2, eps = .5: covariance (sqrt(eps^2 + 4 a b) - eps) / 2 = .309017
@@ -93,6 +100,11 @@ def test_entropic_plan_between_assignment_and_independence():
         sinkhorn(table, 0.1, 1e-12, most=3)
 
 
+def test_marginals_that_are_met_exactly_are_met():
+    assert sinkhorn(torch.zeros(1, 1), 1.0, 0.0).tolist() == [[1.0]]
+
+
+@pytest.mark.item("R20")
 def test_entropic_pairs_are_drawn_from_the_plan():
     x0, eps, times = normal(3, 1), normal(3, 1, seed=8), 900
     coupling = MinibatchOT(regularisation=0.5)
@@ -127,6 +139,7 @@ def test_pot_absent_is_one_line(monkeypatch):
         MinibatchOT(backend="pot").pair(normal(3, 2), normal(3, 2), dc.Draw(0, range(3)))
 
 
+@pytest.mark.item("5.16")
 def test_paired_takes_the_noise_of_the_data():
     stored, eps, draw = normal(4, 2, seed=7), normal(4, 2), dc.Draw(0, range(4))
     assert torch.equal(Paired().pair(eps, eps.float(), draw, noise=stored), stored.float())

@@ -56,7 +56,7 @@ def built(name, shape=(3,), cond=None, size=0.3):
     return net
 
 
-@pytest.mark.item("5.01", "5.02")
+@pytest.mark.item("1.08", "5.01", "5.02", "5.03", "5.05")
 @pytest.mark.parametrize("name", FLOWS)
 def test_log_determinant_is_that_of_autograd(name):
     net = built(name)
@@ -114,6 +114,7 @@ def test_the_density_of_data_integrates_to_one_through_the_pipeline_scaling(name
     assert float(((drawn.mean(0) - moment).abs() / (drawn.std(0) / 4000**0.5)).max()) < 4.5
 
 
+@pytest.mark.item("5.01")
 def test_flow_map_is_a_semigroup():
     model = dc.Denoiser(built("real-nvp", cond={}), "velocity", ReferenceFlow(), sigma_data=0.5, precondition=True)
     psi = NormalisingFlowMap()
@@ -131,6 +132,7 @@ def test_series_converges_at_the_rate_of_the_contraction(norm):
     exact, eye = torch.linalg.slogdet(a + torch.eye(3, dtype=F64))[1], torch.eye(3, dtype=F64)
     for terms in (2, 5, 12):
         parts = [log_det_series(lambda x: x @ a.T, X, e.expand(5, 3), terms)[1] for e in eye]  # tr = sum over unit probes
+        assert not X.requires_grad, "the state of the caller is left alone"
         gap = float((sum(parts) - exact).abs().max())
         assert gap <= 3 * norm ** (terms + 1) / (terms + 1) / (1 - norm)
     n = 20_000
@@ -211,6 +213,20 @@ def test_cnf_of_a_linear_field_is_a_gaussian(integrator):
     found = net.log_prob(x, zero)
     torch.testing.assert_close(found, want.log_prob(x), rtol=0, atol=1e-8)
     ours, exact = (torch.autograd.grad(v.sum(), net.velocity.a, retain_graph=True)[0] for v in (found, want.log_prob(x)))
+    torch.testing.assert_close(ours, exact, rtol=0, atol=1e-6)
+
+
+@pytest.mark.item("5.04")
+def test_maximum_likelihood_of_a_linear_ode_is_that_of_its_gaussian():
+    """-log N(x; 0, e^{-A} e^{-A^T}) / D, and its gradient in A."""
+    net = CNF(velocity=MLP, steps=60).build((2,), {})
+    net.velocity = Linear()
+    x = X[:, :2]
+    found = MaximumLikelihood()(dc.Denoiser(net, "velocity", ReferenceFlow()), x, dc.Draw(0, range(5)))
+    back = torch.matrix_exp(-net.velocity.a)
+    want = -torch.distributions.MultivariateNormal(torch.zeros(2, dtype=F64), back @ back.T).log_prob(x) / 2
+    torch.testing.assert_close(found, want, rtol=0, atol=1e-8)
+    ours, exact = (torch.autograd.grad(v.sum(), net.velocity.a, retain_graph=True)[0] for v in (found, want))
     torch.testing.assert_close(ours, exact, rtol=0, atol=1e-6)
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from diffcore_flows.paths import follow, measured
+from diffcore_flows.paths import follow, measured, sampled
 from diffcore_flows.straightness import Straightness
 from diffcore_flows.transport_cost import TransportCost
 
@@ -112,6 +112,21 @@ def test_velocities_that_share_marginals_and_differ_in_the_map():
     turned = map_of(linear(lambda t: independent(t) + turn @ torch.linalg.inv((1 - t) ** 2 * B + t**2 * A)), 1600)
     torch.testing.assert_close(turned @ A @ turned.T, B, rtol=0, atol=1e-7)
     assert float((turned - map_of(linear(independent))).abs().max()) > 0.1
+
+
+@pytest.mark.item("5.15", "5.18", "5.19")
+def test_both_metrics_of_a_gaussian_are_those_of_its_paths():
+    """x_t = z r(t): straightness is E z^2 (int r'^2 dt - (1 - d)^2), d = .3, the cost E |z - d z|^2; paths end at T / 1000."""
+    d, u = 0.3, (torch.arange(100_000, dtype=F64) + 0.5) / 100_000
+    ev = dc.Evaluation(
+        samples=torch.zeros(256, 1),
+        reference=torch.zeros(2, 1),
+        field=_single(Gaussian(0.0, d, shape=(1,)).field(FLOW, "velocity")),
+    )
+    z = sampled(ev, 256, 0, 32).noise.double().square().mean()
+    bend = ((u - (1 - u) * d**2) ** 2 / ((1 - u) ** 2 * d**2 + u**2)).mean() - (1 - d) ** 2
+    assert Straightness(count=256).measure(ev)["straightness"].value == pytest.approx(float(z * bend), rel=2e-2)
+    assert TransportCost(count=256).measure(ev)["transport-cost"].value == pytest.approx(float(z) * (1 - d) ** 2, rel=5e-3)
 
 
 @pytest.mark.item("5.20")

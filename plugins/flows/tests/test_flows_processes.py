@@ -75,6 +75,7 @@ def test_prior_and_noise_of_a_source_are_its_samples():
         source().prior((3,), DRAW)
 
 
+@pytest.mark.item("5.10", "5.14")
 def test_the_path_from_a_source_is_a_blurred_line():
     """x_t - (1 - t) x_0 - t x_1 has the covariance sigma^2 I at every time, and is not the blur of the prior (4.5 s.e.)."""
     x0, t = TARGET[torch.arange(N) % 3], (torch.arange(N, dtype=F64) + 0.5) / N
@@ -147,6 +148,7 @@ def test_the_exact_field_carries_the_source_to_the_target():
     assert float((share - 1 / 3).abs().max()) < 4.5 * (2 / 9 / 512) ** 0.5
 
 
+@pytest.mark.item("5.06", "5.07", "5.10")
 def test_conditions_reach_the_network_and_the_noise_does_not():
     seen, process = [], ReferenceFlow()
 

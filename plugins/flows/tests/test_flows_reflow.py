@@ -56,7 +56,7 @@ def test_rectification_straightens_a_trained_flow_at_no_higher_cost(folder):
     assert float(rise.mean()) < 3 * float(rise.std()) / 2048**0.5
 
 
-@pytest.mark.item("5.16")
+@pytest.mark.item("5.16", "5.17")
 def test_pairs_are_the_ends_of_the_ode(folder, registry):
     solver = registry.make("solver", "heun", steps=8)
     source = Reflow(run="runs/blobs", solver=solver, n=100, batch=32, seed=3).open()

@@ -113,6 +113,7 @@ def test_what_cannot_be_limited_is_refused():
         def solver(self, solver):
             return solver
 
+    assert Interval(guidance=CFG(), t_low=0.3, t_high=0.3).t_high == 0.3
     with pytest.raises(dc.SpecError, match=r"t_low = 0\.7 must not exceed t_high = 0\.3"):
         Interval(guidance=CFG(), t_low=0.7, t_high=0.3)
     with pytest.raises(dc.SpecError, match="cannot limit Steering, which changes the solver"):

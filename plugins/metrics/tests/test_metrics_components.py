@@ -15,6 +15,7 @@ from diffcore_metrics.cost import Cost
 from diffcore_metrics.coverage import Coverage
 from diffcore_metrics.features import extract, judge
 from diffcore_metrics.frechet import Frechet, frechet_distance, moments
+from diffcore_metrics.knn_kl import KNNKL
 from diffcore_metrics.precision_recall import PrecisionRecall
 from diffcore_metrics.sliced import SlicedWasserstein
 from diffcore_metrics.two_samples import TwoSamples
@@ -91,7 +92,8 @@ def test_n_is_cut_to_half_of_a_small_reference():
 
 
 @pytest.mark.parametrize(
-    ("metric", "least"), [(SlicedWasserstein(), 8), (Frechet(), 8), (PrecisionRecall(k=3), 16), (Coverage(k=5), 24)]
+    ("metric", "least"),
+    [(SlicedWasserstein(), 8), (Frechet(), 8), (PrecisionRecall(k=3), 16), (Coverage(k=5), 24), (KNNKL(k=5), 24)],
 )
 def test_too_few_samples_are_refused(metric: TwoSamples, least: int):
     metric.measure(evaluation(normal(least, 2), normal(2 * least, 2, seed=1)))

@@ -118,7 +118,7 @@ def test_repeated_points_have_no_divergence():
         knn_kl(torch.zeros(20, 2), normal(20, 2), 3)
 
 
-@pytest.mark.item("1.10")
+@pytest.mark.item("1.10", "1.01")
 def test_kl_against_known_data_is_that_of_the_samples():
     data = blob()
     p = Gaussian(data.mean, cov=data.cov)
@@ -271,6 +271,7 @@ def test_counts_of_the_exact_law_scatter_as_the_chi_square_law_says():
     assert reverse.mean() == pytest.approx((K - 1) / (2 * n), rel=0.25)
 
 
+@pytest.mark.item("1.02")
 def test_f_divergence_of_samples_of_another_gaussian():
     """No more than the exact divergence (binning loses), and most of it; the floor far below."""
     data = make("gaussian", mean=(0.3,), cov=((0.64,),))
@@ -330,8 +331,16 @@ def test_fisher_divergence_of_gaussians_has_its_closed_form(process):
         error = float(number.against.split("standard error ")[1])
         assert abs(number.value - want) < 3.5 * error
         assert error < 0.05 * want
+        assert 0.1 < number.spread / (2 * error) < 2.5, "of the means of four blocks: chi(3) / sqrt(3)"
         assert float(number.against.split("mean square ")[1].split(";")[0]) == pytest.approx(1 / v1, rel=0.06)
     assert list(found) == ["fisher(lam=2)", "fisher(lam=0)", "fisher(lam=-1)"]
+
+
+def test_every_noise_level_has_a_noise_of_its_own():
+    data, reference = make("gaussian", mean=(0.3,), cov=((0.64,),)), draws(A, 64)
+    ev = dc.Evaluation(samples=reference, reference=reference, data=data, field=B.field(ReferenceVP()))
+    one, other = (v.value for v in Fisher(lams=(0.0, 1e-9), n=64).measure(ev).values())
+    assert one != pytest.approx(other, rel=1e-6)
 
 
 def test_the_exact_field_has_no_fisher_divergence_also_under_conditions():

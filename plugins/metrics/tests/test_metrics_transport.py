@@ -76,6 +76,14 @@ def test_a_translation_is_at_its_length(order, dim: int):
     assert wasserstein(x, x.flip(0), order) == pytest.approx(0, abs=1e-7)
 
 
+@pytest.mark.item("1.04")
+@pytest.mark.parametrize("order", [1, 2])
+def test_the_metric_of_a_translated_set_is_its_length(order):
+    x = normal(60, 1)
+    found = Wasserstein(order=order).measure(dc.Evaluation(samples=x + 0.7, reference=x))
+    assert found[f"W{order}"].value == pytest.approx(0.7, rel=1e-6)
+
+
 @needs_pot
 def test_w2_of_an_optimal_map_is_its_cost():
     """x -> A x with A symmetric and positive is a gradient of a convex function: no other pairing of x and A x is cheaper."""

@@ -133,3 +133,11 @@ def test_dit_width_must_split_into_four() -> None:
 def test_unet_levels_must_exist(fields: dict[str, tuple[int, ...]]) -> None:
     with pytest.raises(dc.SpecError, match="UNet needs 'multipliers'"):
         UNet(**fields)
+
+
+@pytest.mark.parametrize(("sides", "inside"), [((4, 12), (4, 12)), ((5, 9), (8, 12))])
+def test_pictures_are_padded_to_the_next_size_that_halves_and_no_further(sides: tuple[int, int], inside: tuple[int, int]) -> None:
+    net, seen = UNet(width=8, multipliers=(1, 1, 1), attention=(), unshuffle=1).build((1, *sides), {}), []
+    net.stem.register_forward_pre_hook(lambda module, args: seen.append(tuple(args[0].shape[2:])))
+    assert net(torch.zeros(2, 1, *sides), torch.zeros(2)).shape == (2, 1, *sides)
+    assert seen == [inside]

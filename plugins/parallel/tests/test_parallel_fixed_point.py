@@ -166,3 +166,16 @@ def test_the_error_follows_the_tolerance(process, solver):
     assert errors[0] > 20 * errors[-1]
     assert sweeps[0] < sweeps[-1] < 100
     assert sweeps[0] < 40
+
+
+def test_the_least_time_of_a_process_without_coefficients_is_a_whole_step():
+    class Timed(dc.Process):
+        """Times, and no coefficients."""
+
+        min_time = 0.1
+
+        def coeffs(self, t):
+            return dc.Instant(t)
+
+    grid = torch.tensor([0.9, 0.5, 0.1, 0.0], dtype=torch.float64)
+    assert Drift("trapezoid", Timed(), grid, torch.zeros(1, 2)).explicit.tolist() == [False, False, True]

@@ -27,6 +27,7 @@ def at(process, fractions, dtype=torch.float64):
     return (torch.tensor(fractions, dtype=torch.float64) * process.T).to(dtype)
 
 
+@pytest.mark.item("5.11", "5.13")
 @pytest.mark.parametrize("dtype", list(PRECISION))
 def test_alpha_and_sigma_have_full_relative_precision(case, dtype):
     t = at(case.process, FRACTIONS, dtype)
@@ -89,7 +90,7 @@ def test_kernel_gives_the_published_sde(case):
     assert (g2 > 0).all()
 
 
-@pytest.mark.item("4.02", "4.14", "C2")
+@pytest.mark.item("4.02", "4.14", "C2", "4.01", "4.11", "4.12", "4.13")
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.95])
 def test_published_sde_integrates_to_the_kernel(case, fraction):
     # m' = f m and P' = 2 f P + g^2: alpha = exp(int f), sigma^2 = alpha^2 int g^2 / alpha^2, by Gauss-Legendre

@@ -74,6 +74,8 @@ def test_each_pixel_may_have_its_own_time(case):
         (lambda: SubVP(beta_max=-1.0), "'beta_max' of SubVP must be > 0; got -1.0"),
         (lambda: VP(t_min=1.0), "'t_min' of VP must be < 1; got 1.0"),
         (lambda: VE(sigma_min=2.0, sigma_max=1.0), "'sigma_max' of VE must be > sigma_min = 2.0; got 1.0"),
+        (lambda: VE(sigma_min=2.0, sigma_max=2.0), "'sigma_max' of VE must be > sigma_min = 2.0; got 2.0"),
+        (lambda: EDM(sigma_max=0.002), "'sigma_max' of EDM must be > t_min = 0.002; got 0.002"),
         (lambda: EDM(sigma_max=0.001), "'sigma_max' of EDM must be > t_min = 0.002; got 0.001"),
         (lambda: EDM(rho=0.0), "'rho' of EDM must be > 0; got 0.0"),
         (lambda: Flow(t_min=-0.1), "'t_min' of Flow must be >= 0; got -0.1"),

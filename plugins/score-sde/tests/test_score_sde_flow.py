@@ -212,6 +212,7 @@ def test_dequantised_bits_bound_the_exact_code_length():
     assert abs(found.value - float(want.mean()) - offset(levels)) < 1e-4
 
 
+@pytest.mark.item("4.10", "R13")
 def test_the_metric_is_the_mean_density_and_does_not_depend_on_the_batch():
     x = PLANE.sample(24)
     ev = dc.Evaluation(samples=x, reference=x, field=PLANE.field(FLOW))
@@ -232,6 +233,7 @@ def test_conditions_follow_their_rows():
     assert abs(found["log p"].value - float(PLANE.log_prob(x, instant(FLOW, CUT), label).mean())) < 1e-3
 
 
+@pytest.mark.item("4.09")
 def test_round_trip_measures_inversion_and_the_size_of_codes():
     data = Gaussian([0.2, -0.3], 0.5)
     x = data.sample(400)

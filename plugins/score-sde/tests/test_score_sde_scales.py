@@ -27,6 +27,7 @@ def test_the_bound_of_independent_entries_is_that_of_one(entries):
     assert abs(np.mean(found) - math.log2(3)) < 4 * np.std(found, ddof=1) / 6**0.5 + 1e-3
 
 
+@pytest.mark.item("4.09")
 def test_the_size_of_codes_is_in_units_of_the_noise():
     """x_T of N(m, s^2 I) under sigma_T = 10 is m + (x_0 - m) (s^2 + sigma_T^2)^(1/2) / s, to 1 %."""
     data, process = Gaussian([0.2, -0.3], 3.0), ReferenceVE()

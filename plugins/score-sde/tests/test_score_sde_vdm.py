@@ -53,8 +53,9 @@ def test_only_learned_ends_are_parameters():
     assert set(bent().state_dict()) == {"ends", "line", "heights", "slopes", "middles"}
     with pytest.raises(dc.SpecError, match="learn_ends"):
         VDM(learn_ends=True)
-    with pytest.raises(dc.SpecError, match="gamma_min < gamma_max"):
-        VDM(gamma_min=5.0, gamma_max=-5.0)
+    for least in (5.0, -5.0):
+        with pytest.raises(dc.SpecError, match="gamma_min < gamma_max"):
+            VDM(gamma_min=least, gamma_max=-5.0)
     linear = VDM()
     assert linear.build() is linear
 

@@ -131,6 +131,7 @@ def test_ode_solvers_agree_to_their_error(b):
     assert 10 < gaps[0] / gaps[1] < 24, gaps
 
 
+@pytest.mark.item("6.11", "6.12")
 def test_through_is_the_transform_with_guidance_kept(make):
     """The solver `through` gives the samples of the inner solver on the transformed field, and honours guidance."""
     data, guidance = golden_mixture((2,)), [make("guidance", "cfg", weight=2.0)]

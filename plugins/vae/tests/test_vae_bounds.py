@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffcore_vae.bound import VAEBound, log_weights
 from diffcore_vae.collapse import VAELatents, information
-from diffcore_vae.elbo import climb, log_weight, terms
+from diffcore_vae.elbo import climb, log_weight, noise, terms
 from diffcore_vae.gaussians import Normal
 from diffcore_vae.held_out import HeldOut
 from diffcore_vae.loss import NegativeELBO
@@ -210,6 +210,7 @@ def test_a_level_that_copies_the_prior_costs_nothing():
 # --- the loss ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.item("1.07", "2.01")
 def test_the_loss_bounds_the_likelihood_and_meets_it():
     model, x = PCA(), PCA().sample(4000)
     wanted, draw = -model.law.log_prob(x) / D, dc.Draw(1, range(4000), block=4000)
@@ -218,6 +219,17 @@ def test_the_loss_bounds_the_likelihood_and_meets_it():
         error = float(gap.std()) / 4000**0.5
         assert (abs(float(gap.mean())) < 4 * error) is meets
         assert float(gap.mean()) > -4 * error
+
+
+@pytest.mark.item("2.03")
+def test_the_loss_of_a_gaussian_encoder_and_decoder_is_written_out():
+    model, x, draw = PCA(), PCA().sample(8), dc.Draw(2, range(8))
+    net = model.net(0.3, 0.5)
+    std = (0.5 * (model.log_var + 0.5)).exp()
+    q = Law((x - model.m) @ model.gain.T + 0.3, std)
+    z = q.mean + std * noise(net, x, draw)[0]
+    wanted = kl_divergence(q, Law(0.0, 1.0)).sum(1) - Law(z @ model.w.T + model.m, STD).log_prob(x).sum(1)
+    assert float((NegativeELBO()(denoiser(net, ((K,),)), x, draw) - wanted / D).abs().max()) < 1e-10
 
 
 def test_beta_and_free_bits_weigh_the_divergence():
@@ -266,6 +278,21 @@ def test_the_optimal_decoder_is_a_conditional_mean():
 # --- the metrics ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.item("2.05")
+def test_loss_and_metric_of_a_chain_with_its_exact_posterior_are_its_likelihood():
+    """Level by level: the weights are constant, so the bound is the likelihood for every draw; the loss is so on average."""
+    net, law = chain()
+    latents, x = ((1,), (1,)), randn(40, 1)
+    found = VAEBound(k=3, n=40).measure(evaluation(net, latents, x))
+    error = float(law.log_prob(x).std()) / 40**0.5
+    assert found["ELBO"].spread == pytest.approx(error, rel=1e-6)
+    assert found["ELBO"].value == pytest.approx(float(law.log_prob(x).mean()), abs=1e-8)
+    many = x.repeat(100, 1)
+    gap = NegativeELBO()(denoiser(net, latents), many, dc.Draw(1, range(4000), block=4000)) + law.log_prob(many[:, 0])
+    assert abs(float(gap.mean())) < 4 * float(gap.std()) / 4000**0.5 < 0.1
+
+
+@pytest.mark.item("2.01")
 def test_importance_weights_tighten_to_the_likelihood():
     model = PCA()
     x, net = model.sample(400), model.net(0.5, 0.4)

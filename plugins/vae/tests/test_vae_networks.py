@@ -64,6 +64,12 @@ def test_every_parameter_learns_from_the_loss(built):
         assert float(grad.abs().max()) > 0, name
 
 
+def test_channels_double_with_every_halving_up_to_four_times():
+    net = ConvVAE(latents=((2, 2, 2),), width=4, unshuffle=1).build((1, 32, 32), {})
+    convs = [m for m in net.encoder.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert [(m.in_channels, m.out_channels) for m in convs if m.stride == (2, 2)] == [(4, 8), (8, 16), (16, 16), (16, 16)]
+
+
 def test_losses_are_row_by_row_and_keyed(built):
     network, net, x = built
     model, draw = model_of(network, net)[0], dc.Draw(3, range(6))
@@ -83,6 +89,7 @@ def test_conditions_reach_both_halves_and_absent_ones_are_null(built):
         assert float((one - null).abs().max()) > 1e-4
 
 
+@pytest.mark.item("2.03")
 def test_a_jump_is_the_levels_from_the_top(built):
     network, net, _ = built
     model, process = model_of(network, net)
@@ -93,6 +100,17 @@ def test_a_jump_is_the_levels_from_the_top(built):
         found = dc.sample(field, Decode(), eps)
         assert torch.equal(found.x, net.decode(z1))
     assert (found.calls, found.nfe) == (1, 1.0)
+
+
+def test_the_jump_is_from_pure_noise():
+    seen, process = [], OneJump(latents=((2,),))
+
+    def net(eps, t):
+        seen.append(float(t[0]))
+        return eps[0]
+
+    dc.sample(dc.Field(dc.Denoiser(net, "decoder", process)), Decode(), process.prior((), dc.Draw(0, range(3))))
+    assert seen == [1.0]
 
 
 def test_noise_of_the_levels_is_independent():
@@ -151,6 +169,7 @@ def test_a_hierarchy_trains_samples_measures_and_loads(tmp_path):
     held = dc.Registry.load().make("data", "digits-8x8", split="test").open()
     ev = dc.Evaluation(samples=torch.zeros(1), reference=torch.zeros(1), field=pipeline.field(), data=pipeline.spec.data)
     assert torch.equal(held_out(ev, 10**6).x, held.batch(torch.arange(held.size))[0] / 8 - 1)
+    assert torch.equal(held_out(ev, 3).x, held.batch(torch.tensor([0, (held.size - 1) // 2, held.size - 1]))[0] / 8 - 1)
     made = pipeline.sample()
     assert made.raw().shape == (10, 1, 8, 8)
     assert 0 <= float(made.raw().min()) <= float(made.raw().max()) <= 16
