@@ -102,8 +102,8 @@ class Process(Base):
         return c.at(slice(None, -1)), c.at(slice(1, None))
 
     def regular(self, at: Any) -> Tensor:
-        """Where a velocity can be evaluated."""
-        return at.t >= self.min_time
+        """Where a velocity can be evaluated: where there is noise, or from `min_time` on for times without coefficients."""
+        return at.sigma > 0 if isinstance(at, Coeffs) else at.t >= self.min_time
 
     def embed_time(self, t: Tensor) -> Tensor:
         """The time feature a network built from a spec receives; about 0 to 1."""
@@ -145,9 +145,12 @@ class Process(Base):
         """Move x by the tangent vector v: x + v where the state space is flat."""
         return lincomb((1, x), (1, v))
 
-    def span(self, t: Any, s: Any) -> Span:
-        """The planned steps t -> s with E[x_0 | x_t] frozen (capability "affine")."""
-        raise NotImplementedError
+    def span(self, t: Coeffs, s: Coeffs) -> Span:
+        """The planned steps t -> s with E[x_0 | x_t] frozen (capability "affine").
+
+        Override where alpha and sigma vanish together (pinned ends).
+        """
+        return Span.between(t, s)
 
     def t_of_lam(self, lam: Tensor) -> Tensor:
         """The time at which log(alpha / sigma) = lam, float64, for processes that have such a level."""
@@ -209,14 +212,6 @@ class AffineProcess(Process):
     def coeffs(self, t: Tensor) -> Coeffs:
         """alpha, sigma and their derivatives at times t, in the dtype of t (plan in float64)."""
         raise NotImplementedError
-
-    def span(self, t: Coeffs, s: Coeffs) -> Span:
-        """The planned steps t -> s with E[x_0 | x_t] frozen. Override where alpha and sigma vanish together (pinned ends)."""
-        return Span.between(t, s)
-
-    def regular(self, at: Coeffs) -> Tensor:
-        """Where there is noise."""
-        return at.sigma > 0
 
     def prior(self, shape: Sequence[int], draw: Draw) -> Tensor:
         """shift_T + sigma_T noise: N(shift_T, sigma_T^2 I) where the noise is white."""

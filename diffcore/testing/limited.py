@@ -9,6 +9,7 @@ from torch import Tensor
 from diffcore.numerics.affine import Coeffs, Posterior
 from diffcore.numerics.fields import Denoiser, Field
 from diffcore.numerics.process import AffineProcess, Corruption, Instant, Process
+from diffcore.numerics.span import Span
 from diffcore.numerics.tree import State
 from diffcore.testing.driving import ExactFlowMap
 from diffcore.testing.oracles import Oracle, instant
@@ -58,6 +59,11 @@ class Limited(Process):
     def coeffs(self, t: Tensor) -> Any:
         """Coefficients where "affine" is shown, else times only."""
         return self.inner.coeffs(t) if "affine" in self.provides else Instant(t)
+
+    def span(self, t: Any, s: Any) -> Span:
+        """Needs "affine"."""
+        self._needs("the weights of a step", "affine")
+        return self.inner.span(t, s)
 
     def default_grid(self, steps: int, start: float) -> Tensor:
         """That of the process."""

@@ -165,7 +165,7 @@ def test_a_step_of_the_published_algorithm(method):
         grid, field = torch.tensor([3.0, 1.0, 0.5], dtype=torch.float64), GOLDEN.field(VE)
         plan = solver.plan(VE, grid)
         z = torch.linspace(-1, 1, 7, dtype=torch.float64)[:, None]
-        found = solver.step(field, X, plan.rows(field, X).x, None, z).x
+        found = solver.step(field, X, plan.rows(field, X)[0], None, z).x
         hat = 3.0 * (1 + gamma)
         x = X + (hat**2 - 9) ** 0.5 * 1.003 * z
 

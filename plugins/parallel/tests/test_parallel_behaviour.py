@@ -141,13 +141,13 @@ def test_new_nodes_start_at_the_last_known_state():
 
 def test_the_noise_of_a_step_is_drawn_once():
     of, drawn = MAKE("solver", "ancestral"), []
-    noise = dc.Solver.noise
+    noise = dc.Stepper.draws
 
     def counting(self, process, x, draw):
         drawn.append(draw.index)
         return noise(self, process, x, draw)
 
-    with mock.patch.object(dc.Solver, "noise", counting):
+    with mock.patch.object(dc.Stepper, "draws", counting):
         dc.sample(GOLDEN.field(VP, "v"), Paradigms(of=of, window=5), starts(), steps=20)
     assert sorted(drawn) == list(range(1, 21))
 

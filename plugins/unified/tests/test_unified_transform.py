@@ -206,7 +206,6 @@ def test_ends_are_those_the_network_knows():
             "'solver'",
         ),
         (lambda: Transformed(of=A["vp"], to=A["flow"]).check_prediction("velocity", 0.5), "through"),
-        (lambda: dc.Field(transform(DATA.denoiser(A["vp"]), A["flow"])), "Transformed"),
     ],
 )
 def test_what_is_refused_says_why(call, words):
