@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from diffcore.declare.component import Alias, Base, Component, component, field
+from diffcore.declare.component import Alias, Base, Component, component, param
 from diffcore.declare.discovery import Entry, Plugin
 from diffcore.declare.errors import (
     CheckpointError,
@@ -68,6 +68,7 @@ _LAZY = {
     "learning.files": (
         "moments_of_exp",
         "note",
+        "param",
         "phi",
         "read_npy",
         "read_tensors",
@@ -166,7 +167,6 @@ __all__ = [
     "convert",
     "dropped",
     "expand",
-    "field",
     "flow_map_of",
     "frames",
     "hookimpl",
@@ -177,6 +177,7 @@ __all__ = [
     "mean_square",
     "moments_of_exp",
     "note",
+    "param",
     "phi",
     "read_npy",
     "read_tensors",

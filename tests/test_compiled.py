@@ -119,7 +119,7 @@ def test_a_component_that_cannot_be_a_key_is_named(registry):
     class Tabled(dc.Stepper):
         """Has a table."""
 
-        table: dict[str, float] = dc.field(factory=dict, doc="not used")
+        table: dict[str, float] = dc.param(factory=dict, doc="not used")
 
     process = registry.make("process", "flow")
     field = dc.Field(dc.Denoiser(net, "velocity", process=process))

@@ -27,8 +27,8 @@ DIGITS = {**POINTS, "data": {"type": "digits-8x8"}, "network": {"type": "unet", 
 class Kelvin(dc.Data):
     """Two channels of very different size, unbounded."""
 
-    mean: float = dc.field(default=280.0, doc="mean of the second channel")
-    std: float = dc.field(default=15.0, doc="deviation of the second channel")
+    mean: float = dc.param(default=280.0, doc="mean of the second channel")
+    std: float = dc.param(default=15.0, doc="deviation of the second channel")
 
     shape, size, classes = (2, 3), 64, {}
 

@@ -118,7 +118,7 @@ def test_weights_and_samples_are_those_of_the_seed_whatever_the_default_dtype_is
 class Averaged(dc.Loss):
     """Regression towards what an average of the network says, which a buffer counts."""
 
-    decay: float = dc.field(default=0.5, doc="of the average")
+    decay: float = dc.param(default=0.5, doc="of the average")
 
     def parts(self, model, shape, cond):
         return {"average": copy.deepcopy(model.net).requires_grad_(False), "counter": nn.BatchNorm1d(2, affine=False)}
@@ -408,8 +408,8 @@ def test_trainable_weights_of_no_player_are_resumed(tmp_path, registry):
 class Doubled(dc.Data):
     """Points that the network sees through a module of the data: a codec with one number."""
 
-    base: dc.Data = dc.field(doc="the points")
-    number: float = dc.field(default=2.0, doc="what the module is made with")
+    base: dc.Data = dc.param(doc="the points")
+    number: float = dc.param(default=2.0, doc="what the module is made with")
 
     @cached_property
     def module(self):

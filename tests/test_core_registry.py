@@ -25,7 +25,7 @@ SOLVER = """
     @dc.component
     class Step(dc.Solver):
         '''x.'''
-        size: float = dc.field(default=1.0, gt=0, doc="size")
+        size: float = dc.param(default=1.0, gt=0, doc="size")
     @dc.component
     class Rule(dc.Grid):
         '''t.'''
@@ -300,9 +300,9 @@ def test_components_are_frozen_checked_and_compared_by_value():
         """x."""
 
         needs: ClassVar[frozenset[str]] = frozenset()
-        size: float = dc.field(default=1.0, gt=0, doc="size")
-        rates: tuple[float, ...] = dc.field(default=(0.5,), ge=0, le=1, doc="rates")
-        how: str = dc.field(default="a", choices=("a", "b"), doc="how")
+        size: float = dc.param(default=1.0, gt=0, doc="size")
+        rates: tuple[float, ...] = dc.param(default=(0.5,), ge=0, le=1, doc="rates")
+        how: str = dc.param(default="a", choices=("a", "b"), doc="how")
 
     assert Step(size=2.0) == Step(size=2.0)
     assert hash(Step()) == hash(Step())
@@ -352,7 +352,7 @@ def test_a_field_that_hides_a_method_is_refused():
         class Hides(dc.Stepper):
             """A solver whose loop would call a number."""
 
-            draws: int = dc.field(default=3, doc="how many")
+            draws: int = dc.param(default=3, doc="how many")
 
 
 @pytest.mark.parametrize(
@@ -365,8 +365,8 @@ def test_a_field_that_hides_a_method_is_refused():
         ({"stochastic": True}, "it declares additive_noise, both_ways, "),
         ({"rate": 0.5}, r"A field is annotated \(rate: float\), a constant of your own is _rate or RATE"),
         ({"__annotations__": {"requries": "ClassVar[frozenset[str]]"}, "requries": frozenset()}, "did you mean 'requires'?"),
-        ({"rate": dc.field(default=0.5)}, r"the field 'rate' of Odd has no type: write rate: float = dc.field\(...\)"),
-        ({"steps": 50}, r"'steps' of Odd is a field, and a field is annotated: steps: ... = dc.field\(default=...\)"),
+        ({"rate": dc.param(default=0.5)}, r"the field 'rate' of Odd has no type: write rate: float = dc.param\(...\)"),
+        ({"steps": 50}, r"'steps' of Odd is a field, and a field is annotated: steps: ... = dc.param\(default=...\)"),
         ({"requires": "flat"}, r"'requires' of Odd must be frozenset\[str\]; got 'flat'"),
         ({"requires": {"flat"}}, r"must be frozenset\[str\]; got {'flat'}"),
         ({"requires": frozenset({1})}, r"must be frozenset\[str\]"),
@@ -410,7 +410,7 @@ def test_what_a_component_may_have_of_its_own():
         neutral: ClassVar[dict[str, float]] = {"rate": 1.0}
         stages: ClassVar[int] = 2
         order = 2
-        rate: float = dc.field(default=0.5)
+        rate: float = dc.param(default=0.5)
 
         class Part:
             """y."""
@@ -428,7 +428,7 @@ def test_what_a_component_may_have_of_its_own():
         """x."""
 
         stages: ClassVar[int] = 3
-        steps: int = dc.field(default=50)
+        steps: int = dc.param(default=50)
 
     @dc.component
     class OwnSource(dc.Data):

@@ -300,8 +300,8 @@ def test_a_plan_is_made_once_for_batches_of_one_shape():
     class Counting(Euler):
         """Counts its plans."""
 
-        scale: float = dc.field(default=1.0, doc="not used")
-        table: dict[str, float] | None = dc.field(default=None, doc="not used")
+        scale: float = dc.param(default=1.0, doc="not used")
+        table: dict[str, float] | None = dc.param(default=None, doc="not used")
 
         def plan(self, process, grid):
             planned.append(len(grid) - 1)

@@ -348,7 +348,7 @@ class Tilted(dc.Program):
     """Ancestral particles with weights exp(r (x*_s - x*_t)), resampled systematically when the effective number halves."""
 
     requires: ClassVar[frozenset[str]] = frozenset({"reverse"})
-    tilt: float = dc.field(default=1.0, doc="r: the target is proportional to p(x_0) exp(r x_0)")
+    tilt: float = dc.param(default=1.0, doc="r: the target is proportional to p(x_0) exp(r x_0)")
 
     def frames(self, field, x, grid, draw) -> Iterator[dc.Frame]:
         process, logw, reward = field.process, torch.zeros(len(x), dtype=DOUBLE), torch.zeros(len(x), dtype=DOUBLE)
@@ -390,8 +390,8 @@ def test_an_ensemble_that_resamples_samples_the_tilted_distribution():
 class Restarts(dc.Program):
     """At each time: an inner solver runs from (x_t, t) to 0, its result is noised again to s. Every frame is usable."""
 
-    inner: dc.Solver = dc.field(factory=Heun, doc="the inner solver")
-    inner_steps: int = dc.field(default=8, ge=1, doc="its steps")
+    inner: dc.Solver = dc.param(factory=Heun, doc="the inner solver")
+    inner_steps: int = dc.param(default=8, ge=1, doc="its steps")
 
     def frames(self, field, x, grid, draw) -> Iterator[dc.Frame]:
         process = field.process

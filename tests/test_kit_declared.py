@@ -16,9 +16,9 @@ T2 = torch.distributions.StudentT(2.0)
 class StudentMixture(dc.Data):
     """sum_k weights_k t_2((x - means_k) / stds_k): heavy tails, with the fields of a mixture of normal laws."""
 
-    means: tuple = dc.field(default=((0.0,), (2.0,)), doc="locations")
-    stds: tuple = dc.field(default=(1.0, 1.0), doc="scales")
-    weights: tuple = dc.field(default=(0.5, 0.5), doc="weights")
+    means: tuple = dc.param(default=((0.0,), (2.0,)), doc="locations")
+    stds: tuple = dc.param(default=(1.0, 1.0), doc="scales")
+    weights: tuple = dc.param(default=(0.5, 0.5), doc="weights")
 
 
 class StudentLaw(Oracle):

@@ -966,7 +966,7 @@ class Scale(dc.Guidance):
     """E[x_0] <- w E[x_0]."""
 
     neutral: ClassVar[dict[str, Any]] = {"weight": 1.0}
-    weight: float = dc.field(default=1.2, doc="factor of the mean")
+    weight: float = dc.param(default=1.2, doc="factor of the mean")
 
     def guide(self, denoiser, x, t, **cond):
         found = denoiser(x, t, **cond)
@@ -1049,7 +1049,7 @@ class LosesTheSolver(Scale):
 class Mix(dc.Guidance):
     """w m_c + (1 - w) m_u of the means, its deviation moved to that of m_c (Ho and Salimans 2022; Lin et al. 2023)."""
 
-    weight: float = dc.field(default=2.0, doc="w, 1 is conditional")
+    weight: float = dc.param(default=2.0, doc="w, 1 is conditional")
 
     def guide(self, denoiser, x, t, **cond):
         if self.weight == 1 or not cond:
@@ -1130,7 +1130,7 @@ class Reversed(Mix):
 class Projected(Mix):
     """m_c + (w - 1) (d - (1 - eta) (d . m_c) m_c / |m_c|^2), d = m_c - m_u (Sadat et al. 2024, APG)."""
 
-    eta: float = dc.field(default=0.0, doc="share of what is parallel")
+    eta: float = dc.param(default=0.0, doc="share of what is parallel")
     sign: ClassVar[float] = 1.0
 
     def guide(self, denoiser, x, t, **cond):
@@ -1239,7 +1239,7 @@ class Layers(nn.Module):
 class Perceptron(dc.Network):
     """tanh(W x + b t + e_label) = net."""
 
-    spoil: str = dc.field(default="", doc="what is wrong")
+    spoil: str = dc.param(default="", doc="what is wrong")
     event_shape: ClassVar[tuple[int, ...]] = (6,)
 
     def build(self, shape, cond):
@@ -1252,42 +1252,42 @@ class Perceptron(dc.Network):
 class IgnoresTime(Perceptron):
     """tanh(W x) = without t."""
 
-    spoil: str = dc.field(default="time", doc="what is wrong")
+    spoil: str = dc.param(default="time", doc="what is wrong")
 
 
 @dc.component
 class NormalisesBatch(Perceptron):
     """h / its deviation over the batch."""
 
-    spoil: str = dc.field(default="batch", doc="what is wrong")
+    spoil: str = dc.param(default="batch", doc="what is wrong")
 
 
 @dc.component
 class SpareParameter(Perceptron):
     """A parameter that nothing reads = DDP hangs."""
 
-    spoil: str = dc.field(default="spare", doc="what is wrong")
+    spoil: str = dc.param(default="spare", doc="what is wrong")
 
 
 @dc.component
 class WrongNull(Perceptron):
     """null = classes + 1."""
 
-    spoil: str = dc.field(default="null", doc="what is wrong")
+    spoil: str = dc.param(default="null", doc="what is wrong")
 
 
 @dc.component
 class HidesWeights(Perceptron):
     """A layer in a list = not in the state_dict."""
 
-    spoil: str = dc.field(default="hidden", doc="what is wrong")
+    spoil: str = dc.param(default="hidden", doc="what is wrong")
 
 
 @dc.component
 class DoubleOutput(Perceptron):
     """float64 = not like x."""
 
-    spoil: str = dc.field(default="dtype", doc="what is wrong")
+    spoil: str = dc.param(default="dtype", doc="what is wrong")
 
 
 class Numbers:
@@ -1314,8 +1314,8 @@ class Numbers:
 class Square(dc.Data):
     """Uniform on the unit square."""
 
-    spoil: str = dc.field(default="", doc="what is wrong")
-    range: dc.Range = dc.field(default=dc.Range(lo=0.0, hi=1.0), doc="raw values")
+    spoil: str = dc.param(default="", doc="what is wrong")
+    range: dc.Range = dc.param(default=dc.Range(lo=0.0, hi=1.0), doc="raw values")
 
     def open(self):
         return Numbers(self.spoil)
@@ -1325,28 +1325,28 @@ class Square(dc.Data):
 class StatefulData(Square):
     """Another sample at each reading."""
 
-    spoil: str = dc.field(default="state", doc="what is wrong")
+    spoil: str = dc.param(default="state", doc="what is wrong")
 
 
 @dc.component
 class BeyondRange(Square):
     """Values up to 2, declared up to 1."""
 
-    spoil: str = dc.field(default="range", doc="what is wrong")
+    spoil: str = dc.param(default="range", doc="what is wrong")
 
 
 @dc.component
 class DoubleData(Square):
     """float64."""
 
-    spoil: str = dc.field(default="dtype", doc="what is wrong")
+    spoil: str = dc.param(default="dtype", doc="what is wrong")
 
 
 @dc.component
 class LendsItsTable(Square):
     """Views of the table."""
 
-    spoil: str = dc.field(default="view", doc="what is wrong")
+    spoil: str = dc.param(default="view", doc="what is wrong")
 
 
 @dc.component
@@ -1456,7 +1456,7 @@ class Undocumented(Even):
 class NeedsAField(Even):
     """t_i = start (1 - i / N)^power."""
 
-    power: float = dc.field(doc="exponent")
+    power: float = dc.param(doc="exponent")
 
 
 @dc.component
@@ -1470,7 +1470,7 @@ class WrongExample(Even):
 class NotAValue(Even):
     """t_i = start (1 - i / N)."""
 
-    token: Any = dc.field(factory=object, doc="a new object each time")
+    token: Any = dc.param(factory=object, doc="a new object each time")
 
 
 @attrs.define(kw_only=True)
@@ -1547,7 +1547,7 @@ def test_guidance_without_a_neutral_setting_says_so():
     class Unknown(dc.Guidance):
         """E[x_0] <- (1 - c) E[x_0]."""
 
-        cut: float = dc.field(default=0.1, doc="share")
+        cut: float = dc.param(default=0.1, doc="share")
 
         def guide(self, denoiser, x, t, **cond):
             found = denoiser(x, t, **cond)

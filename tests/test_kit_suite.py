@@ -20,7 +20,7 @@ pytest_plugins = ["pytester"]
 class Even(dc.Grid):
     """t_i = start (1 - (i / N)^power), evenly spaced for power 1."""
 
-    power: float = dc.field(default=1.0, gt=0, doc="exponent")
+    power: float = dc.param(default=1.0, gt=0, doc="exponent")
 
     def nodes(self, process, steps, start):
         return start * (1 - torch.linspace(0, 1, steps + 1, dtype=torch.float64) ** self.power)

@@ -1,7 +1,7 @@
 """What a component is: a frozen, keyword-only attrs class whose fields are its spec. No torch here.
 
 `Component` declares one (id, where it lives, one line); `Base` is what every component class derives from through the
-base class of its kind; `component` and `field` make the class.
+base class of its kind; `component` and `param` make the class.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def _shown(number: float) -> str:
     return repr(number) if isinstance(number, float) or number.bit_length() < 200 else f"an integer of {number.bit_length()} bits"
 
 
-def field(
+def param(
     *,
     default: Any = attrs.NOTHING,
     factory: Any = None,
@@ -184,7 +184,7 @@ def field(
     return attrs.field(metadata={k: v for k, v in metadata.items() if v not in (None, "")}, validator=check, **kwargs)
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(param,))
 def component(cls: type[T]) -> type[T]:
     """Make a component class: frozen, keyword-only, hashable, compared by value.
 
@@ -208,7 +208,7 @@ def component(cls: type[T]) -> type[T]:
 
 
 def _checked(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
-    """The fields, with the check of `field` also where they are plain defaults or have a validator of their own."""
+    """The fields, with the check of `param` also where they are plain defaults or have a validator of their own."""
 
     def validator(of: attrs.Attribute[Any]) -> Any:
         return check if of.validator in (None, check) else attrs.validators.and_(check, of.validator)

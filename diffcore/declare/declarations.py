@@ -72,7 +72,7 @@ def _is_field(base: type[Any], name: str) -> bool:
 def _check(cls: type[Any], name: str, value: Any, known: Mapping[str, Any], annotated: bool) -> None:
     hint = known.get(name)
     if name in known and get_origin(hint) is not ClassVar and name in _fields(cls):
-        raise SpecError(f"'{name}' of {cls.__name__} is a field, and a field is annotated: {name}: ... = dc.field(default=...)")
+        raise SpecError(f"'{name}' of {cls.__name__} is a field, and a field is annotated: {name}: ... = dc.param(default=...)")
     if name in known and get_origin(hint) is ClassVar and not _fits(get_args(hint)[0], value):
         raise SpecError(f"'{name}' of {cls.__name__} must be {_words(get_args(hint)[0])}; got {shown(value)}")
     declared = [n for n, h in known.items() if get_origin(h) is ClassVar]
@@ -91,7 +91,7 @@ def _words(hint: Any) -> str:
 
 def _unknown(cls: type[Any], name: str, value: Any, near: str) -> str:
     if type(value).__name__ == "_CountingAttr":
-        return f"the field '{name}' of {cls.__name__} has no type: write {name}: float = dc.field(...)"
+        return f"the field '{name}' of {cls.__name__} has no type: write {name}: float = dc.param(...)"
     return (
         f"'{name}' of {cls.__name__} is nothing that a {cls.kind or 'component'} declares{near} "
         f"A field is annotated ({name}: {type(value).__name__}), a constant of your own is _{name} or {name.upper()}"

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
-from diffcore.declare.component import Base, component, field
+from diffcore.declare.component import Base, component, param
 from diffcore.declare.errors import DataError, SpecError
 from diffcore.numerics.noise import Draw
 from diffcore.numerics.tree import State
@@ -22,8 +22,8 @@ NARROWEST = 1e-6
 class Range:
     """The range of raw values. The network sees [-1, 1]: x = 2 (raw - lo) / (hi - lo) - 1."""
 
-    lo: float = field(doc="smallest raw value")
-    hi: float = field(doc="largest raw value")
+    lo: float = param(doc="smallest raw value")
+    hi: float = param(doc="largest raw value")
 
     def __attrs_post_init__(self) -> None:
         """Refuse an empty range, and one in which float32 tells no values apart: all samples would be one."""

@@ -16,7 +16,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from diffcore.declare.component import Base, component, field
+from diffcore.declare.component import Base, component, param
 from diffcore.declare.errors import CheckpointError, IncompatibleError, NumericsError
 from diffcore.learning import distributed
 from diffcore.numerics.noise import Draw
@@ -113,21 +113,21 @@ class Trainer(Base):
     kind: ClassVar[str] = "trainer"
     source: ClassVar[str] = "Loshchilov and Hutter 2019, arXiv 1711.05101 (AdamW)"
 
-    steps: int = field(default=1000, ge=0, le=100_000_000, doc="training steps")
-    batch: int = field(default=64, ge=1, le=10_000_000, doc="global batch size, shared by all processes")
-    lr: float = field(default=1e-3, gt=0, le=100, doc="peak learning rate")
-    final_lr: float | None = field(
+    steps: int = param(default=1000, ge=0, le=100_000_000, doc="training steps")
+    batch: int = param(default=64, ge=1, le=10_000_000, doc="global batch size, shared by all processes")
+    lr: float = param(default=1e-3, gt=0, le=100, doc="peak learning rate")
+    final_lr: float | None = param(
         default=None, ge=0, le=100, doc="learning rate at the end of a cosine; constant where it is null"
     )
-    warmup: int = field(default=100, ge=0, le=100_000_000, doc="steps of linear warm-up")
-    betas: tuple[float, float] = field(default=(0.9, 0.99), ge=0, lt=1, doc="AdamW's averaging constants")
-    weight_decay: float = field(default=0.0, ge=0, le=100, doc="AdamW's decoupled weight decay")
-    clip: float | None = field(default=1.0, gt=0, le=1e9, doc="largest norm of the gradient")
-    ema: float = field(default=0.999, ge=0, lt=1, doc="decay of the running average of the weights; 0 turns it off")
-    precision: Literal["float32", "bfloat16"] = field(default="float32", doc="autocast of the network in training")
-    checkpoint_every: int = field(default=500, ge=1, le=1_000_000_000, doc="steps between checkpoints")
-    keep: int = field(default=2, ge=1, le=1_000_000, doc="checkpoints kept")
-    log_every: int = field(default=20, ge=1, le=1_000_000_000, doc="steps between log lines")
+    warmup: int = param(default=100, ge=0, le=100_000_000, doc="steps of linear warm-up")
+    betas: tuple[float, float] = param(default=(0.9, 0.99), ge=0, lt=1, doc="AdamW's averaging constants")
+    weight_decay: float = param(default=0.0, ge=0, le=100, doc="AdamW's decoupled weight decay")
+    clip: float | None = param(default=1.0, gt=0, le=1e9, doc="largest norm of the gradient")
+    ema: float = param(default=0.999, ge=0, lt=1, doc="decay of the running average of the weights; 0 turns it off")
+    precision: Literal["float32", "bfloat16"] = param(default="float32", doc="autocast of the network in training")
+    checkpoint_every: int = param(default=500, ge=1, le=1_000_000_000, doc="steps between checkpoints")
+    keep: int = param(default=2, ge=1, le=1_000_000, doc="checkpoints kept")
+    log_every: int = param(default=20, ge=1, le=1_000_000_000, doc="steps between log lines")
 
     def players(self, parts: Mapping[str, nn.Module]) -> Sequence[Player]:
         """Who learns. Default: one player, named `model`, with every trainable parameter."""

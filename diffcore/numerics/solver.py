@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from diffcore.declare.component import Base, component, field
+from diffcore.declare.component import Base, component, param
 from diffcore.declare.errors import SpecError
 from diffcore.numerics.arguments import whole
 from diffcore.numerics.fields import Field
@@ -120,8 +120,8 @@ class Solver(Base):
     weak_order: ClassVar[float | None] = None
     both_ways: ClassVar[bool] = False
 
-    steps: int = field(default=20, ge=1, le=100_000, doc="number of steps")
-    grid: Grid | None = field(default=None, doc="time grid; the process's own where none is named")
+    steps: int = param(default=20, ge=1, le=100_000, doc="number of steps")
+    grid: Grid | None = param(default=None, doc="time grid; the process's own where none is named")
 
     def frames(self, field: Field, x: State, grid: Tensor, draw: Draw) -> Iterator[Frame]:
         """The frames of a run, the start included. What they cost is counted by the loop that takes them (`dc.frames`)."""

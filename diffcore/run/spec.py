@@ -6,7 +6,7 @@ from typing import Literal
 
 import attrs
 
-from diffcore.declare.component import component, field
+from diffcore.declare.component import component, param
 from diffcore.declare.errors import SpecError
 from diffcore.learning.data import Data
 from diffcore.learning.loss import Loss
@@ -25,16 +25,16 @@ FORMAT = 1
 class Sampling:
     """What `sample` makes when nothing else is asked."""
 
-    n: int = field(default=64, ge=1, le=100_000_000, doc="number of samples")
-    batch: int = field(default=64, ge=1, le=10_000_000, doc="samples computed at once; the samples do not depend on it")
-    cond: dict[str, int | str] = field(
+    n: int = param(default=64, ge=1, le=100_000_000, doc="number of samples")
+    batch: int = param(default=64, ge=1, le=10_000_000, doc="samples computed at once; the samples do not depend on it")
+    cond: dict[str, int | str] = param(
         factory=dict,
         ge=0,
         le=1_000_000_000,
         doc="condition name -> class (number or name); conditions not named are cycled over all classes",
     )
-    mode: Literal["eager", "compile", "graph"] = field(default="eager", doc="how the loop runs; 'graph' needs CUDA")
-    dtype: Literal["float32", "float64", "bfloat16"] = field(
+    mode: Literal["eager", "compile", "graph"] = param(default="eager", doc="how the loop runs; 'graph' needs CUDA")
+    dtype: Literal["float32", "float64", "bfloat16"] = param(
         default="float32",
         doc="precision: float64 of network and state; bfloat16 of the network alone, as a state of it loses too much",
     )
@@ -44,34 +44,34 @@ class Sampling:
 class EvaluationPlan:
     """What `evaluate` measures: every metric, on the main solver and on every solver of the table at every call budget."""
 
-    n: int = field(default=500, ge=1, le=1_000_000, doc="samples per row of the table")
-    batch: int = field(default=250, ge=1, le=10_000_000, doc="samples computed at once")
-    solvers: tuple[Solver, ...] = field(default=(), doc="solvers to compare")
-    calls: tuple[int, ...] = field(default=(), ge=1, le=1_000_000, doc="budgets: calls of the guided network per sample")
-    seed: int = field(default=1, ge=0, doc="seed of the evaluated samples, apart from that of shown ones")
+    n: int = param(default=500, ge=1, le=1_000_000, doc="samples per row of the table")
+    batch: int = param(default=250, ge=1, le=10_000_000, doc="samples computed at once")
+    solvers: tuple[Solver, ...] = param(default=(), doc="solvers to compare")
+    calls: tuple[int, ...] = param(default=(), ge=1, le=1_000_000, doc="budgets: calls of the guided network per sample")
+    seed: int = param(default=1, ge=0, doc="seed of the evaluated samples, apart from that of shown ones")
 
 
 @component
 class Spec:
     """A pipeline: data, process, network, objective, and how to train, sample and measure it."""
 
-    diffcore: int = field(default=FORMAT, ge=1, le=FORMAT, doc="version of the spec format")
-    name: str = field(default="run", doc="name of the run, also of its directory")
-    seed: int = field(default=0, ge=0, doc="seed of initialisation, data order and training noise")
-    init: str | None = field(default=None, doc="run directory or weights file to start training from")
-    data: Data = field(doc="where samples come from")
-    process: Process = field(doc="how data becomes noise")
-    network: Network = field(doc="the network to train")
-    prediction: str = field(default="velocity", doc="what the network learns to predict: x0, eps, v, score, velocity, edm, ...")
-    sigma_data: float = field(default=0.5, ge=1e-06, le=1e6, doc="standard deviation of the data in the network's range")
-    loss: Loss = field(doc="the objective")
-    trainer: Trainer = field(factory=Trainer, doc="the training program")
-    flow_map: FlowMap | None = field(default=None, doc="how the network is read as a flow map, if it is one")
-    guidance: tuple[Guidance, ...] = field(default=(), doc="guidance, the first innermost")
-    solver: Solver = field(doc="the main solver")
-    sampling: Sampling = field(factory=Sampling, doc="what is sampled")
-    metrics: tuple[Metric, ...] = field(default=(), doc="what is measured")
-    evaluation: EvaluationPlan = field(factory=EvaluationPlan, doc="on how many samples of which solvers")
+    diffcore: int = param(default=FORMAT, ge=1, le=FORMAT, doc="version of the spec format")
+    name: str = param(default="run", doc="name of the run, also of its directory")
+    seed: int = param(default=0, ge=0, doc="seed of initialisation, data order and training noise")
+    init: str | None = param(default=None, doc="run directory or weights file to start training from")
+    data: Data = param(doc="where samples come from")
+    process: Process = param(doc="how data becomes noise")
+    network: Network = param(doc="the network to train")
+    prediction: str = param(default="velocity", doc="what the network learns to predict: x0, eps, v, score, velocity, edm, ...")
+    sigma_data: float = param(default=0.5, ge=1e-06, le=1e6, doc="standard deviation of the data in the network's range")
+    loss: Loss = param(doc="the objective")
+    trainer: Trainer = param(factory=Trainer, doc="the training program")
+    flow_map: FlowMap | None = param(default=None, doc="how the network is read as a flow map, if it is one")
+    guidance: tuple[Guidance, ...] = param(default=(), doc="guidance, the first innermost")
+    solver: Solver = param(doc="the main solver")
+    sampling: Sampling = param(factory=Sampling, doc="what is sampled")
+    metrics: tuple[Metric, ...] = param(default=(), doc="what is measured")
+    evaluation: EvaluationPlan = param(factory=EvaluationPlan, doc="on how many samples of which solvers")
 
     @name.validator  # pyright: ignore[reportUntypedFunctionDecorator, reportAttributeAccessIssue]
     def _one_folder(self, attribute: attrs.Attribute[str], value: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import attrs
 
-_COMPONENT, _FIELD = "diffcore.declare.component.component", "diffcore.declare.component.field"
+_COMPONENT, _FIELD = "diffcore.declare.component.component", "diffcore.declare.component.param"
 _BODY = (ast.AnnAssign, ast.Assign, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Expr, ast.Pass)
 
 

@@ -13,18 +13,18 @@ import diffcore as dc
 
 @dc.component
 class Window:
-    lo: float = dc.field(doc="left end")
-    hi: float = dc.field(doc="right end", gt=0)
+    lo: float = dc.param(doc="left end")
+    hi: float = dc.param(doc="right end", gt=0)
 
 
 @dc.component
 class Karras(dc.Grid):
-    rho: float = dc.field(default=7.0, gt=0, doc="exponent")
+    rho: float = dc.param(default=7.0, gt=0, doc="exponent")
 
 
 @dc.component
 class Custom(dc.Grid):
-    times: tuple[float, ...] = dc.field(default=(), ge=0, doc="times")
+    times: tuple[float, ...] = dc.param(default=(), ge=0, doc="times")
 
 
 @dc.component
@@ -36,29 +36,29 @@ class Euler(dc.Stepper):
 class Heun(dc.Stepper):
     """The second toy."""
 
-    churn: float = dc.field(default=0.0, ge=0, lt=1, doc="noise", unit="of sigma")
-    final: bool = dc.field(default=True, doc="whether the last step is corrected")
+    churn: float = dc.param(default=0.0, ge=0, lt=1, doc="noise", unit="of sigma")
+    final: bool = dc.param(default=True, doc="whether the last step is corrected")
 
 
 @dc.component
 class Everything(dc.Metric):
-    count: int = dc.field(doc="mandatory", ge=1)
+    count: int = dc.param(doc="mandatory", ge=1)
     flag: bool = False
     rate: float = 0.5
     name: str = "x"
-    maybe: float | None = dc.field(default=None, ge=0)
+    maybe: float | None = dc.param(default=None, ge=0)
     mode: Literal["fast", "slow", 2] = "fast"
-    order: int = dc.field(default=2, choices=(1, 2, 3))
+    order: int = dc.param(default=2, choices=(1, 2, 3))
     seeds: tuple[int, ...] = ()
     pair: tuple[float, str] = (0.0, "a")
-    table: dict[str, int] = dc.field(factory=dict)
+    table: dict[str, int] = dc.param(factory=dict)
     window: Window | None = None
     windows: tuple[Window, ...] = ()
     default_window: Window = Window(lo=1.0, hi=2.0)
     grid: dc.Grid = Karras(rho=3.0)
     grids: tuple[dc.Grid, ...] = ()
     label: int | str = 0
-    deep: dict[str, tuple[tuple[float, ...], ...]] = dc.field(factory=dict)
+    deep: dict[str, tuple[tuple[float, ...], ...]] = dc.param(factory=dict)
 
 
 @dc.component
@@ -105,7 +105,7 @@ class Jump(dc.Process):
 
 @dc.component
 class NeedsAffine(dc.Guidance):
-    process: dc.AffineProcess = dc.field(doc="an affine process")
+    process: dc.AffineProcess = dc.param(doc="an affine process")
 
 
 TOYS = (Karras, Custom, Euler, Heun, Everything, Nest, Fragile, Ordered, Square, Jump, NeedsAffine)

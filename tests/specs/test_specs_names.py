@@ -55,7 +55,7 @@ def test_the_sections_of_a_spec_too():
 # What is not sure is passed over, and nothing is imported.
 
 HEAD = "from __future__ import annotations\nfrom typing import ClassVar\nimport attrs\nimport diffcore as dc\n\n"
-STEP = "@dc.component\nclass Step(dc.Solver):\n    a: int = 1\n    b: float = dc.field(default=2.0)\n"
+STEP = "@dc.component\nclass Step(dc.Solver):\n    a: int = 1\n    b: float = dc.param(default=2.0)\n"
 SURE: dict[str, tuple[str, list[str]]] = {
     "plain": (STEP, ["steps", "grid", "a", "b"]),
     "own-name": ("from diffcore import component as made\n" + STEP.replace("dc.component", "made"), ["steps", "grid", "a", "b"]),

@@ -111,7 +111,7 @@ def test_a_spec_says_which_number_is_wrong(path: str, value: str, message: str):
 def test_a_field_takes_infinity_where_its_bound_says_so():
     @dc.component
     class Open(dc.Guidance):
-        most: float = dc.field(default=1.0, gt=0, le=math.inf)
+        most: float = dc.param(default=1.0, gt=0, le=math.inf)
 
     assert Open(most=math.inf).most == math.inf
     with pytest.raises(dc.SpecError, match="'most' of Open must be a finite number; got nan"):

@@ -21,8 +21,8 @@ class AngleGrid(dc.Grid):
 
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
 
-    end: End = dc.field(default="zero", doc=END)
-    scale: float = dc.field(
+    end: End = dc.param(default="zero", doc=END)
+    scale: float = dc.param(
         default=1.0,
         gt=0,
         le=1e6,

@@ -40,11 +40,11 @@ class Auto(dc.Stepper):
     source: ClassVar[str] = "successive halving: Jamieson and Talwalkar 2016, arXiv 1502.07943"
     requires: ClassVar[frozenset[str]] = frozenset({"affine", "velocity", "flat"})
 
-    nfe: int | None = dc.field(default=None, ge=1, le=1_000_000, doc="evaluations of the field in a run; `steps` where null")
-    effort: int = dc.field(default=2, ge=1, le=3, doc="1: few solvers and grids; 2: all; 3: all, and more grids are optimised")
-    optimize: bool = dc.field(default=True, doc="whether the grids of the best solvers are optimised")
-    measure: Measure = dc.field(default="median", doc=MEASURE)
-    calibration: int = dc.field(
+    nfe: int | None = dc.param(default=None, ge=1, le=1_000_000, doc="evaluations of the field in a run; `steps` where null")
+    effort: int = dc.param(default=2, ge=1, le=3, doc="1: few solvers and grids; 2: all; 3: all, and more grids are optimised")
+    optimize: bool = dc.param(default=True, doc="whether the grids of the best solvers are optimised")
+    measure: Measure = dc.param(default="median", doc=MEASURE)
+    calibration: int = dc.param(
         default=128, ge=0, le=1_000_000, doc="states at T it is fitted on, half of them to report; 0: Euler's rule"
     )
 

@@ -30,7 +30,7 @@ class Endpoint(FittedGrid):
         "fine solution at the end)"
     )
 
-    rounds: int = dc.field(default=6, ge=1, le=1000, doc="Levenberg-Marquardt steps at most")
+    rounds: int = dc.param(default=6, ge=1, le=1000, doc="Levenberg-Marquardt steps at most")
 
     def propose(self, trial: Trial, solver: dc.Solver, starts: Mapping[str, Tensor], best: str) -> Tensor:
         """From the best standard grid."""

@@ -31,7 +31,7 @@ class Equidistributed(FittedGrid):
         "arXiv 2402.17376 (sum of local errors); de Boor 1973 (equal shares)"
     )
 
-    density: Literal["local-error", "klub"] = dc.field(default="local-error", doc="what is shared out")
+    density: Literal["local-error", "klub"] = dc.param(default="local-error", doc="what is shared out")
 
     def propose(self, trial: Trial, solver: dc.Solver, starts: Mapping[str, Tensor], best: str) -> Tensor:
         """From one fine run, and one run of the solver for each proposal."""

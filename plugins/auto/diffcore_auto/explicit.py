@@ -34,10 +34,10 @@ class Explicit(dc.Grid):
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     example: ClassVar[Mapping[str, Any]] = {"lam": (-20.0, -3.0, -1.5, 0.0, 1.5, 4.0, 20.0), "resample": True}
 
-    times: tuple[float, ...] | None = dc.field(default=None, ge=0, le=1e6, doc="times, falling")
-    lam: tuple[float, ...] | None = dc.field(default=None, ge=-math.inf, le=math.inf, doc="log(alpha / sigma), rising")
-    sigma: tuple[float, ...] | None = dc.field(default=None, ge=0, le=1e12, doc="sigma / alpha, falling")
-    resample: bool = dc.field(default=False, doc="whether other numbers of steps and other starts are interpolated")
+    times: tuple[float, ...] | None = dc.param(default=None, ge=0, le=1e6, doc="times, falling")
+    lam: tuple[float, ...] | None = dc.param(default=None, ge=-math.inf, le=math.inf, doc="log(alpha / sigma), rising")
+    sigma: tuple[float, ...] | None = dc.param(default=None, ge=0, le=1e12, doc="sigma / alpha, falling")
+    resample: bool = dc.param(default=False, doc="whether other numbers of steps and other starts are interpolated")
 
     def __attrs_post_init__(self) -> None:
         given = {"times": self.times, "lam": self.lam, "sigma": self.sigma}

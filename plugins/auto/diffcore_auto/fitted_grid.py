@@ -29,11 +29,11 @@ class FittedGrid(dc.Grid):
 
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
 
-    end: End = dc.field(default="zero", doc=END)
-    calibration: int = dc.field(
+    end: End = dc.param(default="zero", doc=END)
+    calibration: int = dc.param(
         default=128, ge=0, le=1_000_000, doc="states at T it is fitted on, half of them to decide; 0: equal angles"
     )
-    measure: Measure = dc.field(default="median", doc=MEASURE)
+    measure: Measure = dc.param(default="median", doc=MEASURE)
 
     @property
     def fit_on(self) -> int:

@@ -37,10 +37,10 @@ class ArrayFile(dc.Data):
     source: ClassVar[str] = "your own file; x_model = 2 (x - lo) / (hi - lo) - 1, or (x - mean) / (2 std)"
     example: ClassVar[Mapping[str, Any]] = {"path": "samples.npz", "range": {"lo": 0.0, "hi": 1.0}}
 
-    path: str = dc.field(doc="an .npz or .safetensors file with 'x' and optionally 'label'")
-    range: dc.Range | None = dc.field(doc="smallest and largest raw value; null: unbounded real numbers, or tokens")
-    standardise: bool = dc.field(default=True, doc="bring unbounded real numbers to mean 0 and deviation 1/2")
-    classes: tuple[str, ...] = dc.field(default=(), doc="names of the classes of 'label', by number")
+    path: str = dc.param(doc="an .npz or .safetensors file with 'x' and optionally 'label'")
+    range: dc.Range | None = dc.param(doc="smallest and largest raw value; null: unbounded real numbers, or tokens")
+    standardise: bool = dc.param(default=True, doc="bring unbounded real numbers to mean 0 and deviation 1/2")
+    classes: tuple[str, ...] = dc.param(default=(), doc="names of the classes of 'label', by number")
 
     def __attrs_post_init__(self) -> None:
         if len(set(self.classes)) < len(self.classes):

@@ -24,8 +24,8 @@ class Gaussian(Keyed):
     source: ClassVar[str] = ORACLE
     example: ClassVar[Mapping[str, Any]] = {"mean": (0.3, -0.2), "cov": ((0.5, 0.2), (0.2, 0.3))}
 
-    mean: Point = dc.field(ge=-1e6, le=1e6, doc="mean, d numbers")
-    cov: tuple[Point, ...] = dc.field(ge=-1e12, le=1e12, doc="covariance, d rows of d numbers, symmetric and positive definite")
+    mean: Point = dc.param(ge=-1e6, le=1e6, doc="mean, d numbers")
+    cov: tuple[Point, ...] = dc.param(ge=-1e12, le=1e12, doc="covariance, d rows of d numbers, symmetric and positive definite")
 
     def __attrs_post_init__(self) -> None:
         d = len(self.mean)
@@ -65,9 +65,9 @@ class GaussianMixture(Modes):
     source: ClassVar[str] = ORACLE
     example: ClassVar[Mapping[str, Any]] = {"means": ((-0.6, 0.0), (0.5, 0.4)), "stds": (0.1, 0.2), "weights": (0.25, 0.75)}
 
-    means: tuple[Point, ...] = dc.field(ge=-1e6, le=1e6, doc="K means of d numbers")
-    stds: Point = dc.field(gt=0, le=1e6, doc="K standard deviations")
-    weights: Point = dc.field(ge=0, le=1, doc="K weights that sum to 1")
+    means: tuple[Point, ...] = dc.param(ge=-1e6, le=1e6, doc="K means of d numbers")
+    stds: Point = dc.param(gt=0, le=1e6, doc="K standard deviations")
+    weights: Point = dc.param(ge=0, le=1, doc="K weights that sum to 1")
 
     def __attrs_post_init__(self) -> None:
         check_points("'means' of gaussian-mixture", self.means)
@@ -108,7 +108,7 @@ class FiniteSet(Modes):
     items: ClassVar[tuple[str, ...]] = ("6.02",)
     example: ClassVar[Mapping[str, Any]] = {"points": ((-0.5, -0.5), (0.5, 0.0), (0.0, 0.7))}
 
-    points: tuple[Point, ...] = dc.field(ge=-1e6, le=1e6, doc="K points of d numbers")
+    points: tuple[Point, ...] = dc.param(ge=-1e6, le=1e6, doc="K points of d numbers")
 
     def __attrs_post_init__(self) -> None:
         check_points("'points' of finite-set", self.points)

@@ -18,7 +18,7 @@ class Fetched(Labelled):
     range: ClassVar[dc.Range] = dc.Range(lo=0, hi=255)
     name: ClassVar[str]
 
-    split: Literal["train", "test"] = dc.field(default="train", doc="the published split")
+    split: Literal["train", "test"] = dc.param(default="train", doc="the published split")
 
     def open(self) -> Table:
         """The split, from the cache."""

@@ -41,10 +41,10 @@ class ImageFolder(dc.Data):
     source: ClassVar[str] = "your own files; x_model = 2 (x - lo) / (hi - lo) - 1"
     example: ClassVar[Mapping[str, Any]] = {"path": "pictures"}
 
-    path: str = dc.field(doc="the folder")
-    colour: Colour = dc.field(default="rgb", doc="three channels, one, or three and the opacity; pictures are converted")
-    background: tuple[int, int, int] = dc.field(default=(255, 255, 255), ge=0, le=255, doc="what shows through (not with rgba)")
-    range: dc.Range = dc.field(default=BYTES, doc="smallest and largest value of a pixel; only deep pictures need another")
+    path: str = dc.param(doc="the folder")
+    colour: Colour = dc.param(default="rgb", doc="three channels, one, or three and the opacity; pictures are converted")
+    background: tuple[int, int, int] = dc.param(default=(255, 255, 255), ge=0, le=255, doc="what shows through (not with rgba)")
+    range: dc.Range = dc.param(default=BYTES, doc="smallest and largest value of a pixel; only deep pictures need another")
 
     @cached_property
     def _survey(self) -> Survey:

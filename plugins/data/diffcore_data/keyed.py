@@ -17,7 +17,7 @@ BLOCK = 256
 class Keyed(dc.Data):
     """A distribution that is sampled without end. The values are unbounded and used as they are."""
 
-    seed: int = dc.field(default=0, ge=0, doc="another seed gives other samples of the same distribution")
+    seed: int = dc.param(default=0, ge=0, doc="another seed gives other samples of the same distribution")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -42,7 +42,7 @@ class Keyed(dc.Data):
 class Modes(Keyed):
     """A distribution whose samples each belong to one of several modes."""
 
-    conditional: bool = dc.field(default=False, doc="offer the mode of each sample as the condition 'label'")
+    conditional: bool = dc.param(default=False, doc="offer the mode of each sample as the condition 'label'")
 
     @property
     def count(self) -> int:

@@ -17,7 +17,7 @@ class Packaged(Labelled):
 
     names: ClassVar[tuple[str, ...]] = DIGITS
 
-    split: Literal["all", "train", "test"] = dc.field(default="all", doc="'test' is every tenth sample, 'train' the other nine")
+    split: Literal["all", "train", "test"] = dc.param(default="all", doc="'test' is every tenth sample, 'train' the other nine")
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """All images (N, 1, H, W) uint8 and their digits (N,)."""

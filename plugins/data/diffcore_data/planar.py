@@ -20,7 +20,7 @@ class TwoMoons(Modes):
     """
 
     source: ClassVar[str] = "as in scikit-learn's make_moons, centred and scaled by 0.6"
-    noise: float = dc.field(default=0.03, ge=0, le=1e6, doc="standard deviation of the noise")
+    noise: float = dc.param(default=0.03, ge=0, le=1e6, doc="standard deviation of the noise")
 
     @property
     def count(self) -> int:
@@ -42,7 +42,7 @@ class SwissRoll2D(Keyed):
     """
 
     source: ClassVar[str] = "scikit-learn's make_swiss_roll without its middle axis; Sohl-Dickstein et al. 2015, arXiv 1503.03585"
-    noise: float = dc.field(default=0.02, ge=0, le=1e6, doc="standard deviation of the noise")
+    noise: float = dc.param(default=0.02, ge=0, le=1e6, doc="standard deviation of the noise")
 
     def block(self, draw: dc.Draw) -> tuple[Tensor, Tensor]:
         """Points; there is one mode."""
@@ -79,8 +79,8 @@ class EightGaussians(Modes):
     """Eight equal normal distributions on a circle; mode k has the mean radius (cos pi k / 4, sin pi k / 4)."""
 
     source: ClassVar[str] = "Grathwohl et al. 2019, arXiv 1810.01367"
-    radius: float = dc.field(default=0.8, gt=0, le=1e6, doc="radius of the circle")
-    std: float = dc.field(default=0.06, ge=0, le=1e6, doc="standard deviation of each mode, per axis")
+    radius: float = dc.param(default=0.8, gt=0, le=1e6, doc="radius of the circle")
+    std: float = dc.param(default=0.06, ge=0, le=1e6, doc="standard deviation of each mode, per axis")
 
     @property
     def count(self) -> int:

@@ -27,8 +27,8 @@ class Standardised(dc.Data):
     source: ClassVar[str] = "x = (y - mean) / (2 std): the scale of images in [-1, 1], the default sigma_data"
     example: ClassVar[Mapping[str, Any]] = {"of": {"type": "two-moons"}}
 
-    of: dc.Data = dc.field(doc="the data set")
-    moments: int = dc.field(default=10_000, ge=2, le=10_000_000, doc="samples on which mean and deviation are measured, at most")
+    of: dc.Data = dc.param(doc="the data set")
+    moments: int = dc.param(default=10_000, ge=2, le=10_000_000, doc="samples on which mean and deviation are measured, at most")
 
     @cached_property
     def _standard(self) -> Standard:

@@ -47,7 +47,7 @@ class Labelled(dc.Data):
 
     names: ClassVar[tuple[str, ...]] = ()
 
-    conditional: bool = dc.field(default=True, doc="offer the class of each sample as the condition 'label'")
+    conditional: bool = dc.param(default=True, doc="offer the class of each sample as the condition 'label'")
 
     def table(self, x: np.ndarray, label: np.ndarray) -> Table:
         """The source, with or without its labels."""

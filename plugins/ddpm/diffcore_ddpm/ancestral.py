@@ -32,7 +32,7 @@ class DDPM(dc.Stepper):
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"variance": "large"},)
 
-    variance: Literal["small", "large", "learned"] = dc.field(
+    variance: Literal["small", "large", "learned"] = dc.param(
         default="small", doc="variance of a step: beta~, beta, or the network's own between them"
     )
 

@@ -46,15 +46,15 @@ class Chain(dc.AffineProcess):
         {"zero_terminal_snr": True},
     )
 
-    steps: int = dc.field(default=1000, ge=2, le=100_000, doc="length N of the chain")
-    schedule: Literal["linear", "scaled-linear", "cosine", "sigmoid", "sigmoid-beta", "sqrt"] = dc.field(
+    steps: int = dc.param(default=1000, ge=2, le=100_000, doc="length N of the chain")
+    schedule: Literal["linear", "scaled-linear", "cosine", "sigmoid", "sigmoid-beta", "sqrt"] = dc.param(
         default="linear", doc="rule of beta"
     )
-    beta_start: float = dc.field(default=1e-4, gt=0, lt=1, doc="first beta of linear, scaled-linear, sigmoid-beta at N = 1000")
-    beta_end: float = dc.field(
+    beta_start: float = dc.param(default=1e-4, gt=0, lt=1, doc="first beta of linear, scaled-linear, sigmoid-beta at N = 1000")
+    beta_end: float = dc.param(
         default=0.02, gt=0, lt=1, doc="last beta of these at N = 1000; a chain of N has 1000 / N times both"
     )
-    zero_terminal_snr: bool = dc.field(default=False, doc="rescale alpha to 0 at the last index")
+    zero_terminal_snr: bool = dc.param(default=False, doc="rescale alpha to 0 at the last index")
 
     def __attrs_post_init__(self) -> None:
         if self.beta_start > self.beta_end:

@@ -36,13 +36,13 @@ class ELBO(dc.Metric):
     of_data: ClassVar[bool] = True
     least_real: ClassVar[int] = 4
 
-    variance: Variance = dc.field(default="small", doc="variance of the reverse steps")
-    levels: int | None = dc.field(
+    variance: Variance = dc.param(default="small", doc="variance of the reverse steps")
+    levels: int | None = dc.param(
         default=256, ge=2, le=65_536, doc="even values of [-1, 1] that data takes; null: the decoder is a density"
     )
-    steps: int | None = dc.field(default=None, ge=2, le=100_000, doc="steps of the chain; all of the process where null")
-    n: int = dc.field(default=128, ge=4, le=10_000_000, doc="samples of the data, at most")
-    seed: int = dc.field(default=0, ge=0, doc="seed of the noise")
+    steps: int | None = dc.param(default=None, ge=2, le=100_000, doc="steps of the chain; all of the process where null")
+    n: int = dc.param(default=128, ge=4, le=10_000_000, doc="samples of the data, at most")
+    seed: int = dc.param(default=0, ge=0, doc="seed of the noise")
 
     def check(self, ev: dc.Evaluation) -> None:
         """Also refuses data that is not one tensor."""

@@ -33,12 +33,12 @@ class Hybrid(dc.Loss):
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     example: ClassVar[Mapping[str, Any]] = {"chain": 1000}
 
-    weight: float = dc.field(default=1e-3, ge=0, le=1e6, doc="weight of the bound")
-    levels: int | None = dc.field(
+    weight: float = dc.param(default=1e-3, ge=0, le=1e6, doc="weight of the bound")
+    levels: int | None = dc.param(
         default=256, ge=2, le=65_536, doc="even values of [-1, 1] that data takes; null: the decoder is a density"
     )
-    chain: int | None = dc.field(default=None, ge=2, le=100_000, doc="number of indices N; that of the process where null")
-    drop: float = dc.field(default=0.1, ge=0, le=1, doc="probability of training a sample without its conditions")
+    chain: int | None = dc.param(default=None, ge=2, le=100_000, doc="number of indices N; that of the process where null")
+    drop: float = dc.param(default=0.1, ge=0, le=1, doc="probability of training a sample without its conditions")
 
     def parts(self, model: dc.Denoiser, shape: tuple[int, ...], cond: Mapping[str, int]) -> Mapping[str, nn.Module]:
         """None; refuses a model without a learned variance before training begins."""

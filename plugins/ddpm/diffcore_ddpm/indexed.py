@@ -42,8 +42,8 @@ class Indexed(dc.Network):
     source: ClassVar[str] = "Ho et al. 2020, arXiv 2006.11239, appendix B"
     example: ClassVar[Mapping[str, Any]] = {"network": {"type": "mlp"}}
 
-    network: dc.Network = dc.field(doc="the network that takes integers")
-    steps: int = dc.field(default=1000, ge=1, le=100_000, doc="length N of the chain")
+    network: dc.Network = dc.param(doc="the network that takes integers")
+    steps: int = dc.param(default=1000, ge=1, le=100_000, doc="length N of the chain")
 
     @property
     def takes_second_time(self) -> bool:

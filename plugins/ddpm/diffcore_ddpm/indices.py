@@ -38,7 +38,7 @@ class Indices(dc.TimeLaw):
     items: ClassVar[tuple[str, ...]] = ("2.12",)
     example: ClassVar[Mapping[str, Any]] = {"chain": 1000}
 
-    chain: int | None = dc.field(default=None, ge=1, le=100_000, doc="number of indices N; that of the process where null")
+    chain: int | None = dc.param(default=None, ge=1, le=100_000, doc="number of indices N; that of the process where null")
 
     def __call__(self, process: dc.Process, draw: dc.Draw) -> Tensor:
         """Times of indices, float64 [B]."""

@@ -28,7 +28,7 @@ class Leading(IndexGrid):
     example: ClassVar[Mapping[str, Any]] = {"chain": 1000}
     expected_failures: ClassVar[Mapping[str, str]] = {"nodes": "begins below the start by its definition"}
 
-    offset: int = dc.field(default=0, ge=0, le=100_000, doc="indices added to all; 1 in the checkpoints of Stable Diffusion")
+    offset: int = dc.param(default=0, ge=0, le=100_000, doc="indices added to all; 1 in the checkpoints of Stable Diffusion")
 
     def indices(self, n: int, steps: int) -> Tensor:
         """Falling by floor(n / steps), to 1 + offset."""

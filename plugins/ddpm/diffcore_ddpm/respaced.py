@@ -25,7 +25,7 @@ class Respaced(IndexGrid):
     source: ClassVar[str] = "Nichol and Dhariwal 2021, arXiv 2102.09672, section 4"
     example: ClassVar[Mapping[str, Any]] = {"chain": 1000, "sections": (3, 2, 1)}
 
-    sections: tuple[int, ...] = dc.field(
+    sections: tuple[int, ...] = dc.param(
         ge=0, le=100_000, doc="steps (or shares of them) of each section, the one next to the data first"
     )
 

@@ -18,7 +18,7 @@ class IndexGrid(dc.Grid):
     indices, `IncompatibleError` where the process has none and `chain` is null.
     """
 
-    chain: int | None = dc.field(default=None, ge=1, le=100_000, doc="number of indices N; that of the process where null")
+    chain: int | None = dc.param(default=None, ge=1, le=100_000, doc="number of indices N; that of the process where null")
 
     def indices(self, n: int, steps: int) -> Tensor:
         """`steps` different indices of 1 .. n, falling, float64."""

@@ -32,12 +32,12 @@ class VLB(dc.Loss):
     example: ClassVar[Mapping[str, Any]] = {"chain": 10}
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"variance": "large", "levels": None},)
 
-    variance: Variance = dc.field(default="small", doc="variance of the reverse steps")
-    levels: int | None = dc.field(
+    variance: Variance = dc.param(default="small", doc="variance of the reverse steps")
+    levels: int | None = dc.param(
         default=256, ge=2, le=65_536, doc="even values of [-1, 1] that data takes; null: the decoder is a density"
     )
-    chain: int | None = dc.field(default=None, ge=2, le=100_000, doc="number of indices N; that of the process where null")
-    drop: float = dc.field(default=0.0, ge=0, le=1, doc="probability of training a sample without its conditions")
+    chain: int | None = dc.param(default=None, ge=2, le=100_000, doc="number of indices N; that of the process where null")
+    drop: float = dc.param(default=0.0, ge=0, le=1, doc="probability of training a sample without its conditions")
 
     def __call__(self, model: dc.Denoiser, x0: dc.State, draw: dc.Draw, **cond: Any) -> Tensor:
         """Estimates [B] in bits per dimension."""

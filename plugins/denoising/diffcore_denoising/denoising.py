@@ -32,13 +32,13 @@ class Denoising(dc.Loss):
     items: ClassVar[tuple[str, ...]] = ("2.12", "2.13", "3.07", "3.08", "4.06", "6.01", "6.03", "6.07", "D2")
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
 
-    target: Literal["x0", "eps", "score", "v", "velocity", "edm"] | None = dc.field(
+    target: Literal["x0", "eps", "score", "v", "velocity", "edm"] | None = dc.param(
         default=None, doc="target whose squared error is measured; the model's own prediction where null"
     )
-    weighting: dc.Weighting = dc.field(factory=Constant, doc="weight of the squared error")
-    time_law: dc.TimeLaw = dc.field(factory=Uniform, doc="law of the training times")
-    coupling: dc.Coupling | None = dc.field(default=None, doc="how noise is paired with data; independent where null")
-    drop: float = dc.field(default=0.1, ge=0, le=1, doc="probability of training a sample without its conditions")
+    weighting: dc.Weighting = dc.param(factory=Constant, doc="weight of the squared error")
+    time_law: dc.TimeLaw = dc.param(factory=Uniform, doc="law of the training times")
+    coupling: dc.Coupling | None = dc.param(default=None, doc="how noise is paired with data; independent where null")
+    drop: float = dc.param(default=0.1, ge=0, le=1, doc="probability of training a sample without its conditions")
 
     def __call__(self, model: dc.Denoiser, x0: dc.State, draw: dc.Draw, **cond: Any) -> Tensor:
         """Losses [B] of data x0 (B, ...) under conditions name -> (B, ...); differentiable in the model's parameters."""

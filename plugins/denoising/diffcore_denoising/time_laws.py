@@ -40,7 +40,7 @@ class Uniform(QuantileLaw):
     source: ClassVar[str] = "Ho et al. 2020, arXiv 2006.11239 (t); Kingma and Gao 2023, arXiv 2303.00848 (lam)"
     items: ClassVar[tuple[str, ...]] = ("4.06", "6.08")
 
-    over: Literal["t", "lam"] = dc.field(default="t", doc="the variable that is uniform")
+    over: Literal["t", "lam"] = dc.param(default="t", doc="the variable that is uniform")
 
     def quantile(self, process: dc.Process, u: Tensor) -> Tensor:
         """min_time + u (T - min_time), or the time of lam_min_time + u (lam_T - lam_min_time)."""
@@ -65,8 +65,8 @@ class LogNormal(QuantileLaw):
     source: ClassVar[str] = "Karras et al. 2022, arXiv 2206.00364, table 1"
     items: ClassVar[tuple[str, ...]] = ("6.08", "D2")
 
-    mean: float = dc.field(default=-1.2, ge=-50, le=50, doc="mean of log(sigma / alpha)")
-    std: float = dc.field(default=1.2, gt=0, le=50, doc="standard deviation of log(sigma / alpha)")
+    mean: float = dc.param(default=-1.2, ge=-50, le=50, doc="mean of log(sigma / alpha)")
+    std: float = dc.param(default=1.2, gt=0, le=50, doc="standard deviation of log(sigma / alpha)")
 
     def quantile(self, process: dc.Process, u: Tensor) -> Tensor:
         """t(lam) at -lam = mean + std Phi^-1(v), v spread over the values of Phi from min_time to T."""
@@ -82,10 +82,10 @@ class LogitNormal(QuantileLaw):
     source: ClassVar[str] = "Esser et al. 2024, arXiv 2403.03206, section 3.1"
     items: ClassVar[tuple[str, ...]] = ("6.08",)
 
-    mean: float = dc.field(
+    mean: float = dc.param(
         default=0.0, ge=-50, le=50, doc="mean of logit(t / T); negative values train less noisy times more often"
     )
-    std: float = dc.field(default=1.0, gt=0, le=50, doc="standard deviation of logit(t / T)")
+    std: float = dc.param(default=1.0, gt=0, le=50, doc="standard deviation of logit(t / T)")
 
     def quantile(self, process: dc.Process, u: Tensor) -> Tensor:
         """T sigmoid(mean + std Phi^-1(v)), v spread over the values of Phi from min_time to T."""
@@ -106,7 +106,7 @@ class LowDiscrepancy(QuantileLaw):
     source: ClassVar[str] = "Kingma et al. 2021, arXiv 2107.00630 (low-discrepancy sampler)"
     items: ClassVar[tuple[str, ...]] = ("6.08",)
 
-    law: dc.TimeLaw = dc.field(factory=Uniform, doc="the law of each time")
+    law: dc.TimeLaw = dc.param(factory=Uniform, doc="the law of each time")
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.law, QuantileLaw):

@@ -64,7 +64,7 @@ class MinSNR(dc.Weighting):
     source: ClassVar[str] = "Hang et al. 2023, arXiv 2303.09556"
     items: ClassVar[tuple[str, ...]] = ("6.09",)
 
-    gamma: float = dc.field(default=5.0, gt=0, le=1e6, doc="largest weight of the squared error of x_0")
+    gamma: float = dc.param(default=5.0, gt=0, le=1e6, doc="largest weight of the squared error of x_0")
 
     def __call__(self, at: dc.Coeffs, row: dc.Row) -> Tensor:
         """The weight in `row`, shape of at.t."""
@@ -82,7 +82,7 @@ class EDM(dc.Weighting):
     source: ClassVar[str] = "Karras et al. 2022, arXiv 2206.00364, table 1 (alpha = 1)"
     items: ClassVar[tuple[str, ...]] = ("6.09", "D2")
 
-    sigma_data: float = dc.field(
+    sigma_data: float = dc.param(
         default=0.5, ge=1e-06, le=1e6, doc="standard deviation of the data in the network's range; the model's own"
     )
 
@@ -102,7 +102,7 @@ class Sigmoid(dc.Weighting):
     source: ClassVar[str] = "Kingma and Gao 2023, arXiv 2303.00848; Hoogeboom et al. 2024, arXiv 2410.19324"
     items: ClassVar[tuple[str, ...]] = ("6.09",)
 
-    bias: float = dc.field(default=2.0, ge=-100, le=100, doc="log-SNR at which the weight is one half")
+    bias: float = dc.param(default=2.0, ge=-100, le=100, doc="log-SNR at which the weight is one half")
 
     def __call__(self, at: dc.Coeffs, row: dc.Row) -> Tensor:
         """The weight in `row`, shape of at.t."""

@@ -46,8 +46,8 @@ class AnalogBits(dc.Data):
     source: ClassVar[str] = "Chen, Zhang and Hinton 2023, arXiv 2208.04202"
     items: ClassVar[tuple[str, ...]] = ("12.08",)
 
-    data: dc.Data = dc.field(factory=BinaryDigits, doc="a set of tokens")
-    bits: int = dc.field(default=1, ge=1, le=62, doc="bits of a token: log2 of the number of values, rounded up")
+    data: dc.Data = dc.param(factory=BinaryDigits, doc="a set of tokens")
+    bits: int = dc.param(default=1, ge=1, le=62, doc="bits of a token: log2 of the number of values, rounded up")
 
     def open(self) -> Bits:
         """The code of the set."""

@@ -17,8 +17,8 @@ class BinaryDigits(dc.Data):
 
     source: ClassVar[str] = "Alpaydin and Kaynak 1998"
 
-    split: Split = dc.field(default="train", doc="'test' is every tenth sample, 'train' the other nine")
-    conditional: bool = dc.field(default=False, doc="offer the digit of each sample as the condition 'label'")
+    split: Split = dc.param(default="train", doc="'test' is every tenth sample, 'train' the other nine")
+    conditional: bool = dc.param(default=False, doc="offer the digit of each sample as the condition 'label'")
 
     def open(self) -> Rows:
         """The split, in memory."""

@@ -35,13 +35,13 @@ class LikelihoodBound(dc.Metric):
     requires: ClassVar[frozenset[str]] = frozenset({"tokens"})
     least_real: ClassVar[int] = 2
 
-    steps: int = dc.field(
+    steps: int = dc.param(
         default=512, ge=1, le=100_000, doc="ancestral steps of the bounded sampler (at most the levels of the chain)"
     )
-    repeats: int = dc.field(default=16, ge=1, le=100_000, doc="steps looked at per sample")
-    most: int = dc.field(default=512, ge=2, le=10_000_000, doc="held-out samples, at most")
-    seed: int = dc.field(default=0, ge=0, doc="seed of the steps and the noise")
-    counted: int = dc.field(
+    repeats: int = dc.param(default=16, ge=1, le=100_000, doc="steps looked at per sample")
+    most: int = dc.param(default=512, ge=2, le=10_000_000, doc="held-out samples, at most")
+    seed: int = dc.param(default=0, ge=0, doc="seed of the steps and the noise")
+    counted: int = dc.param(
         default=100_000, ge=1, le=1_000_000_000, doc="training samples that the baseline is counted on, at most"
     )
 
@@ -130,8 +130,8 @@ class BitsPerCharacter(LikelihoodBound):
 
     name: ClassVar[str] = "bits/char"
 
-    order: int = dc.field(default=2, ge=1, le=12, doc="n of the n-gram model beside it: tokens seen at once")
-    added: float = dc.field(default=0.5, gt=0, le=1e6, doc="what is added to every count of the n-gram model")
+    order: int = dc.param(default=2, ge=1, le=12, doc="n of the n-gram model beside it: tokens seen at once")
+    added: float = dc.param(default=0.5, gt=0, le=1e6, doc="what is added to every count of the n-gram model")
 
     def baseline(self, training: Iterator[Tensor], test: Tensor, values: int) -> tuple[str, Tensor]:
         """Every token from the order - 1 before it."""

@@ -56,10 +56,10 @@ class D3PM(Tokens):
     provides: ClassVar[frozenset[str]] = frozenset({"tokens", "reverse", "levels"})
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"matrix": "gaussian", "values": 8},)
 
-    matrix: Literal["absorbing", "uniform", "gaussian"] = dc.field(default="uniform", doc="the family of transition matrices")
-    levels: int = dc.field(default=100, ge=2, le=10_000, doc="steps N of the chain")
-    schedule: Schedule = dc.field(default="cosine", doc="alpha at k / N (absorbing, uniform)")
-    beta: tuple[float, float] = dc.field(default=(0.02, 1.0), gt=0, le=1e6, doc="first and last beta (gaussian)")
+    matrix: Literal["absorbing", "uniform", "gaussian"] = dc.param(default="uniform", doc="the family of transition matrices")
+    levels: int = dc.param(default=100, ge=2, le=10_000, doc="steps N of the chain")
+    schedule: Schedule = dc.param(default="cosine", doc="alpha at k / N (absorbing, uniform)")
+    beta: tuple[float, float] = dc.param(default=(0.02, 1.0), gt=0, le=1e6, doc="first and last beta (gaussian)")
 
     def __attrs_post_init__(self) -> None:
         if self.levels * self.states**2 > 2**26:

@@ -27,7 +27,7 @@ class D3PMHybrid(TokenLoss):
     predictions: ClassVar[tuple[str, ...]] = ("logits",)
     expected_failures = kit_data
 
-    weight: float = dc.field(default=0.01, ge=0, le=1e6, doc="weight of the cross-entropy")
+    weight: float = dc.param(default=0.01, ge=0, le=1e6, doc="weight of the cross-entropy")
 
     def times(self, process: Any, draw: dc.Draw) -> Tensor:
         """A level of the chain; times of another law count as the level above them."""

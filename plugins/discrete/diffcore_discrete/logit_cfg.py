@@ -27,7 +27,7 @@ class LogitCFG(dc.Guidance):
     requires: ClassVar[frozenset[str]] = frozenset({"tokens"})
     neutral: ClassVar[Mapping[str, float]] = {"weight": 1.0}
 
-    weight: float = dc.field(
+    weight: float = dc.param(
         default=2.0, ge=0, le=1000, doc="w: 0 unconditional, 1 conditional, above 1 stronger than conditional"
     )
 

@@ -37,7 +37,7 @@ class Masked(Tokens):
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"schedule": "cosine"},)
     expected_failures: ClassVar[Mapping[str, str]] = {"prior_is_keyed": "the prior is one state: all entries are masked"}
 
-    schedule: Literal["linear", "cosine"] = dc.field(default="linear", doc="alpha: 1 - t, or cos(pi t / 2)^2")
+    schedule: Literal["linear", "cosine"] = dc.param(default="linear", doc="alpha: 1 - t, or cos(pi t / 2)^2")
 
     @property
     def states(self) -> int:

@@ -28,7 +28,7 @@ class MoleculeShares(dc.Metric):
 
     source: ClassVar[str] = "Polykovskiy et al. 2020, arXiv 1811.12823"
 
-    k: int = dc.field(
+    k: int = dc.param(
         default=1000, ge=1, le=10_000_000, doc="how many valid molecules unique@k looks at; all where there are fewer"
     )
 

@@ -30,9 +30,9 @@ class Molecules(dc.Data):
 
     source: ClassVar[str] = "Polykovskiy et al. 2020, arXiv 1811.12823"
 
-    split: Literal["train", "test"] = dc.field(default="train", doc="the published split")
-    length: int = dc.field(default=57, ge=1, le=1_000_000, doc="characters of a sample")
-    most: int | None = dc.field(default=None, ge=1, le=10_000_000, doc="how many to read; all where null")
+    split: Literal["train", "test"] = dc.param(default="train", doc="the published split")
+    length: int = dc.param(default=57, ge=1, le=1_000_000, doc="characters of a sample")
+    most: int | None = dc.param(default=None, ge=1, le=10_000_000, doc="how many to read; all where null")
 
     def open(self) -> Rows:
         """The split, in memory. Raises `DataError` where the package is missing."""

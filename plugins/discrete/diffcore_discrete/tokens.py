@@ -26,7 +26,7 @@ class Tokens(dc.Process):
     provides: ClassVar[frozenset[str]] = frozenset({"tokens", "reverse"})
     predictions: ClassVar[tuple[str, ...]] = ("logits",)
 
-    values: int = dc.field(default=3, ge=2, le=1_000_000, doc="number of values V of an entry: tokens are 0 to V - 1")
+    values: int = dc.param(default=3, ge=2, le=1_000_000, doc="number of values V of an entry: tokens are 0 to V - 1")
 
     @property
     def states(self) -> int:

@@ -26,8 +26,8 @@ class TokenLoss(dc.Loss):
     requires: ClassVar[frozenset[str]] = frozenset({"tokens"})
     oracle: ClassVar[str | None] = None
 
-    time_law: dc.TimeLaw | None = dc.field(default=None, doc="law of the training times; uniform where null")
-    drop: float = dc.field(default=0.0, ge=0, le=1, doc="probability of training without the conditions, for guidance")
+    time_law: dc.TimeLaw | None = dc.param(default=None, doc="law of the training times; uniform where null")
+    drop: float = dc.param(default=0.0, ge=0, le=1, doc="probability of training without the conditions, for guidance")
 
     def times(self, process: dc.Process, draw: dc.Draw) -> Tensor:
         """One time per sample, float64 [B]."""

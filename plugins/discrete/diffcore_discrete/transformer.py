@@ -118,11 +118,11 @@ class TokenTransformer(dc.Network):
         "Vaswani et al. 2017, arXiv 1706.03762; Peebles and Xie 2023, arXiv 2212.09748; Su et al. 2021, arXiv 2104.09864"
     )
 
-    width: int = dc.field(default=128, ge=2, le=65_536, doc="channels of a token, a multiple of heads")
-    depth: int = dc.field(default=4, ge=1, le=1000, doc="transformer blocks")
-    heads: int = dc.field(default=4, ge=1, le=1024, doc="attention heads")
-    group: int = dc.field(default=1, ge=1, le=1024, doc="consecutive entries that are read, and answered, as one position")
-    rotary: bool = dc.field(default=False, doc="attention is told how far apart two positions are: learns text in fewer steps")
+    width: int = dc.param(default=128, ge=2, le=65_536, doc="channels of a token, a multiple of heads")
+    depth: int = dc.param(default=4, ge=1, le=1000, doc="transformer blocks")
+    heads: int = dc.param(default=4, ge=1, le=1024, doc="attention heads")
+    group: int = dc.param(default=1, ge=1, le=1024, doc="consecutive entries that are read, and answered, as one position")
+    rotary: bool = dc.param(default=False, doc="attention is told how far apart two positions are: learns text in fewer steps")
 
     def __attrs_post_init__(self) -> None:
         if self.width % self.heads:

@@ -35,7 +35,7 @@ class UniformTokens(Tokens):
     predictions: ClassVar[tuple[str, ...]] = ("logits", "ratio")
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"schedule": "cosine"}, {"schedule": "exponential", "values": 2})
 
-    schedule: Literal["linear", "cosine", "exponential"] = dc.field(
+    schedule: Literal["linear", "cosine", "exponential"] = dc.param(
         default="linear", doc="alpha: 1 - t, cos(pi t / 2)^2, or exp(-7 t)"
     )
 

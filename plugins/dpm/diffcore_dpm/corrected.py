@@ -26,9 +26,9 @@ class Corrected(Multistep):
     `points` evaluations in the predictor, one more in the corrector. Without a corrector x^c = x.
     """
 
-    points: int = dc.field(default=2, ge=1, le=5, doc="evaluations that the predictor interpolates")
-    prediction: Reading = dc.field(default="x0", doc="what is interpolated")
-    corrector: bool = dc.field(default=True, doc="correct every state with the evaluation made at it, at no cost: one order more")
+    points: int = dc.param(default=2, ge=1, le=5, doc="evaluations that the predictor interpolates")
+    prediction: Reading = dc.param(default="x0", doc="what is interpolated")
+    corrector: bool = dc.param(default=True, doc="correct every state with the evaluation made at it, at no cost: one order more")
 
     @property
     def memory(self) -> int:

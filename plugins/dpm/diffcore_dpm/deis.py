@@ -34,8 +34,8 @@ class DEIS(Multistep):
     both_ways: ClassVar[bool] = True
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"degree": 0}, {"degree": 3}, {"variable": "rho"})
 
-    degree: int = dc.field(default=2, ge=0, le=3, doc="degree of the polynomial: the number of earlier evaluations used")
-    variable: Literal["t", "rho"] = dc.field(default="t", doc="what e* is a polynomial of: the time t, or rho = sigma / alpha")
+    degree: int = dc.param(default=2, ge=0, le=3, doc="degree of the polynomial: the number of earlier evaluations used")
+    variable: Literal["t", "rho"] = dc.param(default="t", doc="what e* is a polynomial of: the time t, or rho = sigma / alpha")
 
     @property
     def order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -25,7 +25,7 @@ class DPMSolver2(Singlestep):
     items: ClassVar[tuple[str, ...]] = ("9.11", "R3")
     order: ClassVar[int | None] = 2
 
-    r: float = dc.field(default=0.5, gt=0, lt=1, doc="where the inner evaluation is, as a share of the step in lam")
+    r: float = dc.param(default=0.5, gt=0, lt=1, doc="where the inner evaluation is, as a share of the step in lam")
 
     def inner(self, process: dc.Process, t: dc.Coeffs, s: dc.Coeffs, fine: Tensor) -> Inner:
         """The weights of the midpoint rule."""

@@ -42,16 +42,16 @@ class DPMSolverV3(Multistep):
     items: ClassVar[tuple[str, ...]] = ("9.20", "R8")
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"points": 1, "corrector": False}, {"points": 3, "corrector": False})
 
-    points: int = dc.field(default=2, ge=1, le=3, doc="evaluations that the predictor interpolates")
-    corrector: bool = dc.field(default=True, doc="correct every state with the evaluation made at it, at no cost: one order more")
-    fit_samples: int = dc.field(
+    points: int = dc.param(default=2, ge=1, le=3, doc="evaluations that the predictor interpolates")
+    corrector: bool = dc.param(default=True, doc="correct every state with the evaluation made at it, at no cost: one order more")
+    fit_samples: int = dc.param(
         default=256, ge=0, le=1_000_000, doc="states on which the statistics are found; 0: l = 1, s = b = 0, no fit"
     )
-    fit_levels: int = dc.field(default=96, ge=8, le=10_000, doc="number of nodes in lam at which the statistics are found")
-    fit_batch: int = dc.field(
+    fit_levels: int = dc.param(default=96, ge=8, le=10_000, doc="number of nodes in lam at which the statistics are found")
+    fit_batch: int = dc.param(
         default=64, ge=1, le=1_000_000, doc="states at a time while the statistics are found; bounds the memory"
     )
-    per: PER = dc.field(default="entry", doc="statistics for every entry of the state, or one of each for every time")
+    per: PER = dc.param(default="entry", doc="statistics for every entry of the state, or one of each for every time")
 
     @property
     def order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -28,8 +28,8 @@ class DPMpp2MSDE(Multistep):
     additive_noise: ClassVar[bool] = True
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"eta": 0.5, "variant": "heun"}, {"eta": 0.0})
 
-    eta: float = dc.field(default=1.0, ge=0, le=10, doc="noise rate: 0 is the ODE, 1 the reverse SDE")
-    variant: Literal["midpoint", "heun"] = dc.field(
+    eta: float = dc.param(default=1.0, ge=0, le=10, doc="noise rate: 0 is the ODE, 1 the reverse SDE")
+    variant: Literal["midpoint", "heun"] = dc.param(
         default="midpoint", doc="weight of the difference: 1/2, or its exact integral"
     )
 

@@ -27,7 +27,7 @@ class DPMpp2S(Singlestep):
     order: ClassVar[int | None] = 2
     reads: ClassVar[Prediction] = "x0"
 
-    r: float = dc.field(default=0.5, gt=0, lt=1, doc="where the inner evaluation is, as a share of the step in lam")
+    r: float = dc.param(default=0.5, gt=0, lt=1, doc="where the inner evaluation is, as a share of the step in lam")
 
     def inner(self, process: dc.Process, t: dc.Coeffs, s: dc.Coeffs, fine: Tensor) -> Inner:
         """The weights of the midpoint rule."""

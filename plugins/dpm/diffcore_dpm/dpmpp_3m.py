@@ -28,7 +28,7 @@ class DPMpp3M(Multistep):
     order: ClassVar[int | None] = 2
     both_ways: ClassVar[bool] = True
 
-    compat: bool = dc.field(default=False, doc="leave out the factor 2 of the second difference, as widely used programs do")
+    compat: bool = dc.param(default=False, doc="leave out the factor 2 of the second difference, as widely used programs do")
 
     @property
     def memory(self) -> int:

@@ -26,8 +26,8 @@ class DPMpp3MSDE(Multistep):
     additive_noise: ClassVar[bool] = True
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"eta": 0.5, "compat": True},)
 
-    eta: float = dc.field(default=1.0, ge=0, le=10, doc="noise rate: 0 is the ODE, 1 the reverse SDE")
-    compat: bool = dc.field(default=False, doc="leave out the factor 2 of the second difference, as the published program does")
+    eta: float = dc.param(default=1.0, ge=0, le=10, doc="noise rate: 0 is the ODE, 1 the reverse SDE")
+    compat: bool = dc.param(default=False, doc="leave out the factor 2 of the second difference, as the published program does")
 
     @property
     def memory(self) -> int:

@@ -27,8 +27,8 @@ class DPMppSDE(dc.Stepper):
     source: ClassVar[str] = "k-diffusion, sample_dpmpp_sde (Crowson 2022); Lu et al. 2022, arXiv 2211.01095, equation 13"
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
 
-    eta: float = dc.field(default=1.0, ge=0, le=10, doc="noise rate: 0 is the ODE, 1 the reverse SDE")
-    r: float = dc.field(default=0.5, gt=0, lt=1, doc="where the inner evaluation is, as a share of the step in lam")
+    eta: float = dc.param(default=1.0, ge=0, le=10, doc="noise rate: 0 is the ODE, 1 the reverse SDE")
+    r: float = dc.param(default=0.5, gt=0, lt=1, doc="where the inner evaluation is, as a share of the step in lam")
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`keep`, `gain`, `w_u`; `u`, `u_keep`, `u_gain`, `u_noise` of y; `first`, `second`: the weights of z_1, z_2 in x_s."""

@@ -43,13 +43,13 @@ class ExpAdams(Corrected):
         {"points": 3, "prediction": "flow", "corrector": True},
     )
 
-    prediction: Reading = dc.field(
+    prediction: Reading = dc.param(
         default="x0", doc="what is interpolated: m or e in lam, v in the angle, the velocity e - m in the straight path's time"
     )
-    corrector: bool = dc.field(
+    corrector: bool = dc.param(
         default=False, doc="correct every state with the evaluation made at it, at no cost: one order more"
     )
-    start: Literal["ramp", "singlestep"] = dc.field(default="ramp", doc="first steps: of lower order, or with inner evaluations")
+    start: Literal["ramp", "singlestep"] = dc.param(default="ramp", doc="first steps: of lower order, or with inner evaluations")
 
     @property
     def order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]

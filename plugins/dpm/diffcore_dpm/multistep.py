@@ -54,7 +54,7 @@ class Multistep(dc.Stepper):
 
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
 
-    limit: float = dc.field(
+    limit: float = dc.param(
         default=LIMIT,
         ge=1,
         le=1e6,

@@ -34,11 +34,11 @@ class UniPC(Corrected):
         {"points": 3, "prediction": "eps", "corrector": False},
     )
 
-    prediction: Prediction = dc.field(
+    prediction: Prediction = dc.param(
         default="x0", doc="what is interpolated in lam: the data prediction x0 or the noise prediction eps"
     )
-    points: int = dc.field(default=2, ge=1, le=3, doc="evaluations that the predictor interpolates: the order p in the paper")
-    variant: Literal["bh1", "bh2"] = dc.field(default="bh2", doc="B(h) where a single difference is used: h, or e^h - 1")
+    points: int = dc.param(default=2, ge=1, le=3, doc="evaluations that the predictor interpolates: the order p in the paper")
+    variant: Literal["bh1", "bh2"] = dc.param(default="bh2", doc="B(h) where a single difference is used: h, or e^h - 1")
 
     @property
     def order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]

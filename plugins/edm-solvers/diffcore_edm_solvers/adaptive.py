@@ -43,8 +43,8 @@ class Adaptive(Continuous):
 
     source: ClassVar[str] = "Bogacki and Shampine 1989; Dormand and Prince 1980; Hairer, Norsett and Wanner 1993, section II.4"
     items: ClassVar[tuple[str, ...]] = ("4.08", "9.23")
-    method: Literal["bogacki-shampine", "dormand-prince"] = dc.field(default="dormand-prince", doc="the pair: 3(2) or 5(4)")
-    max_steps: int = dc.field(
+    method: Literal["bogacki-shampine", "dormand-prince"] = dc.param(default="dormand-prince", doc="the pair: 3(2) or 5(4)")
+    max_steps: int = dc.param(
         default=1000, ge=1, le=10_000_000, doc="steps, rejected ones included, that a sample may take in one stretch"
     )
 

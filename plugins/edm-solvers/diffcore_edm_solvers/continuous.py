@@ -25,13 +25,13 @@ class Continuous(dc.Program):
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     both_ways: ClassVar[bool] = True
 
-    steps: int = dc.field(
+    steps: int = dc.param(
         default=1, ge=1, le=100_000, doc="stretches of the time grid; the run stops at the end of each, with a frame"
     )
-    variable: Variable = dc.field(default="t", doc="what is integrated over: t, sigma (sigma / alpha), lam, or the angle")
-    rtol: float = dc.field(default=1e-4, ge=0, le=1, doc="error of a step allowed relative to the state")
-    atol: float = dc.field(default=1e-4, gt=0, le=1000, doc="error of a step allowed beside that, in units of the state")
-    jump: float = dc.field(default=0.002, gt=0, lt=1, doc="sigma / alpha (or alpha / sigma) at which the ends are bridged")
+    variable: Variable = dc.param(default="t", doc="what is integrated over: t, sigma (sigma / alpha), lam, or the angle")
+    rtol: float = dc.param(default=1e-4, ge=0, le=1, doc="error of a step allowed relative to the state")
+    atol: float = dc.param(default=1e-4, gt=0, le=1000, doc="error of a step allowed beside that, in units of the state")
+    jump: float = dc.param(default=0.002, gt=0, lt=1, doc="sigma / alpha (or alpha / sigma) at which the ends are bridged")
 
     def journey(self, field: dc.Field, x: dc.State, t: Tensor) -> Journey:
         """The samples at their start."""

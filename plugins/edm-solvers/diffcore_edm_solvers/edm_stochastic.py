@@ -37,12 +37,12 @@ class EDMStochastic(RungeKutta):
         {"method": "midpoint", "variable": "lam", "s_min": 0.05},
     )
 
-    s_churn: float = dc.field(default=10.0, ge=0, le=1e6, doc="total noise added over the run, as in the paper; 0 draws none")
-    s_min: float = dc.field(default=0.0, ge=0, le=1e6, doc="smallest sigma / alpha at which noise is added")
-    s_max: float | None = dc.field(
+    s_churn: float = dc.param(default=10.0, ge=0, le=1e6, doc="total noise added over the run, as in the paper; 0 draws none")
+    s_min: float = dc.param(default=0.0, ge=0, le=1e6, doc="smallest sigma / alpha at which noise is added")
+    s_max: float | None = dc.param(
         default=None, gt=0, le=1e6, doc="largest sigma / alpha at which noise is added; none: no limit"
     )
-    s_noise: float = dc.field(default=1.0, gt=0, le=10, doc="factor of the added noise, slightly above 1 against lost detail")
+    s_noise: float = dc.param(default=1.0, gt=0, le=10, doc="factor of the added noise, slightly above 1 against lost detail")
 
     @property
     def order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]

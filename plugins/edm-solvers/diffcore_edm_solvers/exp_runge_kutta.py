@@ -69,8 +69,8 @@ class ExpRungeKutta(Staged):
     items: ClassVar[tuple[str, ...]] = ("9.14", "R7")
     variants: ClassVar[tuple[Mapping[str, str], ...]] = ({"method": "third", "prediction": "eps"},)
 
-    method: Literal["midpoint", "heun", "third", "krogstad"] = dc.field(default="heun", doc="the stages")
-    prediction: Literal["x0", "eps"] = dc.field(default="x0", doc="what the stages integrate: E[x_0 | x_t] or E[eps | x_t]")
+    method: Literal["midpoint", "heun", "third", "krogstad"] = dc.param(default="heun", doc="the stages")
+    prediction: Literal["x0", "eps"] = dc.param(default="x0", doc="what the stages integrate: E[x_0 | x_t] or E[eps | x_t]")
 
     @property
     def order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -85,7 +85,7 @@ class TorchDiffEq(Continuous):
     items: ClassVar[tuple[str, ...]] = ("4.08", "9.23")
     expected_failures: ClassVar[Mapping[str, str]] = {"batch_partition": "one step size, chosen for the whole batch"}
 
-    method: Literal["dopri5", "dopri8", "bosh3", "adaptive_heun", "fehlberg2"] = dc.field(
+    method: Literal["dopri5", "dopri8", "bosh3", "adaptive_heun", "fehlberg2"] = dc.param(
         default="dopri5", doc="the method of torchdiffeq"
     )
 

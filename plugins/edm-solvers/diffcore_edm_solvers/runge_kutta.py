@@ -45,8 +45,8 @@ class RungeKutta(Staged):
         {"method": "dormand-prince", "variable": "t"},
     )
 
-    method: Method = dc.field(default="heun", doc="the Butcher tableau")
-    variable: Variable = dc.field(default="sigma", doc="what is integrated over: t, sigma (sigma / alpha), lam, or the angle")
+    method: Method = dc.param(default="heun", doc="the Butcher tableau")
+    variable: Variable = dc.param(default="sigma", doc="what is integrated over: t, sigma (sigma / alpha), lam, or the angle")
 
     @property
     def order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -33,8 +33,8 @@ class AnnealedLangevin(dc.Stepper):
         "marginals": "each level keeps the bias of its step size and the memory of its few steps, whatever their number"
     }
 
-    inner: int = dc.field(default=100, ge=1, le=100_000, doc="Langevin steps per level")
-    size: float = dc.field(default=0.1, gt=0, lt=2, doc="eta / sigma_t^2")
+    inner: int = dc.param(default=100, ge=1, le=100_000, doc="Langevin steps per level")
+    size: float = dc.param(default=0.1, gt=0, lt=2, doc="eta / sigma_t^2")
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """The level of each step is its start."""

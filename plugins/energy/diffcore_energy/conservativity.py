@@ -38,10 +38,10 @@ class Conservativity(dc.Metric):
     of_data: ClassVar[bool] = True
     least_real: ClassVar[int] = BLOCKS
 
-    n: int = dc.field(default=128, ge=4, le=10_000_000, doc="real samples, each noised to one time")
-    probes: int = dc.field(default=1, ge=1, le=10_000, doc="probes per sample")
-    batch: int = dc.field(default=128, ge=1, le=10_000_000, doc="samples at once")
-    seed: int = dc.field(default=0, ge=0, doc="seed of noise and probes")
+    n: int = dc.param(default=128, ge=4, le=10_000_000, doc="real samples, each noised to one time")
+    probes: int = dc.param(default=1, ge=1, le=10_000, doc="probes per sample")
+    batch: int = dc.param(default=128, ge=1, le=10_000_000, doc="samples at once")
+    seed: int = dc.param(default=0, ge=0, doc="seed of noise and probes")
 
     def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
         """`asymmetry` over the first n real samples."""

@@ -34,9 +34,9 @@ class ContrastiveDivergence(NoisedLoss):
     items: ClassVar[tuple[str, ...]] = ("3.01",)
     expected_failures: ClassVar[Mapping[str, str]] = WEAK_PUSH
 
-    steps: int = dc.field(default=5, ge=1, le=100_000, doc="Langevin steps of a chain")
-    size: float = dc.field(default=0.1, gt=0, le=10, doc="eta / sigma^2; below 2, or the chain may diverge")
-    nodes: int = dc.field(default=4, ge=1, le=1000, doc="points of the quadrature of the energy difference")
+    steps: int = dc.param(default=5, ge=1, le=100_000, doc="Langevin steps of a chain")
+    size: float = dc.param(default=0.1, gt=0, le=10, doc="eta / sigma^2; below 2, or the chain may diverge")
+    nodes: int = dc.param(default=4, ge=1, le=1000, doc="points of the quadrature of the energy difference")
 
     def __call__(self, model: dc.Denoiser, x0: dc.State, draw: dc.Draw, **cond: Any) -> Tensor:
         """Losses (B,), differentiable in the model's parameters."""

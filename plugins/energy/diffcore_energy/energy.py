@@ -65,9 +65,9 @@ class Energy(dc.Network):
     items: ClassVar[tuple[str, ...]] = ("1.05", "3.03")
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"form": "inner", "gives": "score"},)
 
-    net: dc.Network = dc.field(factory=Perceptron, doc="inner network")
-    form: Literal["squared", "inner", "scalar"] = dc.field(default="squared", doc="how the inner network makes an energy")
-    gives: Literal["eps", "score"] = dc.field(default="eps", doc="the prediction that the output is")
+    net: dc.Network = dc.param(factory=Perceptron, doc="inner network")
+    form: Literal["squared", "inner", "scalar"] = dc.param(default="squared", doc="how the inner network makes an energy")
+    gives: Literal["eps", "score"] = dc.param(default="eps", doc="the prediction that the output is")
 
     @property
     def takes_second_time(self) -> bool:

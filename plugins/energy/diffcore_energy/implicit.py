@@ -27,7 +27,7 @@ class ImplicitScoreMatching(NoisedLoss):
     items: ClassVar[tuple[str, ...]] = ("3.03", "3.05")
     expected_failures: ClassVar[Mapping[str, str]] = WEAK_PUSH
 
-    limit: int = dc.field(default=64, ge=1, le=1_000_000, doc="most entries of a sample; sliced-score-matching knows no limit")
+    limit: int = dc.param(default=64, ge=1, le=1_000_000, doc="most entries of a sample; sliced-score-matching knows no limit")
 
     def __call__(self, model: dc.Denoiser, x0: dc.State, draw: dc.Draw, **cond: Any) -> Tensor:
         """Losses (B,), differentiable in the model's parameters."""

@@ -58,7 +58,7 @@ class LadderLaw(dc.TimeLaw):
     source: ClassVar[str] = "Song and Ermon 2019, arXiv 1907.05600"
     items: ClassVar[tuple[str, ...]] = ("3.14",)
 
-    levels: int = dc.field(default=10, ge=2, le=65_536, doc="number of noise levels L")
+    levels: int = dc.param(default=10, ge=2, le=65_536, doc="number of noise levels L")
 
     def __call__(self, process: dc.Process, draw: dc.Draw) -> Tensor:
         """Times, float64 (B,)."""

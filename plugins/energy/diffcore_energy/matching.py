@@ -38,8 +38,8 @@ class NoisedLoss(dc.Loss):
 
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
 
-    time_law: dc.TimeLaw | None = dc.field(default=None, doc="law of the times; uniform on [min_time, T] where null")
-    weighting: dc.Weighting | None = dc.field(default=None, doc="weight; 1 on the error of eps (sigma^2 on the score) where null")
+    time_law: dc.TimeLaw | None = dc.param(default=None, doc="law of the times; uniform on [min_time, T] where null")
+    weighting: dc.Weighting | None = dc.param(default=None, doc="weight; 1 on the error of eps (sigma^2 on the score) where null")
 
     def noised(self, model: dc.Denoiser, x0: dc.State, draw: dc.Draw) -> Noised:
         """x_t at times of the law. Raises `DataError` for states that are not one tensor."""

@@ -28,9 +28,9 @@ class NCSN(dc.AffineProcess):
     source: ClassVar[str] = "Song and Ermon 2019, arXiv 1907.05600; 2020, arXiv 2006.09011, for sigma_max"
     items: ClassVar[tuple[str, ...]] = ("3.14",)
 
-    levels: int = dc.field(default=10, ge=2, le=10_000, doc="number of noise levels L")
-    sigma_min: float = dc.field(default=0.01, gt=0, le=1e6, doc="least noise level", unit="data")
-    sigma_max: float = dc.field(default=1.0, gt=0, le=1e6, doc="largest noise level", unit="data")
+    levels: int = dc.param(default=10, ge=2, le=10_000, doc="number of noise levels L")
+    sigma_min: float = dc.param(default=0.01, gt=0, le=1e6, doc="least noise level", unit="data")
+    sigma_max: float = dc.param(default=1.0, gt=0, le=1e6, doc="largest noise level", unit="data")
 
     def __attrs_post_init__(self) -> None:
         if not self.sigma_max > self.sigma_min:

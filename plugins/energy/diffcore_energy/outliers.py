@@ -45,11 +45,11 @@ class Outliers(dc.Metric):
     of_data: ClassVar[bool] = True
     least_real: ClassVar[int] = BLOCKS
 
-    other: dc.Data | None = dc.field(default=None, doc="data that real samples are to be told from")
-    level: float = dc.field(default=0.3, gt=0, le=1e6, doc="sigma / alpha at which densities are compared")
-    n: int = dc.field(default=256, ge=BLOCKS, le=10_000_000, doc="samples of each kind, at most")
-    batch: int = dc.field(default=128, ge=1, le=10_000_000, doc="samples at once")
-    seed: int = dc.field(default=0, ge=0, doc="seed of noise and mixing")
+    other: dc.Data | None = dc.param(default=None, doc="data that real samples are to be told from")
+    level: float = dc.param(default=0.3, gt=0, le=1e6, doc="sigma / alpha at which densities are compared")
+    n: int = dc.param(default=256, ge=BLOCKS, le=10_000_000, doc="samples of each kind, at most")
+    batch: int = dc.param(default=128, ge=1, le=10_000_000, doc="samples at once")
+    seed: int = dc.param(default=0, ge=0, doc="seed of noise and mixing")
 
     def check(self, ev: dc.Evaluation) -> None:
         """Also refuses fewer samples than blocks, and an `other` of another shape."""

@@ -48,8 +48,8 @@ class Perceptron(dc.Network):
     training of an energy does. The first output is not zero: an energy's gradient could else not reach its weights.
     """
 
-    width: int = dc.field(default=128, ge=2, le=65_536, doc="units per layer")
-    depth: int = dc.field(default=2, ge=1, le=1000, doc="hidden layers")
+    width: int = dc.param(default=128, ge=2, le=65_536, doc="units per layer")
+    depth: int = dc.param(default=2, ge=1, le=1000, doc="hidden layers")
 
     def build(self, shape: tuple[int, ...], cond: Mapping[str, int], outputs: tuple[int, ...] | None = None) -> nn.Module:
         """The module for events of any `shape`, and outputs of any."""

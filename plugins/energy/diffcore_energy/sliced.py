@@ -29,9 +29,9 @@ class SlicedScoreMatching(NoisedLoss):
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"variance_reduction": False, "probes": 2, "probe": "gaussian"},)
     expected_failures: ClassVar[Mapping[str, str]] = WEAK_PUSH
 
-    probes: int = dc.field(default=1, ge=1, le=10_000, doc="probes per sample")
-    probe: Probes = dc.field(default="rademacher", doc="law of the probes")
-    variance_reduction: bool = dc.field(default=True, doc="|e|^2 in place of <v, e>^2 (needs probes of unit covariance)")
+    probes: int = dc.param(default=1, ge=1, le=10_000, doc="probes per sample")
+    probe: Probes = dc.param(default="rademacher", doc="law of the probes")
+    variance_reduction: bool = dc.param(default=True, doc="|e|^2 in place of <v, e>^2 (needs probes of unit covariance)")
 
     def __call__(self, model: dc.Denoiser, x0: dc.State, draw: dc.Draw, **cond: Any) -> Tensor:
         """Losses (B,), differentiable in the model's parameters."""

@@ -32,8 +32,8 @@ class SURE(NoisedLoss):
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"divergence": "exact"},)
     expected_failures: ClassVar[Mapping[str, str]] = WEAK_PUSH
 
-    divergence: Literal["exact", "rademacher", "gaussian"] = dc.field(default="rademacher", doc="trace, or law of one probe")
-    observed: float | None = dc.field(
+    divergence: Literal["exact", "rademacher", "gaussian"] = dc.param(default="rademacher", doc="trace, or law of one probe")
+    observed: float | None = dc.param(
         default=None, gt=0, le=1e6, doc="noise level of the data itself; null: clean data, noised here"
     )
 

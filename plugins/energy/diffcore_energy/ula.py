@@ -31,8 +31,8 @@ class ULA(dc.Stepper):
         "marginals": "the chain stays at one noise level, with the bias of its step size, whatever the number of steps"
     }
 
-    eta: float = dc.field(default=0.01, gt=0, le=10, doc="step size", unit="data^2")
-    level: float | None = dc.field(default=None, gt=0, le=1e6, doc="sigma / alpha of the chain; that of min_time where null")
+    eta: float = dc.param(default=0.01, gt=0, le=10, doc="step size", unit="data^2")
+    level: float | None = dc.param(default=None, gt=0, le=1e6, doc="sigma / alpha of the chain; that of min_time where null")
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """One level for all steps. Raises `IncompatibleError` where there is none."""

@@ -44,14 +44,14 @@ class MeanFlowLoss(dc.Loss):
     predictions: ClassVar[tuple[str, ...]] = ("velocity",)
     second_time: ClassVar[bool] = True
 
-    ratio: float = dc.field(default=0.25, ge=0, le=1, doc="fraction of samples with s < t; the rest is flow matching")
-    time_law: dc.TimeLaw | None = dc.field(
+    ratio: float = dc.param(default=0.25, ge=0, le=1, doc="fraction of samples with s < t; the rest is flow matching")
+    time_law: dc.TimeLaw | None = dc.param(
         default=None, doc="law of the two times, drawn independently; where null logit(t / T) ~ N(-0.4, 1), as published"
     )
-    power: float = dc.field(default=1.0, ge=0, le=10, doc="exponent of the adaptive weight; 0 is the plain squared error")
-    offset: float = dc.field(default=1e-3, gt=0, le=1e6, doc="squared error below which the adaptive weight stops growing")
-    drop: float = dc.field(default=0.1, ge=0, le=1, doc="probability of training a sample without its conditions")
-    guidance: float = dc.field(
+    power: float = dc.param(default=1.0, ge=0, le=10, doc="exponent of the adaptive weight; 0 is the plain squared error")
+    offset: float = dc.param(default=1e-3, gt=0, le=1e6, doc="squared error below which the adaptive weight stops growing")
+    drop: float = dc.param(default=0.1, ge=0, le=1, doc="probability of training a sample without its conditions")
+    guidance: float = dc.param(
         default=1.0, ge=0, le=1000, doc="guidance built into the network; 1 is the plain conditional field"
     )
 

@@ -14,7 +14,7 @@ from diffcore.testing import REFERENCES, Gaussian, Oracle
 class EarlyStop(dc.AffineProcess):
     """A reference process on the times from 0.02 T to 0.98 T, where no coefficient is singular."""
 
-    inner: dc.Process = dc.field(factory=lambda: REFERENCES[1])
+    inner: dc.Process = dc.param(factory=lambda: REFERENCES[1])
 
     @property
     def T(self) -> float:

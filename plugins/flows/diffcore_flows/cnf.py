@@ -122,12 +122,12 @@ class CNF(dc.Network):
     items: ClassVar[tuple[str, ...]] = ("5.04", "5.05")
     example: ClassVar[Mapping[str, Any]] = {"velocity": {"type": "mlp", "width": 32, "depth": 2}, "steps": 4}
 
-    velocity: dc.Network = dc.field(doc="the network of v")
-    steps: int = dc.field(default=8, ge=1, le=10_000, doc="Runge-Kutta steps, four evaluations each")
-    trace: Literal["exact", "hutchinson"] = dc.field(default="exact", doc="the divergence: whole, or estimated")
-    integrator: Literal["rk4", "dopri5"] = dc.field(default="rk4", doc="fixed steps, or adaptive ones")
-    tolerance: float = dc.field(default=1e-5, gt=0, le=1, doc="relative and absolute tolerance of dopri5")
-    gradient: Literal["steps", "adjoint"] = dc.field(default="steps", doc="through the steps, or by the adjoint ODE of dopri5")
+    velocity: dc.Network = dc.param(doc="the network of v")
+    steps: int = dc.param(default=8, ge=1, le=10_000, doc="Runge-Kutta steps, four evaluations each")
+    trace: Literal["exact", "hutchinson"] = dc.param(default="exact", doc="the divergence: whole, or estimated")
+    integrator: Literal["rk4", "dopri5"] = dc.param(default="rk4", doc="fixed steps, or adaptive ones")
+    tolerance: float = dc.param(default=1e-5, gt=0, le=1, doc="relative and absolute tolerance of dopri5")
+    gradient: Literal["steps", "adjoint"] = dc.param(default="steps", doc="through the steps, or by the adjoint ODE of dopri5")
 
     def __attrs_post_init__(self) -> None:
         if self.gradient == "adjoint" and self.integrator != "dopri5":

@@ -29,9 +29,9 @@ class FlowMatching(dc.Loss):
     requires: ClassVar[frozenset[str]] = frozenset({"velocity", "flat"})
     predictions: ClassVar[tuple[str, ...]] = ("velocity",)
 
-    coupling: dc.Coupling | None = dc.field(default=None, doc="how noise is paired with data; independent where null")
-    time_law: dc.TimeLaw | None = dc.field(default=None, doc="law of the training times; uniform where null")
-    drop: float = dc.field(default=0.1, ge=0, le=1, doc="probability of training a sample without its conditions")
+    coupling: dc.Coupling | None = dc.param(default=None, doc="how noise is paired with data; independent where null")
+    time_law: dc.TimeLaw | None = dc.param(default=None, doc="law of the training times; uniform where null")
+    drop: float = dc.param(default=0.1, ge=0, le=1, doc="probability of training a sample without its conditions")
 
     def __call__(self, model: dc.Denoiser, x0: dc.State, draw: dc.Draw, **cond: Any) -> Tensor:
         """Losses [B] of data x0 (B, ...); differentiable in the model's parameters."""

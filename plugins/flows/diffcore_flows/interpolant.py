@@ -31,9 +31,9 @@ class Interpolant(dc.AffineProcess):
     items: ClassVar[tuple[str, ...]] = ("5.11", "5.12")
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"path": "trig"}, {"g": 0.0}, {"path": "trig", "g": 0.0}, {"g": 2.0})
 
-    path: Literal["linear", "trig"] = dc.field(default="linear", doc="the deterministic part: a line, or a quarter circle")
-    g: float = dc.field(default=0.5, ge=0, le=2, doc="size of the latent noise: gamma^2 = g t (1 - t)")
-    t_min: float = dc.field(default=1e-3, gt=0, lt=1, doc="smallest time a network sees")
+    path: Literal["linear", "trig"] = dc.param(default="linear", doc="the deterministic part: a line, or a quarter circle")
+    g: float = dc.param(default=0.5, ge=0, le=2, doc="size of the latent noise: gamma^2 = g t (1 - t)")
+    t_min: float = dc.param(default=1e-3, gt=0, lt=1, doc="smallest time a network sees")
 
     @property
     def min_time(self) -> float:

@@ -45,16 +45,16 @@ class MatrixPath(dc.Process):
     provides: ClassVar[frozenset[str]] = frozenset({"velocity", "flat"})
     predictions: ClassVar[tuple[str, ...]] = ("velocity", "x0")
 
-    turn: Matrix = dc.field(ge=-1e6, le=1e6, doc="B, the generator of the data's matrix, D rows of D numbers")
-    source_turn: Matrix | None = dc.field(
+    turn: Matrix = dc.param(ge=-1e6, le=1e6, doc="B, the generator of the data's matrix, D rows of D numbers")
+    source_turn: Matrix | None = dc.param(
         default=None, ge=-1e6, le=1e6, doc="C, the generator of the source's matrix; 0 where null"
     )
-    scale: Matrix | None = dc.field(
+    scale: Matrix | None = dc.param(
         default=None, ge=-1e6, le=1e6, doc="L, the source's matrix at t = 1, invertible; the identity where null"
     )
-    data: dc.Data | None = dc.field(default=None, doc="where x_1 is drawn from; N(0, I) where null")
-    pool: int = dc.field(default=65536, ge=1, le=100_000_000, doc="samples of `data` that are kept and drawn from")
-    t_min: float = dc.field(default=1e-3, gt=0, lt=1, doc="smallest time a network sees")
+    data: dc.Data | None = dc.param(default=None, doc="where x_1 is drawn from; N(0, I) where null")
+    pool: int = dc.param(default=65536, ge=1, le=100_000_000, doc="samples of `data` that are kept and drawn from")
+    t_min: float = dc.param(default=1e-3, gt=0, lt=1, doc="smallest time a network sees")
 
     def __attrs_post_init__(self) -> None:
         size = len(self.turn)

@@ -37,7 +37,7 @@ class MaximumLikelihood(dc.Loss):
         "batch_partition": _WHY,
     }
 
-    time_law: dc.TimeLaw | None = dc.field(default=None, doc="law of the times whose marginals are learnt; only t = 0 where null")
+    time_law: dc.TimeLaw | None = dc.param(default=None, doc="law of the times whose marginals are learnt; only t = 0 where null")
 
     def parts(self, model: dc.Denoiser, shape: tuple[int, ...], cond: Mapping[str, int]) -> dict[str, nn.Module]:
         """No further modules; refuses what does not fit."""

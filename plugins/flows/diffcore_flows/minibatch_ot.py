@@ -39,11 +39,11 @@ class MinibatchOT(dc.Coupling):
     items: ClassVar[tuple[str, ...]] = ("5.21", "R20")
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"regularisation": 0.05},)
 
-    regularisation: float | None = dc.field(
+    regularisation: float | None = dc.param(
         default=None, gt=0, le=1e6, doc="entropic regularisation, as a fraction of the mean cost of a group; exact where null"
     )
-    backend: Backend = dc.field(default="scipy", doc="who solves the exact assignment; 'pot' is the extra diffcore-flows[pot]")
-    per_condition: bool = dc.field(default=True, doc="pair only samples of equal conditions")
+    backend: Backend = dc.param(default="scipy", doc="who solves the exact assignment; 'pot' is the extra diffcore-flows[pot]")
+    per_condition: bool = dc.param(default=True, doc="pair only samples of equal conditions")
 
     def pair(self, x0: dc.State, eps: dc.State, draw: dc.Draw, **cond: Any) -> dc.State:
         """The noise of each row of x0; both (B, ...), tensors or trees."""

@@ -26,7 +26,7 @@ class Paired(dc.Coupling):
     items: ClassVar[tuple[str, ...]] = ("5.16",)
     expected_failures: ClassVar[Mapping[str, str]] = {"keeps_marginals": "the data carries the noise, and the check carries none"}
 
-    key: str = dc.field(default="noise", doc="name of the condition that holds the noise")
+    key: str = dc.param(default="noise", doc="name of the condition that holds the noise")
 
     @property
     def consumes(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]

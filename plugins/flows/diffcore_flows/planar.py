@@ -61,7 +61,7 @@ class PlanarFlow(dc.Network):
     source: ClassVar[str] = "Rezende and Mohamed 2015, arXiv 1505.05770, eqs. 10 to 12 and appendix A.1"
     items: ClassVar[tuple[str, ...]] = ("5.02",)
 
-    layers: int = dc.field(default=32, ge=1, le=1000, doc="planar layers")
+    layers: int = dc.param(default=32, ge=1, le=1000, doc="planar layers")
 
     @property
     def takes_second_time(self) -> bool:

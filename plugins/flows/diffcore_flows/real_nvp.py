@@ -58,9 +58,9 @@ class RealNVP(dc.Network):
     source: ClassVar[str] = "Dinh, Sohl-Dickstein and Bengio 2017, arXiv 1605.08803, eqs. 6 to 8"
     items: ClassVar[tuple[str, ...]] = ("1.08", "5.01")
 
-    layers: int = dc.field(default=8, ge=2, le=1000, doc="coupling layers")
-    width: int = dc.field(default=64, ge=1, le=65_536, doc="units of each perceptron")
-    limit: float = dc.field(default=2.0, gt=0, le=20, doc="largest |log scale| of one layer")
+    layers: int = dc.param(default=8, ge=2, le=1000, doc="coupling layers")
+    width: int = dc.param(default=64, ge=1, le=65_536, doc="units of each perceptron")
+    limit: float = dc.param(default=2.0, gt=0, le=20, doc="largest |log scale| of one layer")
 
     @property
     def takes_second_time(self) -> bool:

@@ -33,12 +33,12 @@ class Reflow(dc.Data):
     example: ClassVar[Mapping[str, Any]] = {"run": "runs/teacher", "solver": {"type": "rk4", "steps": 20}}
     expected_failures: ClassVar[Mapping[str, str]] = {"as_declared": "the condition 'noise' is paired noise, not a class"}
 
-    run: str = dc.field(doc="run directory or weights file of the flow that makes the pairs")
-    solver: dc.Solver = dc.field(doc="integrates the run's probability-flow ODE")
-    n: int = dc.field(default=16384, ge=1, le=10_000_000, doc="number of pairs")
-    batch: int = dc.field(default=1024, ge=1, le=10_000_000, doc="pairs made at once")
-    seed: int = dc.field(default=0, ge=0, doc="seed of the noise")
-    range: dc.Range | None = dc.field(default=None, doc="range of the run's data; null where unbounded")
+    run: str = dc.param(doc="run directory or weights file of the flow that makes the pairs")
+    solver: dc.Solver = dc.param(doc="integrates the run's probability-flow ODE")
+    n: int = dc.param(default=16384, ge=1, le=10_000_000, doc="number of pairs")
+    batch: int = dc.param(default=1024, ge=1, le=10_000_000, doc="pairs made at once")
+    seed: int = dc.param(default=0, ge=0, doc="seed of the noise")
+    range: dc.Range | None = dc.param(default=None, doc="range of the run's data; null where unbounded")
 
     def open(self) -> Pairs:
         """The source; the run is loaded, no pair is made yet."""

@@ -86,12 +86,12 @@ class ResidualFlow(dc.Network):
     items: ClassVar[tuple[str, ...]] = ("5.03",)
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"layers": 2, "width": 16},)
 
-    layers: int = dc.field(default=6, ge=1, le=1000, doc="residual blocks")
-    width: int = dc.field(default=64, ge=1, le=65_536, doc="units of each block")
-    bound: float = dc.field(default=0.9, gt=0, lt=1, doc="largest Lipschitz constant of a residual")
-    trace: Literal["exact", "hutchinson"] = dc.field(default="exact", doc="the log-determinant: whole, or estimated")
-    terms: int = dc.field(default=10, ge=1, le=1000, doc="terms of the estimated series")
-    tolerance: float = dc.field(default=1e-6, gt=0, le=1, doc="error of the inverse, relative to 1 + size")
+    layers: int = dc.param(default=6, ge=1, le=1000, doc="residual blocks")
+    width: int = dc.param(default=64, ge=1, le=65_536, doc="units of each block")
+    bound: float = dc.param(default=0.9, gt=0, lt=1, doc="largest Lipschitz constant of a residual")
+    trace: Literal["exact", "hutchinson"] = dc.param(default="exact", doc="the log-determinant: whole, or estimated")
+    terms: int = dc.param(default=10, ge=1, le=1000, doc="terms of the estimated series")
+    tolerance: float = dc.param(default=1e-6, gt=0, le=1, doc="error of the inverse, relative to 1 + size")
 
     @property
     def takes_second_time(self) -> bool:

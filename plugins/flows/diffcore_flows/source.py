@@ -35,9 +35,9 @@ class SourceFlow(dc.AffineProcess):
     predictions: ClassVar[tuple[str, ...]] = ("velocity",)
     expected_failures: ClassVar[Mapping[str, str]] = {"prior_moments": "the prior is the source, in its own shape"}
 
-    data: dc.Data = dc.field(doc="where the flow starts from, at t = 1")
-    sigma: float = dc.field(default=0.0, ge=0, le=1e6, doc="standard deviation of the blur around the line")
-    pool: int = dc.field(default=65536, ge=1, le=100_000_000, doc="samples of the source that are kept and drawn from")
+    data: dc.Data = dc.param(doc="where the flow starts from, at t = 1")
+    sigma: float = dc.param(default=0.0, ge=0, le=1e6, doc="standard deviation of the blur around the line")
+    pool: int = dc.param(default=65536, ge=1, le=100_000_000, doc="samples of the source that are kept and drawn from")
 
     def probe(self, draw: dc.Draw) -> Tensor:
         """Some target of the shape of the source, float64: for checks."""

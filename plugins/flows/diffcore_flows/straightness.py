@@ -27,9 +27,9 @@ class Straightness(dc.Metric):
     of_samples: ClassVar[bool] = False
     requires: ClassVar[frozenset[str]] = frozenset({"velocity", "flat"})
 
-    count: int = dc.field(default=512, ge=2, le=10_000_000, doc="paths, at most as many as there are evaluated samples")
-    steps: int = dc.field(default=16, ge=1, le=100_000, doc="pairs of Runge-Kutta steps along a path, four evaluations each step")
-    seed: int = dc.field(default=0, ge=0, doc="seed of the noise the paths start from")
+    count: int = dc.param(default=512, ge=2, le=10_000_000, doc="paths, at most as many as there are evaluated samples")
+    steps: int = dc.param(default=16, ge=1, le=100_000, doc="pairs of Runge-Kutta steps along a path, four evaluations each step")
+    seed: int = dc.param(default=0, ge=0, doc="seed of the noise the paths start from")
 
     def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
         """The two numbers."""

@@ -27,10 +27,10 @@ class TransportCost(dc.Metric):
     items: ClassVar[tuple[str, ...]] = ("5.18", "5.20")
     requires: ClassVar[frozenset[str]] = frozenset({"velocity", "flat"})
 
-    power: float = dc.field(default=2.0, ge=1, le=10, doc="p: the cost is the p-th power of the distance")
-    count: int = dc.field(default=512, ge=2, le=10_000_000, doc="paths, at most as many as there are evaluated samples")
-    steps: int = dc.field(default=8, ge=1, le=100_000, doc="pairs of Runge-Kutta steps along a path, four evaluations each step")
-    seed: int = dc.field(default=0, ge=0, doc="seed of the noise the paths start from")
+    power: float = dc.param(default=2.0, ge=1, le=10, doc="p: the cost is the p-th power of the distance")
+    count: int = dc.param(default=512, ge=2, le=10_000_000, doc="paths, at most as many as there are evaluated samples")
+    steps: int = dc.param(default=8, ge=1, le=100_000, doc="pairs of Runge-Kutta steps along a path, four evaluations each step")
+    seed: int = dc.param(default=0, ge=0, doc="seed of the noise the paths start from")
 
     def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
         """The cost, and the least one as its bound (`within`)."""

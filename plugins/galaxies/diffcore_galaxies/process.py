@@ -24,7 +24,7 @@ class GalaxyVP(dc.AffineProcess):
 
     source: ClassVar[str] = "Sampson et al. 2024, arXiv 2401.07313, section 3; Song et al. 2021, arXiv 2011.13456, eq. 11"
 
-    t_min: float = dc.field(default=0.01, gt=0, lt=10, doc="smallest time a network sees")
+    t_min: float = dc.param(default=0.01, gt=0, lt=10, doc="smallest time a network sees")
 
     @property
     def T(self) -> float:

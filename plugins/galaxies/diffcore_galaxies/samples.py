@@ -46,11 +46,11 @@ class GalaxySamples(dc.Data):
 
     source: ClassVar[str] = "Sampson et al. 2024, arXiv 2401.07313; Song et al. 2021, arXiv 2011.13456, eq. 13"
 
-    model: Name = dc.field(default="hsc32", doc="which model: survey and side of its images")
-    weights: str | None = dc.field(default=None, doc="weights file, or folder of them; null: the installed galaxygrad")
-    size: int = dc.field(default=64, ge=1, le=10_000_000, doc="number of samples; 50 to 100 ms each at 32 x 32 on one core")
-    steps: int = dc.field(default=12, ge=1, le=100_000, doc="Runge-Kutta steps, equal in log(alpha / sigma)")
-    seed: int = dc.field(default=0, ge=0, doc="seed of their noise, apart from that of sampling")
+    model: Name = dc.param(default="hsc32", doc="which model: survey and side of its images")
+    weights: str | None = dc.param(default=None, doc="weights file, or folder of them; null: the installed galaxygrad")
+    size: int = dc.param(default=64, ge=1, le=10_000_000, doc="number of samples; 50 to 100 ms each at 32 x 32 on one core")
+    steps: int = dc.param(default=12, ge=1, le=100_000, doc="Runge-Kutta steps, equal in log(alpha / sigma)")
+    seed: int = dc.param(default=0, ge=0, doc="seed of their noise, apart from that of sampling")
 
     def open(self) -> Generated:
         """The set; the network is read, nothing is computed yet."""

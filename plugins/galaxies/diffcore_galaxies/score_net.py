@@ -101,9 +101,9 @@ class GalaxyScore(dc.Network):
     example: ClassVar[Mapping[str, object]] = {"pretrained": False}
     event_shape: ClassVar[tuple[int, ...]] = (1, 32, 32)
 
-    model: Name = dc.field(default="hsc32", doc="which model: survey and side of its images")
-    weights: str | None = dc.field(default=None, doc="weights file, or folder of them; null: the installed galaxygrad")
-    pretrained: bool = dc.field(default=True, doc="read the weights; false: the same network from the seed")
+    model: Name = dc.param(default="hsc32", doc="which model: survey and side of its images")
+    weights: str | None = dc.param(default=None, doc="weights file, or folder of them; null: the installed galaxygrad")
+    pretrained: bool = dc.param(default=True, doc="read the weights; false: the same network from the seed")
 
     def build(self, shape: tuple[int, ...], cond: Mapping[str, int], outputs: tuple[int, ...] | None = None) -> ScoreNet:
         """The module for images of the model's shape."""

@@ -33,10 +33,10 @@ class CFG(dc.Guidance):
     neutral: ClassVar[Mapping[str, float]] = {"weight": 1.0}
     variants: ClassVar[tuple[Mapping[str, float], ...]] = ({"rescale": 0.7},)
 
-    weight: float = dc.field(
+    weight: float = dc.param(
         default=2.0, ge=-1000, le=1000, doc="w: 0 unconditional, 1 conditional, above 1 stronger than conditional"
     )
-    rescale: float = dc.field(default=0.0, ge=0, le=1, doc="phi: how far to restore the conditional standard deviation")
+    rescale: float = dc.param(default=0.0, ge=0, le=1, doc="phi: how far to restore the conditional standard deviation")
 
     @property
     def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]

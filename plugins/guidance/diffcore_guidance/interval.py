@@ -28,9 +28,9 @@ class Interval(dc.Guidance):
     example: ClassVar[Mapping[str, Any]] = {"guidance": {"type": "cfg"}, "t_low": 0.1, "t_high": 0.8}
     neutral: ClassVar[Mapping[str, Any]] = {"t_low": 0.0, "t_high": 1e-9}
 
-    guidance: dc.Guidance = dc.field(doc="what is applied inside")
-    t_low: float = dc.field(default=0.0, ge=0, le=1e6, doc="smallest time with guidance, in the process's time")
-    t_high: float | None = dc.field(
+    guidance: dc.Guidance = dc.param(doc="what is applied inside")
+    t_low: float = dc.param(default=0.0, ge=0, le=1e6, doc="smallest time with guidance, in the process's time")
+    t_high: float | None = dc.param(
         default=None, gt=0, le=1e6, doc="largest time with guidance, in the process's time; T where null"
     )
 

@@ -27,8 +27,8 @@ class DynamicThreshold(dc.Guidance):
     neutral: ClassVar[Mapping[str, float]] = {"limit": 1e3}
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
 
-    fraction: float = dc.field(default=0.995, gt=0, le=1, doc="quantile of |x*| that becomes the largest value")
-    limit: float = dc.field(default=1.0, gt=0, le=1e6, doc="the largest absolute value of the data")
+    fraction: float = dc.param(default=0.995, gt=0, le=1, doc="quantile of |x*| that becomes the largest value")
+    limit: float = dc.param(default=1.0, gt=0, le=1e6, doc="the largest absolute value of the data")
 
     def guide(self, denoiser: Any, x: dc.State, t: Any, **cond: Any) -> dc.Posterior:
         """The posterior with x* thresholded, sample by sample and leaf by leaf."""

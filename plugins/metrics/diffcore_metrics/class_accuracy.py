@@ -38,8 +38,8 @@ class ClassAccuracy(dc.Metric):
     source: ClassVar[str] = "Ravuri and Vinyals 2019, arXiv 1905.10887, turned round: a classifier of real data reads samples"
     needs_classes: ClassVar[bool] = True
 
-    features: Trained = dc.field(default="mnist", doc="the images that the judge knows")
-    blocks: int = dc.field(default=4, ge=2, le=10_000, doc="blocks of samples, for the spread")
+    features: Trained = dc.param(default="mnist", doc="the images that the judge knows")
+    blocks: int = dc.param(default=4, ge=2, le=10_000, doc="blocks of samples, for the spread")
 
     def check(self, ev: dc.Evaluation) -> None:
         """Also refuses samples without labels that the judge knows, images it never saw, and fewer samples than blocks."""

@@ -35,7 +35,7 @@ class Coverage(TwoSamples):
     source: ClassVar[str] = "Naeem et al. 2020, arXiv 2002.09797"
     better: ClassVar[Literal["lower", "higher"]] = "higher"
 
-    k: int = dc.field(default=5, ge=1, le=100_000, doc="neighbour whose distance is the radius of a ball")
+    k: int = dc.param(default=5, ge=1, le=100_000, doc="neighbour whose distance is the radius of a ball")
 
     @property
     def least(self) -> int:

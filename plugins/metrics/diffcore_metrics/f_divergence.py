@@ -60,7 +60,7 @@ class FDivergence(AgainstDensity):
     id: ClassVar[str] = "f-divergence"
     event_shape: ClassVar[tuple[int, ...]] = (1,)
 
-    cells: int = dc.field(default=12, ge=2, le=1000, doc="cells of the grid on each axis")
+    cells: int = dc.param(default=12, ge=2, le=1000, doc="cells of the grid on each axis")
 
     def check(self, ev: dc.Evaluation) -> None:
         """Also refuses data of more than two dimensions."""

@@ -46,12 +46,12 @@ class Fisher(dc.Metric):
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     least_real: ClassVar[int] = BLOCKS
 
-    lams: tuple[float, ...] = dc.field(
+    lams: tuple[float, ...] = dc.param(
         default=(2.0, 0.0, -2.0), ge=-50, le=50, doc="noise levels log(alpha / sigma), little noise first"
     )
-    n: int = dc.field(default=512, ge=BLOCKS, le=10_000_000, doc="real samples, each noised to every level")
-    batch: int = dc.field(default=512, ge=1, le=10_000_000, doc="samples at once")
-    seed: int = dc.field(default=0, ge=0, doc="seed of the noise")
+    n: int = dc.param(default=512, ge=BLOCKS, le=10_000_000, doc="real samples, each noised to every level")
+    batch: int = dc.param(default=512, ge=1, le=10_000_000, doc="samples at once")
+    seed: int = dc.param(default=0, ge=0, doc="seed of the noise")
 
     def check(self, ev: dc.Evaluation) -> None:
         """Also refuses data whose score is not known."""

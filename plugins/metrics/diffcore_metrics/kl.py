@@ -43,7 +43,7 @@ class KL(AgainstDensity):
     items: ClassVar[tuple[str, ...]] = ("1.01",)
     id: ClassVar[str] = "kl"
 
-    k: int = dc.field(default=5, ge=1, le=100_000, doc="neighbour whose distance gives the entropy of the samples")
+    k: int = dc.param(default=5, ge=1, le=100_000, doc="neighbour whose distance gives the entropy of the samples")
 
     @property
     def least(self) -> int:

@@ -65,7 +65,7 @@ class KNNKL(TwoSamples):
     source: ClassVar[str] = "Wang, Kulkarni and Verdu 2009, IEEE Trans. Inf. Theory 55, equation 5"
     items: ClassVar[tuple[str, ...]] = ("1.01",)
 
-    k: int = dc.field(default=5, ge=1, le=100_000, doc="neighbour whose distance is taken; more: less variance, more bias")
+    k: int = dc.param(default=5, ge=1, le=100_000, doc="neighbour whose distance is taken; more: less variance, more bias")
 
     @property
     def least(self) -> int:

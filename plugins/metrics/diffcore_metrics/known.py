@@ -64,7 +64,7 @@ class AgainstDensity(dc.Metric):
 
     id: ClassVar[str] = "a metric against the exact density"
 
-    blocks: int = dc.field(default=4, ge=2, le=10_000, doc="blocks of samples, for the spread")
+    blocks: int = dc.param(default=4, ge=2, le=10_000, doc="blocks of samples, for the spread")
 
     @property
     def least(self) -> int:

@@ -51,14 +51,14 @@ class MMD(TwoSamples):
 
     source: ClassVar[str] = "Gretton et al. 2012, JMLR 13, lemma 6 (unbiased statistic) and section 5 (median distance)"
 
-    scales: tuple[float, ...] = dc.field(
+    scales: tuple[float, ...] = dc.param(
         default=(0.5, 1.0, 2.0), gt=0, le=1e6, doc="widths of the kernels, in units of the bandwidth"
     )
-    bandwidth: float | None = dc.field(
+    bandwidth: float | None = dc.param(
         default=None, gt=0, le=1e6, doc="unit of the widths; null: the median distance of the real data"
     )
-    permutations: int = dc.field(default=200, ge=1, le=1_000_000, doc="relabellings for the p-value")
-    seed: int = dc.field(default=0, ge=0, doc="seed of the relabellings")
+    permutations: int = dc.param(default=200, ge=1, le=1_000_000, doc="relabellings for the p-value")
+    seed: int = dc.param(default=0, ge=0, doc="seed of the relabellings")
 
     def better_of(self, name: str) -> Literal["lower", "higher"]:
         """A small p-value says that the distributions differ."""

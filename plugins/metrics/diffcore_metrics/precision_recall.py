@@ -30,7 +30,7 @@ class PrecisionRecall(TwoSamples):
     better: ClassVar[Literal["lower", "higher"]] = "higher"
     within: ClassVar[tuple[float | None, float | None]] = (0.0, 1.0)
 
-    k: int = dc.field(default=3, ge=1, le=100_000, doc="neighbour whose distance is the radius of a ball")
+    k: int = dc.param(default=3, ge=1, le=100_000, doc="neighbour whose distance is the radius of a ball")
 
     @property
     def least(self) -> int:

@@ -36,8 +36,8 @@ class SlicedWasserstein(TwoSamples):
     source: ClassVar[str] = "Rabin, Peyre, Delon and Bernot 2011; Bonneel et al. 2015"
     within: ClassVar[tuple[float | None, float | None]] = (0.0, None)
 
-    projections: int = dc.field(default=128, ge=1, le=1_000_000, doc="random directions")
-    seed: int = dc.field(default=0, ge=0, doc="seed of the directions")
+    projections: int = dc.param(default=128, ge=1, le=1_000_000, doc="random directions")
+    seed: int = dc.param(default=0, ge=0, doc="seed of the directions")
 
     def compare(self, fake: Tensor, real: Tensor) -> dict[str, float]:
         """SW2 over the same directions for every pair of sets."""

@@ -27,10 +27,10 @@ class TwoSamples(dc.Metric):
     (wider than that of the value itself, which uses all n). Compare only values with equal n, N and features.
     """
 
-    features: Features = dc.field(
+    features: Features = dc.param(
         default="pixels", doc="what is compared: the values, or features of a net trained on these images"
     )
-    blocks: int = dc.field(default=4, ge=2, le=10_000, doc="blocks of samples, for the spread")
+    blocks: int = dc.param(default=4, ge=2, le=10_000, doc="blocks of samples, for the spread")
 
     better: ClassVar[Literal["lower", "higher"]] = "lower"
     within: ClassVar[tuple[float | None, float | None]] = (None, None)

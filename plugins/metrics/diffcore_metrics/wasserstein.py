@@ -64,7 +64,7 @@ class Wasserstein(TwoSamples):
     within: ClassVar[tuple[float | None, float | None]] = (0.0, None)
     items: ClassVar[tuple[str, ...]] = ("1.04",)
 
-    order: Literal[1, 2] = dc.field(default=2, doc="p: the cost is the p-th power of the distance")
+    order: Literal[1, 2] = dc.param(default=2, doc="p: the cost is the p-th power of the distance")
 
     def check(self, ev: dc.Evaluation) -> None:
         """Also asks for POT where it is needed."""

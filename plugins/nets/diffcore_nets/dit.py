@@ -88,12 +88,12 @@ class DiT(dc.Network):
 
     source: ClassVar[str] = "Peebles and Xie 2023, arXiv 2212.09748"
 
-    width: int = dc.field(default=128, ge=4, le=65_536, doc="channels of a token; a multiple of 4 (of head_width for full heads)")
-    depth: int = dc.field(default=6, ge=1, le=1000, doc="transformer blocks")
-    patch: int = dc.field(default=4, ge=1, le=1024, doc="pixels per side of a patch")
-    head_width: int = dc.field(default=32, ge=4, le=65_536, doc="channels per attention head, about: the heads divide the width")
-    mlp_ratio: int = dc.field(default=4, ge=1, le=64, doc="hidden units of the perceptron in units of width")
-    second_time: bool = dc.field(default=False, doc="also embed s: the network of a flow map")
+    width: int = dc.param(default=128, ge=4, le=65_536, doc="channels of a token; a multiple of 4 (of head_width for full heads)")
+    depth: int = dc.param(default=6, ge=1, le=1000, doc="transformer blocks")
+    patch: int = dc.param(default=4, ge=1, le=1024, doc="pixels per side of a patch")
+    head_width: int = dc.param(default=32, ge=4, le=65_536, doc="channels per attention head, about: the heads divide the width")
+    mlp_ratio: int = dc.param(default=4, ge=1, le=64, doc="hidden units of the perceptron in units of width")
+    second_time: bool = dc.param(default=False, doc="also embed s: the network of a flow map")
 
     def __attrs_post_init__(self) -> None:
         if self.width % 4:

@@ -59,9 +59,9 @@ class MLP(dc.Network):
 
     source: ClassVar[str] = "Perez et al. 2018 (arXiv 1709.07871); Peebles and Xie 2023 (arXiv 2212.09748) for the zero start"
 
-    width: int = dc.field(default=128, ge=2, le=65_536, doc="units per layer")
-    depth: int = dc.field(default=3, ge=1, le=1000, doc="residual blocks")
-    second_time: bool = dc.field(default=False, doc="also embed s: the network of a flow map")
+    width: int = dc.param(default=128, ge=2, le=65_536, doc="units per layer")
+    depth: int = dc.param(default=3, ge=1, le=1000, doc="residual blocks")
+    second_time: bool = dc.param(default=False, doc="also embed s: the network of a flow map")
 
     @property
     def takes_second_time(self) -> bool:

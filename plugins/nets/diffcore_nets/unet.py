@@ -122,21 +122,21 @@ class UNet(dc.Network):
 
     source: ClassVar[str] = "Ronneberger et al. 2015 (arXiv 1505.04597); Dhariwal and Nichol 2021 (arXiv 2105.05233)"
 
-    width: int = dc.field(default=32, ge=8, le=65_536, doc="channels of the finest level; a multiple of 8 groups well")
-    multipliers: tuple[int, ...] = dc.field(
+    width: int = dc.param(default=32, ge=8, le=65_536, doc="channels of the finest level; a multiple of 8 groups well")
+    multipliers: tuple[int, ...] = dc.param(
         default=(1, 2), ge=1, le=1024, doc="channels of each level in units of width, finest first"
     )
-    blocks: int = dc.field(default=1, ge=1, le=100, doc="residual blocks per level, each way")
-    unshuffle: int = dc.field(
+    blocks: int = dc.param(default=1, ge=1, le=100, doc="residual blocks per level, each way")
+    unshuffle: int = dc.param(
         default=2, ge=1, le=64, doc="pixels per side that move into channels at the border; 1 is full resolution"
     )
-    attention: tuple[int, ...] = dc.field(
+    attention: tuple[int, ...] = dc.param(
         default=(), ge=0, le=63, doc="levels with self-attention after each block (0 is finest)"
     )
-    head_width: int = dc.field(
+    head_width: int = dc.param(
         default=32, ge=4, le=65_536, doc="channels per attention head, about: the heads divide the channels"
     )
-    second_time: bool = dc.field(default=False, doc="also embed s: the network of a flow map")
+    second_time: bool = dc.param(default=False, doc="also embed s: the network of a flow map")
 
     def __attrs_post_init__(self) -> None:
         levels = len(self.multipliers)

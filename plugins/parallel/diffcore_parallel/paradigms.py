@@ -51,16 +51,16 @@ class Paradigms(dc.Program):
     items: ClassVar[tuple[str, ...]] = ("9.21", "R25")
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"rule": "trapezoid", "window": 6},)
 
-    of: dc.Stepper | None = dc.field(default=None, doc="sequential solver whose samples are found; its `steps` are not used")
-    rule: Literal["left", "trapezoid"] = dc.field(default="left", doc="quadrature of the drift where no solver is named")
-    window: int = dc.field(default=40, ge=1, le=100_000, doc="steps that are evaluated at once for each sample")
-    tolerance: float = dc.field(
+    of: dc.Stepper | None = dc.param(default=None, doc="sequential solver whose samples are found; its `steps` are not used")
+    rule: Literal["left", "trapezoid"] = dc.param(default="left", doc="quadrature of the drift where no solver is named")
+    window: int = dc.param(default=40, ge=1, le=100_000, doc="steps that are evaluated at once for each sample")
+    tolerance: float = dc.param(
         default=0.01, ge=0, le=1, doc="root mean square change, in units of sigma, of a node that is final"
     )
-    max_sweeps: int | None = dc.field(
+    max_sweeps: int | None = dc.param(
         default=None, ge=1, le=10_000_000, doc="sweeps that a sample may take; default N, 20 N for the trapezoid"
     )
-    share_window: bool = dc.field(default=False, doc="share the evaluations of a window over the processes of torchrun")
+    share_window: bool = dc.param(default=False, doc="share the evaluations of a window over the processes of torchrun")
 
     def __attrs_post_init__(self) -> None:
         """Refuse a solver that cannot be run step by step on this solver's grid, and rules without an end."""

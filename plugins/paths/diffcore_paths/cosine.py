@@ -37,9 +37,9 @@ class Cosine(dc.AffineProcess):
 
     source: ClassVar[str] = "Nichol and Dhariwal 2021, arXiv 2102.09672, eq. 17; Lin et al. 2023, arXiv 2305.08891"
 
-    s: float = dc.field(default=0.008, gt=0, le=1, doc="offset of the angle")
-    alpha_end: float = dc.field(default=0.0, ge=0, lt=1, doc="alpha at t = 1; 0: pure noise, 4.9e-5: improved DDPM")
-    t_min: float = dc.field(default=1e-3, gt=0, lt=1, doc="smallest time a network sees")
+    s: float = dc.param(default=0.008, gt=0, le=1, doc="offset of the angle")
+    alpha_end: float = dc.param(default=0.0, ge=0, lt=1, doc="alpha at t = 1; 0: pure noise, 4.9e-5: improved DDPM")
+    t_min: float = dc.param(default=1e-3, gt=0, lt=1, doc="smallest time a network sees")
 
     @property
     def min_time(self) -> float:

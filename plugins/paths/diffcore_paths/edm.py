@@ -25,9 +25,9 @@ class EDM(dc.AffineProcess):
     source: ClassVar[str] = "Karras et al. 2022, arXiv 2206.00364, table 1 and eq. 5"
     items: ClassVar[tuple[str, ...]] = ("D1",)
 
-    sigma_max: float = dc.field(default=80.0, gt=0, le=1e6, doc="largest noise level, the time T of pure noise", unit="data")
-    t_min: float = dc.field(default=0.002, gt=0, le=1e6, doc="smallest noise level a network sees", unit="data")
-    rho: float = dc.field(default=7.0, gt=0, le=1000, doc="exponent of the default grid; larger puts more steps at low noise")
+    sigma_max: float = dc.param(default=80.0, gt=0, le=1e6, doc="largest noise level, the time T of pure noise", unit="data")
+    t_min: float = dc.param(default=0.002, gt=0, le=1e6, doc="smallest noise level a network sees", unit="data")
+    rho: float = dc.param(default=7.0, gt=0, le=1000, doc="exponent of the default grid; larger puts more steps at low noise")
 
     def __attrs_post_init__(self) -> None:
         if not self.sigma_max > self.t_min:

@@ -28,7 +28,7 @@ class Flow(dc.AffineProcess):
     )
     items: ClassVar[tuple[str, ...]] = ("5.11", "5.13")
 
-    t_min: float = dc.field(default=1e-3, ge=0, lt=1, doc="smallest time a network sees")
+    t_min: float = dc.param(default=1e-3, ge=0, lt=1, doc="smallest time a network sees")
 
     @property
     def min_time(self) -> float:

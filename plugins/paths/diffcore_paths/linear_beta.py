@@ -11,9 +11,9 @@ import diffcore as dc
 class LinearBeta(dc.AffineProcess):
     """beta(t) = beta_min + (beta_max - beta_min) t and B(t) = int_0^t beta, for t in [0, 1]."""
 
-    beta_min: float = dc.field(default=0.1, gt=0, le=1000, doc="noise rate at t = 0", unit="1/time")
-    beta_max: float = dc.field(default=20.0, gt=0, le=1000, doc="noise rate at t = 1", unit="1/time")
-    t_min: float = dc.field(default=1e-3, gt=0, lt=1, doc="smallest time a network sees; 1e-5 for likelihoods")
+    beta_min: float = dc.param(default=0.1, gt=0, le=1000, doc="noise rate at t = 0", unit="1/time")
+    beta_max: float = dc.param(default=20.0, gt=0, le=1000, doc="noise rate at t = 1", unit="1/time")
+    t_min: float = dc.param(default=1e-3, gt=0, lt=1, doc="smallest time a network sees; 1e-5 for likelihoods")
 
     @property
     def min_time(self) -> float:

@@ -26,7 +26,7 @@ class Trig(dc.AffineProcess):
     source: ClassVar[str] = "Albergo and Vanden-Eijnden 2022, arXiv 2209.15571; Salimans and Ho 2022, arXiv 2202.00512"
     items: ClassVar[tuple[str, ...]] = ("5.13",)
 
-    t_min: float = dc.field(default=1e-3, ge=0, lt=1, doc="smallest time a network sees")
+    t_min: float = dc.param(default=1e-3, ge=0, lt=1, doc="smallest time a network sees")
 
     @property
     def min_time(self) -> float:

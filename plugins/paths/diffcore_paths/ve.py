@@ -30,9 +30,9 @@ class VE(dc.AffineProcess):
     source: ClassVar[str] = "Song et al. 2021, arXiv 2011.13456, eqs. 9 and 29"
     items: ClassVar[tuple[str, ...]] = ("4.01", "4.11", "5.13")
 
-    sigma_min: float = dc.field(default=0.01, gt=0, le=1e6, doc="s at t = 0, the foot of the progression", unit="data")
-    sigma_max: float = dc.field(default=50.0, gt=0, le=1e6, doc="s at t = 1, about the extent of the data", unit="data")
-    t_min: float = dc.field(default=1e-5, gt=0, lt=1, doc="smallest time a network sees")
+    sigma_min: float = dc.param(default=0.01, gt=0, le=1e6, doc="s at t = 0, the foot of the progression", unit="data")
+    sigma_max: float = dc.param(default=50.0, gt=0, le=1e6, doc="s at t = 1, about the extent of the data", unit="data")
+    t_min: float = dc.param(default=1e-5, gt=0, lt=1, doc="smallest time a network sees")
 
     def __attrs_post_init__(self) -> None:
         if not self.sigma_max > self.sigma_min:

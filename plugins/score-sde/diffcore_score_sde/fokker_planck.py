@@ -58,11 +58,11 @@ class FokkerPlanckResidual(dc.Metric):
     of_data: ClassVar[bool] = True
     least_real: ClassVar[int] = BLOCKS
 
-    n: int = dc.field(default=128, ge=4, le=10_000_000, doc="real samples, each noised to one time")
-    divergence: Divergence = dc.field(default="rademacher", doc="exact trace, or the law of the Hutchinson probes")
-    cut: float = dc.field(default=0.01, gt=0, lt=0.5, doc="times kept off both ends, as a fraction of T")
-    batch: int = dc.field(default=128, ge=1, le=10_000_000, doc="samples at once")
-    seed: int = dc.field(default=0, ge=0, doc="seed of noise and probes")
+    n: int = dc.param(default=128, ge=4, le=10_000_000, doc="real samples, each noised to one time")
+    divergence: Divergence = dc.param(default="rademacher", doc="exact trace, or the law of the Hutchinson probes")
+    cut: float = dc.param(default=0.01, gt=0, lt=0.5, doc="times kept off both ends, as a fraction of T")
+    batch: int = dc.param(default=128, ge=1, le=10_000_000, doc="samples at once")
+    seed: int = dc.param(default=0, ge=0, doc="seed of noise and probes")
 
     def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
         """`fp residual` over the first n real samples."""

@@ -37,17 +37,17 @@ class PFODELikelihood(dc.Metric):
     of_data: ClassVar[bool] = True
     least_real: ClassVar[int] = BLOCKS
 
-    n: int = dc.field(default=128, ge=4, le=10_000_000, doc="real samples")
-    levels: int | None = dc.field(
+    n: int = dc.param(default=128, ge=4, le=10_000_000, doc="real samples")
+    levels: int | None = dc.param(
         default=None, ge=2, le=65_536, doc="values of an entry, evenly over the range; null: continuous data"
     )
-    divergence: Divergence = dc.field(default="rademacher", doc="exact trace, or the law of the Hutchinson probes")
-    probes: int = dc.field(default=1, ge=1, le=10_000, doc="probes per sample")
-    steps: int = dc.field(default=40, ge=1, le=100_000, doc="steps of the fixed fourth-order method")
-    tolerance: float | None = dc.field(default=None, gt=0, le=1, doc="rtol and atol of the adaptive method; null: fixed steps")
-    cut: float = dc.field(default=1e-5, gt=0, lt=1, doc="least time of the data, as a fraction of T")
-    batch: int = dc.field(default=128, ge=1, le=10_000_000, doc="samples at once")
-    seed: int = dc.field(default=0, ge=0, doc="seed of dequantisation and probes")
+    divergence: Divergence = dc.param(default="rademacher", doc="exact trace, or the law of the Hutchinson probes")
+    probes: int = dc.param(default=1, ge=1, le=10_000, doc="probes per sample")
+    steps: int = dc.param(default=40, ge=1, le=100_000, doc="steps of the fixed fourth-order method")
+    tolerance: float | None = dc.param(default=None, gt=0, le=1, doc="rtol and atol of the adaptive method; null: fixed steps")
+    cut: float = dc.param(default=1e-5, gt=0, lt=1, doc="least time of the data, as a fraction of T")
+    batch: int = dc.param(default=128, ge=1, le=10_000_000, doc="samples at once")
+    seed: int = dc.param(default=0, ge=0, doc="seed of dequantisation and probes")
 
     def check(self, ev: dc.Evaluation) -> None:
         """Also refuses levels of data that has none."""

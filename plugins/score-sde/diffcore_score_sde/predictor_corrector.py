@@ -38,10 +38,10 @@ class PredictorCorrector(dc.Stepper):
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"corrections": 2},)
 
-    predictor: dc.Stepper = dc.field(factory=ReverseDiffusion, doc="solver that goes from one noise level to the next")
-    corrections: int = dc.field(default=1, ge=0, le=1000, doc="Langevin steps at each new level")
-    snr: float = dc.field(default=0.16, gt=0, lt=1, doc="signal-to-noise ratio r of a correction")
-    size: Literal["measured", "planned"] = dc.field(default="planned", doc="norms of pure noise, or those of each sample")
+    predictor: dc.Stepper = dc.param(factory=ReverseDiffusion, doc="solver that goes from one noise level to the next")
+    corrections: int = dc.param(default=1, ge=0, le=1000, doc="Langevin steps at each new level")
+    snr: float = dc.param(default=0.16, gt=0, lt=1, doc="signal-to-noise ratio r of a correction")
+    size: Literal["measured", "planned"] = dc.param(default="planned", doc="norms of pure noise, or those of each sample")
 
     def __attrs_post_init__(self) -> None:
         """Refuse a predictor that cannot be run step by step on this solver's grid."""

@@ -27,10 +27,10 @@ class RoundTrip(dc.Metric):
     of_data: ClassVar[bool] = True
     least_real: ClassVar[int] = BLOCKS
 
-    n: int = dc.field(default=128, ge=4, le=10_000_000, doc="real samples")
-    steps: int = dc.field(default=40, ge=1, le=100_000, doc="steps each way, four evaluations each")
-    tolerance: float | None = dc.field(default=None, gt=0, le=1, doc="rtol and atol of the adaptive method; null: fixed steps")
-    cut: float = dc.field(default=1e-5, gt=0, lt=1, doc="least time of the data, as a fraction of T")
+    n: int = dc.param(default=128, ge=4, le=10_000_000, doc="real samples")
+    steps: int = dc.param(default=40, ge=1, le=100_000, doc="steps each way, four evaluations each")
+    tolerance: float | None = dc.param(default=None, gt=0, le=1, doc="rtol and atol of the adaptive method; null: fixed steps")
+    cut: float = dc.param(default=1e-5, gt=0, lt=1, doc="least time of the data, as a fraction of T")
 
     def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:
         """`round trip` and `code size` over the first n real samples."""

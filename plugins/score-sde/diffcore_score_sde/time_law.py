@@ -23,7 +23,7 @@ class LikelihoodImportance(dc.TimeLaw):
     source: ClassVar[str] = "Song et al. 2021, arXiv 2101.09258, section 4.4 and appendix A.3"
     items: ClassVar[tuple[str, ...]] = ("4.06",)
 
-    bound: float = dc.field(default=7.0, gt=0, le=50, doc="largest |log(alpha / sigma)| of the importance density")
+    bound: float = dc.param(default=7.0, gt=0, le=50, doc="largest |log(alpha / sigma)| of the importance density")
 
     def __call__(self, process: Any, draw: dc.Draw) -> Tensor:
         """Independent times, float64 [B]."""

@@ -38,10 +38,10 @@ class VDMLoss(dc.Loss):
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"levels": 17},)
 
-    levels: int | None = dc.field(
+    levels: int | None = dc.param(
         default=None, ge=2, le=65_536, doc="values of an entry, evenly over [-1, 1]; null: continuous data"
     )
-    cut: float = dc.field(default=1e-3, gt=0, lt=1, doc="t_0 as a fraction of T where there is no noise at min_time")
+    cut: float = dc.param(default=1e-3, gt=0, lt=1, doc="t_0 as a fraction of T where there is no noise at min_time")
 
     def __call__(self, model: dc.Denoiser, x0: dc.State, draw: dc.Draw, **cond: Any) -> Tensor:
         """The bound [B] in bits per dimension, for data x0 (B, ...) in [-1, 1] under conditions name -> (B, ...)."""

@@ -29,11 +29,11 @@ class VDM(dc.AffineProcess):
     items: ClassVar[tuple[str, ...]] = ("4.17",)
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"schedule": "network"},)
 
-    schedule: Literal["linear", "network"] = dc.field(default="linear", doc="gamma linear in t, or a monotone network")
-    gamma_min: float = dc.field(default=-13.3, ge=-100, le=100, doc="-log SNR at t = 0")
-    gamma_max: float = dc.field(default=5.0, ge=-100, le=100, doc="-log SNR at t = 1")
-    learn_ends: bool = dc.field(default=False, doc="learn gamma_min and gamma_max as well, from these values")
-    width: int = dc.field(default=64, ge=1, le=65_536, doc="sigmoids of the monotone network")
+    schedule: Literal["linear", "network"] = dc.param(default="linear", doc="gamma linear in t, or a monotone network")
+    gamma_min: float = dc.param(default=-13.3, ge=-100, le=100, doc="-log SNR at t = 0")
+    gamma_max: float = dc.param(default=5.0, ge=-100, le=100, doc="-log SNR at t = 1")
+    learn_ends: bool = dc.param(default=False, doc="learn gamma_min and gamma_max as well, from these values")
+    width: int = dc.param(default=64, ge=1, le=65_536, doc="sigmoids of the monotone network")
 
     def __attrs_post_init__(self) -> None:
         """Refuse ends in the wrong order, and learned ends of a schedule that has no parameters."""

@@ -39,11 +39,11 @@ class Brownian(dc.Program):
         "draws_differ": "a node of the tree is drawn again whenever a time below it is asked for: it is the same path"
     }
 
-    of: dc.Stepper = dc.field(factory=StochasticHeun, doc="solver whose noise it is; its own `steps` are not used")
-    power: float | None = dc.field(
+    of: dc.Stepper = dc.param(factory=StochasticHeun, doc="solver whose noise it is; its own `steps` are not used")
+    power: float | None = dc.param(
         default=None, ge=-10, le=10, doc="power of the clock; default: what the solver's `clock` or `eta` says, or 1"
     )
-    depth: int = dc.field(default=10, ge=1, le=40, doc="levels of the tree: 2^depth leaves for every factor 2 of q")
+    depth: int = dc.param(default=10, ge=1, le=40, doc="levels of the tree: 2^depth leaves for every factor 2 of q")
 
     def __attrs_post_init__(self) -> None:
         """Refuse a solver that cannot be run step by step on this solver's grid, or asks for noise that no path has."""

@@ -30,7 +30,7 @@ class EulerMaruyamaLam(dc.Stepper):
     additive_noise: ClassVar[bool] = True
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"eta": 0.0}, {"eta": 0.5})
 
-    eta: float = dc.field(default=1.0, ge=0, le=10, doc="noise rate: 0 is the ODE, 1 the reverse SDE")
+    eta: float = dc.param(default=1.0, ge=0, le=10, doc="noise rate: 0 is the ODE, 1 the reverse SDE")
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`keep`, `gain`, `noise`: the weights of x_t, x* and z."""

@@ -34,10 +34,10 @@ class ODEAncestral(dc.Stepper):
     additive_noise: ClassVar[bool] = True
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"eta": 0.5},)
 
-    of: dc.Stepper = dc.field(
+    of: dc.Stepper = dc.param(
         factory=lambda: StochasticHeun(eta=0.0), doc="deterministic one-step solver; its `steps` are unused"
     )
-    eta: float = dc.field(default=1.0, ge=0, le=1, doc="noise rate: 0 is the ODE, 1 the ancestral kernel's noise")
+    eta: float = dc.param(default=1.0, ge=0, le=1, doc="noise rate: 0 is the ODE, 1 the ancestral kernel's noise")
 
     def __attrs_post_init__(self) -> None:
         """Refuse a solver that cannot be run step by step on this solver's grid."""

@@ -20,10 +20,10 @@ JUMP = 0x4A
 class Interval:
     """An interval of rho = sigma / alpha that is run through again and again."""
 
-    low: float = dc.field(gt=0, doc="rho from where it jumps: the nearest node of the grid is taken")
-    high: float = dc.field(gt=0, doc="rho to which it jumps, at most that of pure noise")
-    repeats: int = dc.field(default=1, ge=0, doc="how often (K of the paper)")
-    steps: int = dc.field(default=4, ge=1, doc="ODE steps of one way down, of equal length in log rho")
+    low: float = dc.param(gt=0, doc="rho from where it jumps: the nearest node of the grid is taken")
+    high: float = dc.param(gt=0, doc="rho to which it jumps, at most that of pure noise")
+    repeats: int = dc.param(default=1, ge=0, doc="how often (K of the paper)")
+    steps: int = dc.param(default=4, ge=1, doc="ODE steps of one way down, of equal length in log rho")
 
     def __attrs_post_init__(self) -> None:
         """An interval goes up."""
@@ -51,8 +51,8 @@ class Restart(dc.Program):
     source: ClassVar[str] = "Xu et al. 2023, arXiv 2306.14878, algorithm 1"
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
 
-    of: dc.Stepper = dc.field(factory=lambda: StochasticHeun(eta=0.0), doc="deterministic solver; its `steps` are not used")
-    intervals: tuple[Interval, ...] = dc.field(
+    of: dc.Stepper = dc.param(factory=lambda: StochasticHeun(eta=0.0), doc="deterministic solver; its `steps` are not used")
+    intervals: tuple[Interval, ...] = dc.param(
         factory=lambda: (Interval(low=0.06, high=0.3, repeats=2),), doc="where to restart; those of one node in this order"
     )
 

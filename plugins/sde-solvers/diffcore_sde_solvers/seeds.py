@@ -46,8 +46,8 @@ class SEEDS(dc.Stepper):
         {"eta": 0.5},
     )
 
-    stages: int = dc.field(default=2, ge=1, le=3, doc="evaluations a step")
-    eta: float = dc.field(default=1.0, ge=0, le=10, doc="noise rate: 0 is the ODE, 1 the reverse SDE")
+    stages: int = dc.param(default=2, ge=1, le=3, doc="evaluations a step")
+    eta: float = dc.param(default=1.0, ge=0, le=10, doc="noise rate: 0 is the ODE, 1 the reverse SDE")
 
     @property
     def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

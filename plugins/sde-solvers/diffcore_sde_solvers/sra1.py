@@ -32,7 +32,7 @@ class SRA1(dc.Stepper):
     order: ClassVar[int | None] = 2
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"eta": 0.0}, {"eta": 0.5})
 
-    eta: float = dc.field(default=1.0, ge=0, le=10, doc="noise rate: 0 is the ODE, 1 the reverse SDE")
+    eta: float = dc.param(default=1.0, ge=0, le=10, doc="noise rate: 0 is the ODE, 1 the reverse SDE")
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`u`, `u_keep`, `u_gain`, `u_noise` of the stage (`u_noise`: of I); `keep`, `gain`, `part`, `noise` of x_s."""

@@ -30,7 +30,7 @@ class StochasticHeun(dc.Stepper):
     order: ClassVar[int | None] = 2
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"eta": 0.0}, {"eta": 0.5})
 
-    eta: float = dc.field(default=1.0, ge=0, le=10, doc="noise rate: 0 is the ODE, 1 the reverse SDE")
+    eta: float = dc.param(default=1.0, ge=0, le=10, doc="noise rate: 0 is the ODE, 1 the reverse SDE")
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`keep`, `gain`, `noise` of x1; `u`, `half`: where x* is evaluated again and the weight of the difference."""

@@ -34,7 +34,7 @@ class DDIM(dc.Stepper):
         """Without noise the step is its ODE's, in either direction."""
         return self.eta == 0
 
-    eta: float = dc.field(default=0.0, ge=0, le=1, doc="share of the ancestral kernel's standard deviation; 0 draws no noise")
+    eta: float = dc.param(default=0.0, ge=0, le=1, doc="share of the ancestral kernel's standard deviation; 0 draws no noise")
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`keep` = k, `gain` = alpha_s - alpha_t k, `noise` = c."""

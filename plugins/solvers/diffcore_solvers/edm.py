@@ -33,12 +33,12 @@ class EDMHeun(dc.Stepper):
     order: ClassVar[int | None] = 2
     variants: ClassVar[tuple[Mapping[str, float], ...]] = ({"s_churn": 10.0},)
 
-    s_churn: float = dc.field(default=0.0, ge=0, le=1e6, doc="total noise added over the run, as in the paper; 0 draws none")
-    s_min: float = dc.field(default=0.0, ge=0, le=1e6, doc="smallest sigma / alpha at which noise is added")
-    s_max: float | None = dc.field(
+    s_churn: float = dc.param(default=0.0, ge=0, le=1e6, doc="total noise added over the run, as in the paper; 0 draws none")
+    s_min: float = dc.param(default=0.0, ge=0, le=1e6, doc="smallest sigma / alpha at which noise is added")
+    s_max: float | None = dc.param(
         default=None, gt=0, le=1e6, doc="largest sigma / alpha at which noise is added; none: no limit"
     )
-    s_noise: float = dc.field(default=1.0, gt=0, le=10, doc="factor of the added noise, slightly above 1 against lost detail")
+    s_noise: float = dc.param(default=1.0, gt=0, le=10, doc="factor of the added noise, slightly above 1 against lost detail")
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """`t`, `u`: the two times of evaluation; `lift`, `noise`: up to t^; `keep`, `gain`: down to s; `second`: Heun."""

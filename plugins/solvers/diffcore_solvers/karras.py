@@ -25,11 +25,11 @@ class Karras(EndedGrid):
     items: ClassVar[tuple[str, ...]] = ("9.13", "R26")
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
 
-    rho: float = dc.field(
+    rho: float = dc.param(
         default=7.0, gt=0, le=1000, doc="exponent: 1 is uniform in sigma / alpha, larger is denser near the data"
     )
-    sigma_min: float | None = dc.field(default=None, gt=0, le=1e6, doc="smallest sigma / alpha before the jump to 0")
-    sigma_max: float | None = dc.field(default=None, gt=0, le=1e6, doc="largest sigma / alpha after the start")
+    sigma_min: float | None = dc.param(default=None, gt=0, le=1e6, doc="smallest sigma / alpha before the jump to 0")
+    sigma_max: float | None = dc.param(default=None, gt=0, le=1e6, doc="largest sigma / alpha after the start")
 
     def nodes(self, process: dc.Process, steps: int, start: float) -> Tensor:
         """The N + 1 times."""

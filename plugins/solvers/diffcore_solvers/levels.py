@@ -20,7 +20,7 @@ STAND_IN = 5.0
 class EndedGrid(dc.Grid):
     """A grid with a choice of its last time."""
 
-    end: Literal["zero", "t_min"] = dc.field(
+    end: Literal["zero", "t_min"] = dc.param(
         default="zero", doc="last time: zero (clean data), or the process's min_time, the smallest a network is evaluated at"
     )
 

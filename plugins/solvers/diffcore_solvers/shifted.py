@@ -20,8 +20,8 @@ class Shifted(dc.Grid):
     source: ClassVar[str] = "Esser et al. 2024, arXiv 2403.03206, equation 23"
     items: ClassVar[tuple[str, ...]] = ("9.13", "R26")
 
-    shift: float = dc.field(default=3.0, gt=0, le=1e6, doc="k; 1 changes nothing")
-    grid: dc.Grid | None = dc.field(default=None, doc="the grid that is warped; uniform in t where none is named")
+    shift: float = dc.param(default=3.0, gt=0, le=1e6, doc="k; 1 changes nothing")
+    grid: dc.Grid | None = dc.param(default=None, doc="the grid that is warped; uniform in t where none is named")
 
     def nodes(self, process: dc.Process, steps: int, start: float) -> Tensor:
         """The N + 1 times. Raises `IncompatibleError` where the inner grid does not fit the process."""

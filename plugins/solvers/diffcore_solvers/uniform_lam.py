@@ -24,8 +24,8 @@ class UniformLam(EndedGrid):
     items: ClassVar[tuple[str, ...]] = ("9.13", "R26")
     requires: ClassVar[frozenset[str]] = frozenset({"affine"})
 
-    lam_min: float | None = dc.field(default=None, ge=-50, le=50, doc="smallest log(alpha / sigma) of the equal steps")
-    lam_max: float | None = dc.field(default=None, ge=-50, le=50, doc="largest log(alpha / sigma) of the equal steps")
+    lam_min: float | None = dc.param(default=None, ge=-50, le=50, doc="smallest log(alpha / sigma) of the equal steps")
+    lam_max: float | None = dc.param(default=None, ge=-50, le=50, doc="largest log(alpha / sigma) of the equal steps")
 
     def nodes(self, process: dc.Process, steps: int, start: float) -> Tensor:
         """The N + 1 times."""

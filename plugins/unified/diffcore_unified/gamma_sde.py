@@ -50,8 +50,8 @@ class GammaSDE(dc.Stepper):
         {"law": "constant", "gamma": 0.1},
     )
 
-    gamma: float = dc.field(default=1.0, ge=0, le=100, doc="factor of the noise level; 0 draws no noise")
-    law: Literal["g", "sigma", "constant"] = dc.field(default="g", doc="what gamma(t)^2 is proportional to")
+    gamma: float = dc.param(default=1.0, ge=0, le=100, doc="factor of the noise level; 0 draws no noise")
+    law: Literal["g", "sigma", "constant"] = dc.param(default="g", doc="what gamma(t)^2 is proportional to")
 
     @property
     def both_ways(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -36,9 +36,9 @@ class Kinetic(dc.AffineProcess):
     items: ClassVar[tuple[str, ...]] = ("6.13",)
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"mean": 0.05, "stds": (0.1, 1.0)},)
 
-    mean: float = dc.field(default=0.3, ge=0.01, le=1e6, doc="root mean square of the mean of the data's entries", unit="data")
-    stds: tuple[float, ...] = dc.field(default=(0.5,), gt=0, le=1e6, doc="standard deviations, one or several", unit="data")
-    t_min: float = dc.field(default=1e-3, ge=0, lt=1, doc="smallest time a network sees")
+    mean: float = dc.param(default=0.3, ge=0.01, le=1e6, doc="root mean square of the mean of the data's entries", unit="data")
+    stds: tuple[float, ...] = dc.param(default=(0.5,), gt=0, le=1e6, doc="standard deviations, one or several", unit="data")
+    t_min: float = dc.param(default=1e-3, ge=0, lt=1, doc="smallest time a network sees")
 
     def __attrs_post_init__(self) -> None:
         if not self.stds:

@@ -45,12 +45,12 @@ class Monotone(dc.Weighting):
     items: ClassVar[tuple[str, ...]] = ("6.10",)
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"mean": -1.2}, {"clock": "t"})
 
-    of: dc.Weighting = dc.field(factory=P2, doc="the weighting that is made monotone")
-    mean: float | None = dc.field(
+    of: dc.Weighting = dc.param(factory=P2, doc="the weighting that is made monotone")
+    mean: float | None = dc.param(
         default=None, ge=-50, le=50, doc="mean of log(sigma / alpha) of a time law folded into w; null: none"
     )
-    std: float = dc.field(default=1.2, gt=0, le=50, doc="its standard deviation")
-    clock: Literal["lam", "t"] = dc.field(default="lam", doc="the variable in which the training times are uniform")
+    std: float = dc.param(default=1.2, gt=0, le=50, doc="its standard deviation")
+    clock: Literal["lam", "t"] = dc.param(default="lam", doc="the variable in which the training times are uniform")
 
     def __call__(self, at: dc.Coeffs, row: dc.Row) -> Tensor:
         """The weight in `row`, shape of at.t."""

@@ -35,8 +35,8 @@ class Through(dc.Program):
     example: ClassVar[Mapping[str, Any]] = {"to": {"type": "kinetic"}, "solver": {"type": "gamma-sde"}}
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"solver": {"type": "gamma-sde", "gamma": 0.0}},)
 
-    to: dc.Process = dc.field(doc="the process on whose schedule the solver runs")
-    solver: dc.Solver = dc.field(doc="the solver that runs there, with its grid")
+    to: dc.Process = dc.param(doc="the process on whose schedule the solver runs")
+    solver: dc.Solver = dc.param(doc="the solver that runs there, with its grid")
 
     def __attrs_post_init__(self) -> None:
         inner = type(self.solver).__name__

@@ -37,8 +37,8 @@ class Transformed(dc.AffineProcess):
         "to": {"type": "kinetic", "stds": [0.5, 2.0]},
     }
 
-    of: dc.Process = dc.field(doc="the process a network was trained for")
-    to: dc.Process = dc.field(doc="the process whose schedule is wanted")
+    of: dc.Process = dc.param(doc="the process a network was trained for")
+    to: dc.Process = dc.param(doc="the process whose schedule is wanted")
 
     def __attrs_post_init__(self) -> None:
         for name, process in (("of", self.of), ("to", self.to)):

@@ -31,8 +31,8 @@ class P2(dc.Weighting):
     source: ClassVar[str] = "Choi et al. 2022, arXiv 2204.00227"
     items: ClassVar[tuple[str, ...]] = ("6.09",)
 
-    gamma: float = dc.field(default=1.0, ge=0, le=10, doc="exponent")
-    k: float = dc.field(default=1.0, gt=0, le=1e6, doc="signal-to-noise ratio below which the weight levels off")
+    gamma: float = dc.param(default=1.0, ge=0, le=10, doc="exponent")
+    k: float = dc.param(default=1.0, gt=0, le=1e6, doc="signal-to-noise ratio below which the weight levels off")
 
     def __call__(self, at: dc.Coeffs, row: dc.Row) -> Tensor:
         """The weight in `row`, shape of at.t."""
@@ -51,9 +51,9 @@ class InTarget(dc.Weighting):
     items: ClassVar[tuple[str, ...]] = ("6.05",)
     example: ClassVar[Mapping[str, Any]] = {"of": {"type": "p2"}}
 
-    of: dc.Weighting = dc.field(doc="the weight in that target")
-    target: Literal["x0", "eps", "score", "v", "velocity", "edm"] = dc.field(default="eps", doc="the target it is meant for")
-    sigma_data: float = dc.field(
+    of: dc.Weighting = dc.param(doc="the weight in that target")
+    target: Literal["x0", "eps", "score", "v", "velocity", "edm"] = dc.param(default="eps", doc="the target it is meant for")
+    sigma_data: float = dc.param(
         default=0.5, ge=1e-06, le=1e6, doc="standard deviation of the data, for the target edm; the model's own"
     )
 

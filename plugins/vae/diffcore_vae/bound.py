@@ -32,9 +32,9 @@ class VAEBound(dc.Metric):
     requires: ClassVar[frozenset[str]] = frozenset({"latents"})
     least_real: ClassVar[int] = 2
 
-    k: int = dc.field(default=64, ge=2, le=1_000_000, doc="samples of the latents per x")
-    n: int = dc.field(default=500, ge=2, le=10_000_000, doc="data looked at, at most")
-    seed: int = dc.field(default=0, ge=0, doc="seed of the latents")
+    k: int = dc.param(default=64, ge=2, le=1_000_000, doc="samples of the latents per x")
+    n: int = dc.param(default=500, ge=2, le=10_000_000, doc="data looked at, at most")
+    seed: int = dc.param(default=0, ge=0, doc="seed of the latents")
 
     @torch.no_grad()
     def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:

@@ -35,9 +35,9 @@ Lai et al. 2025, arXiv 2510.21890, section 2.1"
     requires: ClassVar[frozenset[str]] = frozenset({"latents"})
     least_real: ClassVar[int] = 2
 
-    n: int = dc.field(default=500, ge=2, le=10_000_000, doc="data looked at, at most")
-    threshold: float = dc.field(default=0.01, gt=0, le=1e6, doc="variance of the posterior mean from which a unit is active")
-    seed: int = dc.field(default=0, ge=0, doc="seed of the latents")
+    n: int = dc.param(default=500, ge=2, le=10_000_000, doc="data looked at, at most")
+    threshold: float = dc.param(default=0.01, gt=0, le=1e6, doc="variance of the posterior mean from which a unit is active")
+    seed: int = dc.param(default=0, ge=0, doc="seed of the latents")
 
     @torch.no_grad()
     def measure(self, ev: dc.Evaluation) -> dict[str, dc.Measured]:

@@ -92,14 +92,14 @@ class ConvVAE(dc.Network):
     event_shape: ClassVar[tuple[int, ...]] = (1, 8, 8)
     expected_failures: ClassVar[Mapping[str, str]] = ONE_JUMP
 
-    latents: tuple[tuple[int, ...], ...] = dc.field(
+    latents: tuple[tuple[int, ...], ...] = dc.param(
         le=65_536, doc="shapes of the latents, as in process 'vae'; the first is (C, H, W)"
     )
-    width: int = dc.field(default=32, ge=4, le=65_536, doc="channels at the largest sides")
-    unshuffle: int = dc.field(default=2, ge=1, le=64, doc="pixels per side that are folded into channels first")
-    hidden: int = dc.field(default=256, ge=1, le=65_536, doc="hidden units between levels")
-    decoder: Literal["gaussian", "bernoulli"] = dc.field(default="gaussian", doc="the density of data given latents")
-    std: float | None = dc.field(default=None, gt=0, le=1e6, doc="standard deviation of a Gaussian decoder; null: learned")
+    width: int = dc.param(default=32, ge=4, le=65_536, doc="channels at the largest sides")
+    unshuffle: int = dc.param(default=2, ge=1, le=64, doc="pixels per side that are folded into channels first")
+    hidden: int = dc.param(default=256, ge=1, le=65_536, doc="hidden units between levels")
+    decoder: Literal["gaussian", "bernoulli"] = dc.param(default="gaussian", doc="the density of data given latents")
+    std: float | None = dc.param(default=None, gt=0, le=1e6, doc="standard deviation of a Gaussian decoder; null: learned")
 
     def build(self, shape: tuple[int, ...], cond: Mapping[str, int], outputs: tuple[int, ...] | None = None) -> nn.Module:
         """The module for images of `shape`."""

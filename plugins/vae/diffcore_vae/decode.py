@@ -16,7 +16,7 @@ class Decode(dc.Stepper):
     source: ClassVar[str] = "Kingma and Welling 2014, arXiv 1312.6114"
     requires: ClassVar[frozenset[str]] = frozenset({"latents"})
 
-    steps: int = dc.field(default=1, ge=1, le=1, doc="one jump")
+    steps: int = dc.param(default=1, ge=1, le=1, doc="one jump")
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """The time T."""

@@ -47,13 +47,13 @@ class Latent(dc.Data):
         "as_declared": "the source reads the raw data; its shape is that of the latents, which are not in [-1, 1]"
     }
 
-    of: dc.Data = dc.field(doc="the data behind the latents")
-    codec: str = dc.field(doc="run directory or weights of a VAE, or a plain safetensors codec")
-    shape: tuple[int, ...] = dc.field(le=65_536, doc="shape of the latents: latents[0] of the VAE")
-    moments: int = dc.field(
+    of: dc.Data = dc.param(doc="the data behind the latents")
+    codec: str = dc.param(doc="run directory or weights of a VAE, or a plain safetensors codec")
+    shape: tuple[int, ...] = dc.param(le=65_536, doc="shape of the latents: latents[0] of the VAE")
+    moments: int = dc.param(
         default=5000, ge=2, le=10_000_000, doc="data on which mean and std of the latents are fitted, at most"
     )
-    batch: int = dc.field(default=250, ge=1, le=10_000_000, doc="data encoded or decoded at once")
+    batch: int = dc.param(default=250, ge=1, le=10_000_000, doc="data encoded or decoded at once")
 
     @cached_property
     def _inner(self) -> dc.Source:

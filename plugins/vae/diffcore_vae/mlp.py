@@ -31,11 +31,11 @@ class MLPVAE(dc.Network):
     event_shape: ClassVar[tuple[int, ...]] = (4,)
     expected_failures: ClassVar[Mapping[str, str]] = ONE_JUMP
 
-    latents: tuple[tuple[int, ...], ...] = dc.field(le=65_536, doc="shapes of the latents, as in process 'vae'")
-    width: int = dc.field(default=256, ge=1, le=65_536, doc="hidden units")
-    depth: int = dc.field(default=2, ge=0, le=1000, doc="hidden layers of encoder, decoder and between levels")
-    decoder: Literal["gaussian", "bernoulli"] = dc.field(default="gaussian", doc="the density of data given latents")
-    std: float | None = dc.field(default=None, gt=0, le=1e6, doc="standard deviation of a Gaussian decoder; null: learned")
+    latents: tuple[tuple[int, ...], ...] = dc.param(le=65_536, doc="shapes of the latents, as in process 'vae'")
+    width: int = dc.param(default=256, ge=1, le=65_536, doc="hidden units")
+    depth: int = dc.param(default=2, ge=0, le=1000, doc="hidden layers of encoder, decoder and between levels")
+    decoder: Literal["gaussian", "bernoulli"] = dc.param(default="gaussian", doc="the density of data given latents")
+    std: float | None = dc.param(default=None, gt=0, le=1e6, doc="standard deviation of a Gaussian decoder; null: learned")
 
     def build(self, shape: tuple[int, ...], cond: Mapping[str, int], outputs: tuple[int, ...] | None = None) -> nn.Module:
         """The module for events of any shape."""

@@ -40,7 +40,7 @@ class OneJump(dc.Process):
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({"latents": [[6], [3]]},)
     expected_failures: ClassVar[Mapping[str, str]] = {"noise_is_an_argument": REFUSAL}
 
-    latents: tuple[tuple[int, ...], ...] = dc.field(
+    latents: tuple[tuple[int, ...], ...] = dc.param(
         le=65_536, doc="shapes of the latents, from the one next to the data to the top"
     )
 
