@@ -21,6 +21,7 @@ from diffcore.declare.errors import (
     RunError,
     SpecError,
     UnknownComponentError,
+    note,
 )
 from diffcore.declare.hookspecs import API_VERSION, VERSION, hookimpl
 from diffcore.specs.registry import Registry
@@ -28,7 +29,6 @@ from diffcore.specs.registry import Registry
 if TYPE_CHECKING:
     from diffcore.learning.data import Coupling, Data, Range, Source
     from diffcore.learning.files import (
-        note,
         read_npy,
         read_tensors,
         reading,
@@ -67,7 +67,6 @@ _LAZY = {
     "numerics.fields": ("Denoiser", "Field", "Guided", "second_derivatives"),
     "learning.files": (
         "moments_of_exp",
-        "note",
         "param",
         "phi",
         "read_npy",

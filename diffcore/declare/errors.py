@@ -6,6 +6,7 @@ A user's mistake is a `DiffcoreError` (exit code 2); a run that failed is a `Run
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable
 
 
@@ -39,6 +40,11 @@ class DataError(DiffcoreError):
 
 class DataWarning(UserWarning):
     """A part of the user's data is left out or read in a way that may surprise: said in one line, and the work goes on."""
+
+
+def note(text: str) -> None:
+    """Say something about the user's data in one line (a `DataWarning`; the command line prints it as a note)."""
+    warnings.warn(text, DataWarning, stacklevel=3)
 
 
 class CheckpointError(DiffcoreError):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import safetensors
 from torch import Tensor
 
-from diffcore.declare.errors import DataError, DataWarning, said, shorten
+from diffcore.declare.errors import DataError, said, shorten
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,11 +75,6 @@ def _mode(path: Path, what: str) -> int:
         raise DataError(f"{shorten(str(path), LONG)}: no such {what}{where}") from None
     except OSError as error:
         raise DataError(f"{shorten(str(path), LONG)}: {error.strerror}") from None
-
-
-def note(text: str) -> None:
-    """Say something about the user's data in one line (a `DataWarning`; the command line prints it as a note)."""
-    warnings.warn(text, DataWarning, stacklevel=3)
 
 
 @contextmanager

@@ -10,8 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from diffcore.declare.errors import DataError, IncompatibleError, NumericsError, SpecError
-from diffcore.learning.files import note
+from diffcore.declare.errors import DataError, IncompatibleError, NumericsError, SpecError, note
 from diffcore.numerics.arguments import real, shown, whole
 from diffcore.numerics.calling import ordinary
 from diffcore.numerics.fields import Field
