@@ -32,7 +32,7 @@ HIDDEN = ("kind", "source", "example", "expected_failures", "variants")
 VALUES: dict[str, tuple[type, ...]] = {
     "process": (dc.Coeffs, dc.Corruption),
     "guidance": (dc.Posterior,),
-    "solver": (dc.Plan, dc.Frame),
+    "solver": (dc.Moved, dc.Plan, dc.Span, dc.Frame, dc.Meter),
     "data": (dc.Source, dc.Range),
     "metric": (dc.Evaluation, dc.Measured),
     "trainer": (dc.Player,),
@@ -143,7 +143,7 @@ def _value(cls: type) -> Iterator[str]:
     yield f"{inspect.getdoc(cls)}\n"
     hints = {name: hint for name, hint in vars(cls).get("__annotations__", {}).items() if not name.startswith("_")}
     if hints:
-        yield ", ".join(f"`{name}: {hint}`" for name, hint in hints.items()) + "\n"
+        yield ", ".join(f"`{name}: {getattr(hint, '__forward_arg__', hint)}`" for name, hint in hints.items()) + "\n"
     yield from _methods(cls)
 
 

@@ -58,8 +58,33 @@ def test_a_stepper_has_no_loop_of_its_own():
                 yield dc.Frame(0, 1.0, x)
 
 
+def test_a_step_that_returns_a_pair_is_told_what_to_return():
+    @dc.component
+    class Pair(Euler):
+        def step(self, field, x, row, carry, z):
+            return x, carry
+
+    with pytest.raises(dc.IncompatibleError, match=r"a step of solver Pair must return dc.Moved\(x\) or .*; got a tuple"):
+        dc.sample(DATA.field(VP), Pair(), numbers(3, 2))
+
+
+def test_a_solver_is_a_stepper_or_a_program():
+    @dc.component
+    class Neither(dc.Solver):
+        def plan(self, process, grid):
+            return Euler().plan(process, grid)
+
+    with pytest.raises(dc.IncompatibleError, match=r"Neither derives from dc.Solver alone: derive it from dc.Stepper, with plan"):
+        dc.sample(DATA.field(VP), Neither(), numbers(3, 2))
+
+
+def test_a_field_is_not_given_its_process():
+    with pytest.raises(dc.IncompatibleError, match=r"Field needs a denoiser, which knows its process: .* got a ReferenceVP"):
+        dc.Field(VP, DATA.denoiser(VP))
+
+
 def test_a_bare_network_is_not_a_denoiser():
-    with pytest.raises(dc.IncompatibleError, match=r"Field needs a denoiser: Field\(Denoiser\(net"):
+    with pytest.raises(dc.IncompatibleError, match=r"Field needs a denoiser, .*: Field\(Denoiser\(net.* got a Linear"):
         dc.Field(nn.Linear(2, 2))
 
 

@@ -198,9 +198,7 @@ def component(cls: type[T]) -> type[T]:
     final = [(n, b.__name__) for n in vars(cls) for b in cls.__mro__[1:] if getattr(vars(b).get(n), "__final__", False)]
     if final:
         name, base = final[0]
-        raise SpecError(
-            f"'{name}' of {cls.__name__} is final in {base}: other parts run it as it is there; derive from another base"
-        )
+        raise SpecError(f"'{name}' of {cls.__name__} is final in {base}, where others rely on it; derive from another base")
     if issubclass(cls, Base):
         check_declarations(cls)
     state = False if issubclass(cls, Base) else None

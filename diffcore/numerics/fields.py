@@ -223,10 +223,11 @@ class Field:
         cond: Mapping[str, Any] | None = None,
         flow_map: FlowMap | None = None,
     ) -> None:
-        _check_field(guidance, cond, flow_map)
         process = getattr(denoiser, "process", None)
         if process is None:
-            raise IncompatibleError(f"Field needs a denoiser: Field(Denoiser(net, prediction, process)); got {shown(denoiser)}")
+            wanted = "a denoiser, which knows its process: Field(Denoiser(net, prediction, process))"
+            raise IncompatibleError(f"Field needs {wanted}; got {shown(denoiser)}")
+        _check_field(guidance, cond, flow_map)
         self.process, self.guidance = process, tuple(guidance)
         self.base: Any = getattr(denoiser, "base", denoiser)
         self.cond, self.flow_map = dict(cond or {}), flow_map

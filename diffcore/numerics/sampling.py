@@ -250,6 +250,11 @@ def _checked(field: Field, solver: Solver, x: State, seed: int, ids: Sequence[in
         raise IncompatibleError(
             f"sample needs a solver, such as registry.make('solver', '{name}', steps=20); got {shown(solver)}"
         )
+    if type(solver).frames is Solver.frames:
+        raise IncompatibleError(
+            f"solver {type(solver).__name__} derives from dc.Solver alone: derive it from dc.Stepper, with plan and step, or "
+            f"from dc.Program, with frames"
+        )
     found = leaves(x)
     if not found or not all(isinstance(leaf, Tensor) for leaf in found):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise DataError(f"the start state must be a tensor or a tree of tensors; got {shown(x)}")

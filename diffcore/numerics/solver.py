@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from diffcore.declare.component import Base, component, param
-from diffcore.declare.errors import SpecError
-from diffcore.numerics.arguments import whole
+from diffcore.declare.errors import IncompatibleError, SpecError
+from diffcore.numerics.arguments import shown, whole
 from diffcore.numerics.fields import Field
 from diffcore.numerics.kept import PLANS, Kept, hashable
 from diffcore.numerics.noise import Draw
@@ -251,6 +251,10 @@ class Stepper(Solver):
             before = moved.x
             z = self.draws(process, before, draw.at(i + 1)) if plan.draws[i] else None
             moved = step(field, before, row, moved.carry, z)
+            if moved.__class__ is not Moved:
+                raise IncompatibleError(
+                    f"a step of solver {type(self).__name__} must return dc.Moved(x) or dc.Moved(x, carry); got {shown(moved)}"
+                )
             if grid.ndim > 1:
                 moved = moved._replace(x=held(grid[i] == grid[i + 1], before, moved.x))
             yield moved
