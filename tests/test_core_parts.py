@@ -72,6 +72,37 @@ class Buffer(nn.Module):
         return out[:] if self.view else out
 
 
+class Ring(nn.Module):
+    """Writes its outputs to a few buffers in turn."""
+
+    def __init__(self, count, view=False):
+        super().__init__()
+        self.outs, self.view = [torch.empty(3, 4) for _ in range(count)], view
+
+    def forward(self, x, t):
+        self.outs.append(self.outs.pop(0))
+        out = self.outs[-1].copy_(clean(x, t).detach())
+        return out[:] if self.view else out
+
+
+class Clears(nn.Module):
+    """Clears what it returned last when it is called again."""
+
+    last = None
+
+    def forward(self, x, t):
+        if self.last is not None:
+            self.last.zero_()
+        self.last = clean(x, t).detach()
+        return self.last
+
+
+@pytest.mark.parametrize("net", [lambda: Ring(2), lambda: Ring(3), lambda: Ring(4, view=True), Clears])
+@pytest.mark.parametrize("solver", [*SOLVERS, "dpm-solver-3", "exp-adams"])
+def test_nor_does_what_it_does_to_its_earlier_outputs(net, solver):
+    torch.testing.assert_close(drawn(net(), solver), drawn(clean, solver))
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("net", [in_place, through_data, in_place_view, Buffer(), Buffer(view=True)])
 def test_what_a_network_does_to_its_tensors_does_not_reach_the_samples(net, solver):
