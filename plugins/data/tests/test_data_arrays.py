@@ -90,7 +90,7 @@ def test_own_tokens_train(tmp_path: Path):
         (np.zeros(3), r"'x' is float64 of shape \(3,\).*x\[:, None\]"),
         (np.float64(1), r"of shape \(\)"),
         (np.zeros((2, 3), complex), "'x' is complex128"),
-        (np.array([["a"]]), "holds <U1; expected an array of numbers"),
+        (np.array([["a"]]), r"holds <U1; expected an array of numbers; number the words: np\.unique"),
         (np.array([[{}]], object), "holds object; expected an array of numbers"),
         (np.zeros((2, 2), "M8[s]"), "holds datetime64"),
         (np.zeros(2, [("a", "f4")]), "expected an array of numbers"),
