@@ -62,6 +62,7 @@ def registry():
     made = dc.Registry.load()
     made.add(Kelvin)
     made.add(Wide)
+    made.add(Rows)
     made.add(NoNumbers)
     return made
 
@@ -96,6 +97,89 @@ def test_a_sigma_data_of_that_size_says_nothing():
 def test_a_range_that_is_far_too_wide_is_said():
     (note,) = dc.assemble({**POINTS, "data": {"type": "wide", "mean": 0.0}}, registry=registry()).notes
     assert "declare the range that the values have" in note
+
+
+@dc.component
+class Rows(dc.Data):
+    """Whatever rows were given to the class."""
+
+    x: ClassVar[torch.Tensor] = torch.zeros(2, 2)
+    classes: ClassVar[dict[str, int]] = {}
+
+    @property
+    def shape(self):
+        return tuple(self.x.shape[1:])
+
+    @property
+    def size(self):
+        return len(self.x)
+
+    def open(self):
+        return self
+
+    def batch(self, ids):
+        return self.x[ids], {}
+
+
+def with_rows(monkeypatch, x):
+    monkeypatch.setattr(Rows, "x", x)
+    return {**POINTS, "data": {"type": "rows"}}
+
+
+def drawn(n, *scales):
+    return torch.randn(n, len(scales), generator=torch.Generator().manual_seed(0)) * torch.tensor(scales)
+
+
+@pytest.mark.parametrize(
+    ("scales", "said"), [((0.5, 1e-4, 0.5), True), ((0.5, 0.0, 0.5), False), ((0.5, 0.05), False), ((1e-4, 5e-4), False)]
+)
+def test_a_channel_that_is_lost_beside_another_is_said(monkeypatch, scales, said):
+    notes = dc.assemble(with_rows(monkeypatch, drawn(300, *scales)), registry=registry()).notes
+    assert ["channel 1 has standard deviation" in note and "scale each channel by itself" in note for note in notes] == (
+        [True] if said else [False] * (scales[0] < 0.1)
+    )
+
+
+def test_the_size_of_sorted_data_is_seen(monkeypatch):
+    x = torch.cat([drawn(300, 0.5, 0.5), drawn(3000, 1e5, 1e5)])
+    (note,) = dc.assemble(with_rows(monkeypatch, x), registry=registry()).notes
+    assert "networks learn badly far from it" in note
+
+
+@pytest.mark.parametrize("place", [1, 150, 298])
+@pytest.mark.parametrize("token", [4, -1])
+def test_a_token_out_of_range_is_found_wherever_it_is(monkeypatch, place, token):
+    x = torch.arange(300)[:, None].expand(300, 6) % 4
+    spec = {
+        **POINTS,
+        "process": {"type": "masked", "values": 4},
+        "network": {"type": "token-transformer", "width": 16, "depth": 1, "heads": 2},
+        "prediction": "logits",
+        "loss": {"type": "masked-elbo"},
+        "solver": {"type": "ancestral", "steps": 3},
+    }
+    dc.assemble({**spec, "data": with_rows(monkeypatch, x)["data"]}, registry=registry())
+    wrong = x.clone()
+    wrong[place, 3] = token
+    assert "data: " in refusal({**spec, "data": with_rows(monkeypatch, wrong)["data"]})
+
+
+@pytest.mark.parametrize(("shape", "said"), [((8, 8, 3), True), ((3, 8, 8), False), ((3, 4, 4), False), ((1, 8, 3), False)])
+def test_pictures_with_their_channels_last_are_said(monkeypatch, shape, said):
+    x = 0.5 * torch.randn(20, *shape, generator=torch.Generator().manual_seed(0))
+    notes = dc.assemble(with_rows(monkeypatch, x), registry=registry()).notes
+    assert ["channels first: np.moveaxis(x, -1, 1)" in note for note in notes] == [True] * said
+
+
+@pytest.mark.parametrize(("drop", "highest"), [(0.0, 9), (0.1, 10)])
+def test_no_class_is_a_class_only_where_it_is_trained(drop, highest):
+    spec = {**DIGITS, "loss": {"type": "denoising", "drop": drop}}
+    pipeline = dc.assemble(spec)
+    assert pipeline.conditions(2, {"label": highest})["label"].tolist() == [highest] * 2
+    with pytest.raises(dc.SpecError, match="of 0 to 9 " + (r"\(10 for none\)" if drop else r".*: loss\.drop is 0")):
+        pipeline.sample(2, cond={"label": highest + 1})
+    if not drop:
+        assert "loss.drop is 0" in refusal({**spec, "sampling": {"cond": {"label": 10}}})
 
 
 def test_states_that_the_process_cannot_noise_are_refused_at_the_data():

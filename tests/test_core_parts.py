@@ -72,6 +72,37 @@ class Buffer(nn.Module):
         return out[:] if self.view else out
 
 
+class Ring(nn.Module):
+    """Writes its outputs to a few buffers in turn."""
+
+    def __init__(self, count, view=False):
+        super().__init__()
+        self.outs, self.view = [torch.empty(3, 4) for _ in range(count)], view
+
+    def forward(self, x, t):
+        self.outs.append(self.outs.pop(0))
+        out = self.outs[-1].copy_(clean(x, t).detach())
+        return out[:] if self.view else out
+
+
+class Clears(nn.Module):
+    """Clears what it returned last when it is called again."""
+
+    last = None
+
+    def forward(self, x, t):
+        if self.last is not None:
+            self.last.zero_()
+        self.last = clean(x, t).detach()
+        return self.last
+
+
+@pytest.mark.parametrize("net", [lambda: Ring(2), lambda: Ring(3), lambda: Ring(4, view=True), Clears])
+@pytest.mark.parametrize("solver", [*SOLVERS, "dpm-solver-3", "exp-adams"])
+def test_nor_does_what_it_does_to_its_earlier_outputs(net, solver):
+    torch.testing.assert_close(drawn(net(), solver), drawn(clean, solver))
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("net", [in_place, through_data, in_place_view, Buffer(), Buffer(view=True)])
 def test_what_a_network_does_to_its_tensors_does_not_reach_the_samples(net, solver):
@@ -449,6 +480,21 @@ class Stream(IterableDataset):
         yield torch.zeros(2)
 
 
+class LongStream(Stream):
+    def __len__(self):
+        return 32
+
+
+class Short(torch.utils.data.Dataset):
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, i):
+        if i > 8:
+            raise IndexError("no more")
+        return torch.zeros(2), 0
+
+
 def labelled(label):
     return lambda ids: (torch.zeros(len(ids), 2), {"label": label(ids)})
 
@@ -462,6 +508,18 @@ def labelled(label):
         (TensorDataset(torch.zeros(0, 2)), "empty data set"),
         (TensorDataset(torch.zeros(4, 2), torch.zeros(4), torch.zeros(4)), r"item 0 of .* is a tuple of Tensor, Tensor, Tensor"),
         ([SimpleNamespace(x=1)], "is a SimpleNamespace; an item is a tensor x"),
+        ([1.5, 2.5], r"item 0 of .* is one number; a sample needs an axis of its own: x\[None\]"),
+        ([(torch.zeros(2), "cat")], "is a tuple of Tensor, str; .*number labels that are words"),
+        (
+            [(torch.zeros(2), i % 2 * 7) for i in range(8)],
+            "numbers in 'label' of .*: 2, from 0 to 7, and none is 1; .*without gaps",
+        ),
+        ([(torch.zeros(2), i % 3 + 1) for i in range(8)], "numbers in 'label' of .*: 3, from 1 to 3, and none is 0; "),
+        ([(torch.zeros(2), -1)], "from -1 to -1, and none is 0; "),
+        ([(torch.zeros(2), 0), torch.zeros(2)], "item 1 of .* has no 'label' that is one integer, and item 0 has"),
+        (Short(), "item 9 of the 20 of .* cannot be read: IndexError: no more"),
+        (LongStream(), "a LongStream has no 'shape'"),
+        (Own(size=1000), "has no sample of every number .*IndexError.*its size is 1000"),
         (Own(size=0), "its size is 0"),
         (Own(shape=2), "its shape is 2"),
         (Own(classes={"label": 0}), "its classes are"),
@@ -532,6 +590,14 @@ def test_a_torch_data_set_is_taken_as_it_is(data, classes):
     assert sorted(torch.cat([loader(0)[0], loader(1)[0]])[:, 0].tolist()) == [float(i) for i in range(12)]
 
 
+def test_the_attribute_classes_of_a_data_set_names_them(tmp_path):
+    data = Items(lambda x, i: (x, i), ["cat", "dog", "cow", "hen"])
+    pipeline = own(data, lambda: Labelled(4))
+    assert pipeline.sample(2, cond={"label": "cow"}).cond["label"].tolist() == [2, 2]
+    again = dc.Pipeline.load(pipeline.save(tmp_path), registry=own_registry(gone, lambda: Labelled(4)))
+    assert again.sample(2, cond={"label": "cow"}).cond["label"].tolist() == [2, 2]
+
+
 # --- conditions that are no classes -------------------------------------------------------------------------------------------
 
 
@@ -560,6 +626,39 @@ def test_a_guidance_takes_any_condition_with_a_null_value():
     plain = own(Own)
     y = {"y": start(4, 3)}
     torch.testing.assert_close(pipeline.sample(4, cond=y).x, plain.sample(4, cond=y).x)
+
+
+class Typed(nn.Module):
+    """Notes the type of its condition."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.null_cond, self.seen = nn.Linear(2, 2), {}, set[torch.dtype]()
+
+    def forward(self, x, t, y):
+        self.seen.add(y.dtype)
+        return self.body(x)
+
+
+@pytest.mark.parametrize(
+    ("values", "sound", "wrong"),
+    [
+        (torch.arange(32) % 5, (2, 2.0, torch.tensor(2, dtype=torch.uint8)), 2.5),
+        (torch.arange(32) % 2 == 0, (True, 1, 0.0), 0.5),
+        (torch.arange(32, dtype=torch.float32), (2, 2.5, True), "two"),
+    ],
+)
+def test_a_condition_has_the_type_that_it_had_in_training(values, sound, wrong, tmp_path):
+    source = Own(lambda ids: (torch.zeros(len(ids), 2), {"y": values[ids]}))
+    pipeline = own(source, Typed, loss={"type": "denoising", "drop": 0.0})
+    pipeline.train()
+    again = dc.Pipeline.load(pipeline.save(tmp_path), registry=own_registry(gone, Typed))
+    for each in (pipeline, again):
+        for value in sound:
+            each.sample(2, cond={"y": value})
+        assert each.net.seen == {values.dtype}
+        with pytest.raises(dc.SpecError, match=r"condition 'y' (is|must be)"):
+            each.sample(2, cond={"y": wrong})
 
 
 @pytest.mark.parametrize(

@@ -670,7 +670,23 @@ def test_a_name_of_digits_is_a_name():
 
     known = Known((1,), {"label": 3}, ("10", "2", "b"), 5)
     asked = {"label": ["10", "2", "b", 2, "0"]}
-    assert numbered(known, asked) == {"label": [0, 1, 2, 2, 0]}
+    with pytest.warns(dc.DataWarning) as said:
+        assert numbered(known, asked) == {"label": [0, 1, 2, 2, 0]}
+    assert [str(each.message) for each in said] == [
+        "label: '2' is the class of this name, number 1; for class number 2 write its name, 'b'",
+        "label: 2 is class number 2, which is named 'b'; for the class that is named '2' write it as text: '\"2\"' in a spec and "
+        "Python, --cond label=2 in the command line",
+    ]
+
+
+@pytest.mark.parametrize("names", [(), ("0", "1", "2"), ("a", "b", "c")])
+def test_a_number_that_is_no_other_s_name_is_not_spoken_of(names, recwarn):
+    from diffcore.run.remembered import numbered
+
+    known = Known((1,), {"label": 3}, names, 5)
+    assert numbered(known, {"label": [1, "2"], "other": "1"}) == {"label": [1, 2], "other": 1}
+    assert numbered(known, {"label": torch.tensor([0, 1])})["label"].tolist() == [0, 1]
+    assert not recwarn.list
 
 
 def test_weights_say_what_they_were_made_of(finished):

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from diffcore.run.assembly import Assembly
 
 Shapes = Mapping[str, tuple[int, ...]]
+WHOLE = ("bool", "uint8", "int8", "int16", "int32", "int64")
+"""Types of conditions that are no real numbers."""
 
 
 def arrays_of(source: Source, loss: Any) -> dict[str, tuple[int, ...]]:
@@ -24,8 +26,11 @@ def arrays_of(source: Source, loss: Any) -> dict[str, tuple[int, ...]]:
     return {name: tuple(shape) for name, shape in getattr(source, "arrays", {}).items() if name not in consumed}
 
 
-def rows(name: str, value: Any, shape: tuple[int, ...], n: int) -> Tensor:
-    """An array as one row per sample: one for all, or one each. Raises `SpecError` for other shapes, and for what is no array."""
+def rows(name: str, value: Any, shape: tuple[int, ...], n: int, kind: str = "float32") -> Tensor:
+    """An array as one row per sample, one for all or one each, of the type it has in the data (`kind`).
+
+    Raises `SpecError` for other shapes, for values that are none of this type, and for what is no array.
+    """
     wanted = f"an array of shape {shape}, or {n} of them"
     try:
         tensor = torch.as_tensor(value)
@@ -35,12 +40,19 @@ def rows(name: str, value: Any, shape: tuple[int, ...], n: int) -> Tensor:
         raise SpecError(f"condition '{name}' must be {wanted}; got shape {tuple(tensor.shape)}")
     if not bool(tensor.isfinite().all()):
         raise SpecError(f"condition '{name}' holds NaN or Inf")
-    tensor = tensor.to(torch.float32) if tensor.is_floating_point() else tensor
-    return tensor.expand(n, *shape).contiguous()
+    held = tensor.to(getattr(torch, kind))
+    if kind in WHOLE and not torch.equal(held.to(tensor.dtype), tensor):
+        raise SpecError(f"condition '{name}' is {kind} in the data; got {shown(value)}, which it cannot hold")
+    return held.expand(n, *shape).contiguous()
 
 
-def chosen(cond: Mapping[str, Any], arrays: Shapes, null: Mapping[str, Any], n: int) -> dict[str, Tensor]:
-    """Every array, one row per sample; None stands for the null value. Raises `SpecError` where one is missing."""
+def chosen(
+    cond: Mapping[str, Any], arrays: Shapes, types: Mapping[str, str], null: Mapping[str, Any], n: int
+) -> dict[str, Tensor]:
+    """Every array, one row per sample; None stands for the null value. Raises `SpecError` where one is missing.
+
+    types: of those that are no real numbers.
+    """
     found = dict[str, Tensor]()
     for name, shape in arrays.items():
         if name not in cond:
@@ -48,7 +60,7 @@ def chosen(cond: Mapping[str, Any], arrays: Shapes, null: Mapping[str, Any], n: 
                 f"condition '{name}' is missing: give cond={{'{name}': ...}}, an array of shape {shape}, or {n} of them"
             )
         value = null.get(name) if cond[name] is None else cond[name]
-        found[name] = rows(name, value, shape, n)
+        found[name] = rows(name, value, shape, n, types.get(name, "float32"))
     return found
 
 

@@ -35,8 +35,10 @@ class Range:
     def to_model(self, raw: Tensor, name: str = "data") -> Tensor:
         """Raw values to [-1, 1], float32. Raises `DataError` for values outside the range."""
         low, high = float(raw.min()), float(raw.max())
+        if low != low or high != high:
+            raise DataError(f"{name} holds NaN, which lies in no range; leave those samples out")
         slack = 1e-6 * (self.hi - self.lo)
-        if low < self.lo - slack or high > self.hi + slack or low != low or high != high:
+        if low < self.lo - slack or high > self.hi + slack:
             raise DataError(
                 f"{name} has values from {low:.6g} to {high:.6g}, outside its declared range [{self.lo:g}, {self.hi:g}]; "
                 f"declare the true range (field 'range') or rescale the data"

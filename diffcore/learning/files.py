@@ -142,7 +142,8 @@ def read_npy(file: BinaryIO, size: int, what: str) -> np.ndarray[Any, Any]:
     shape, fortran, dtype = _npy_header(file, what)
     count, there = math.prod(shape), size - (file.tell() - start)
     if dtype.kind not in NUMBERS:
-        raise DataError(f"{what} holds {shorten(str(dtype), LONG)}; expected an array of numbers")
+        hint = "; number the words: np.unique(words, return_inverse=True)" if dtype.kind in "SU" else ""
+        raise DataError(f"{what} holds {shorten(str(dtype), LONG)}; expected an array of numbers{hint}")
     if min(shape, default=0) < 0 or count * dtype.itemsize > there:
         raise DataError(f"{what} is damaged: its header declares {dtype} {shorten(str(shape), 60)} where {amount(there)} are")
     require_memory(count * dtype.itemsize, what)

@@ -9,8 +9,10 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
-from diffcore.declare.errors import DataError
+from diffcore.declare.errors import DataError, said
+from diffcore.learning.conditions import WHOLE
 from diffcore.learning.data import Data, Source
 from diffcore.numerics.arguments import shown
 from diffcore.numerics.tree import State, leaves
@@ -29,6 +31,7 @@ class Remembered:
     classes: Mapping[str, int]
     why: str
     arrays: Mapping[str, tuple[int, ...]] = attrs.field(factory=dict[str, tuple[int, ...]])
+    types: Mapping[str, str] = attrs.field(factory=dict[str, str])
     size: int | None = 0
 
     def batch(self, ids: Tensor) -> tuple[State, Mapping[str, Tensor]]:
@@ -49,7 +52,8 @@ def opened(found: Any, name: str = "the source", *, coded: bool = False) -> Sour
     if isinstance(found, (Checked, Remembered)):
         return found
     if not hasattr(found, "batch") and hasattr(found, "__getitem__") and hasattr(found, "__len__"):
-        found = found if isinstance(found, (Mapping, str)) or getattr(found, "ndim", 1) == 0 else Mapped(found, name)
+        by_number = not isinstance(found, (Mapping, str, IterableDataset)) and getattr(found, "ndim", 1) > 0
+        found = Mapped(found, name) if by_number else found
     fault = _fault(found)
     if fault:
         raise DataError(f"{name} opens no source: {fault}; {WANTED}")
@@ -79,27 +83,46 @@ class Checked:
     def __init__(self, inner: Source, name: str, coded: bool = False) -> None:
         self.inner, self.name, self.coded = inner, name, coded
         self.shape, self.size, self.classes = inner.shape, inner.size, dict(inner.classes)
-        self._arrays: dict[str, tuple[int, ...]] | None = None
+        self.class_names: tuple[str, ...] = tuple(getattr(inner, "class_names", ()))
+        self._others: dict[str, Tensor] | None = None  # a first row of each condition that is no class
 
     @property
     def arrays(self) -> Mapping[str, tuple[int, ...]]:
         """The conditions that are no classes, with the shape of one row."""
-        if self._arrays is None:
+        return {name: tuple(row.shape) for name, row in self._first().items()}
+
+    @property
+    def types(self) -> Mapping[str, str]:
+        """Those of them that are no real numbers, with their type."""
+        kinds = {name: str(row.dtype).removeprefix("torch.") for name, row in self._first().items()}
+        return {name: kind for name, kind in kinds.items() if kind in WHOLE}
+
+    def _first(self) -> Mapping[str, Tensor]:
+        if self._others is None:
             self.batch(torch.zeros(1, dtype=torch.int64))
-        return self._arrays or {}
+        return self._others or {}
 
     def batch(self, ids: Tensor) -> tuple[State, dict[str, Tensor]]:
         """The samples of these numbers and their conditions. Raises `DataError` naming what is not as declared."""
-        found: Any = self.inner.batch(ids)
+        found = self._found(ids)
         if not isinstance(found, Tensor) and not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping)):
             raise self._error(f"returned {_kinds(found)}", "(x, {condition: tensor}), or x alone where there are no conditions")
         raw, cond = (found, {}) if isinstance(found, Tensor) else found
         self._check_samples(raw, len(ids))
         cond = {name: self._condition(name, cond.get(name), len(ids)) for name in {**self.classes, **cond}}
-        if self._arrays is None:
+        if self._others is None:
             self._check_values({"samples": raw, **cond})
-            self._arrays = {name: tuple(value.shape[1:]) for name, value in cond.items() if name not in self.classes}
+            self._others = {name: value[0].clone() for name, value in cond.items() if name not in self.classes}
         return raw, cond
+
+    def _found(self, ids: Tensor) -> Any:
+        try:
+            return self.inner.batch(ids)
+        except IndexError as error:
+            raise DataError(
+                f"{self.name} has no sample of every number it was asked for, {int(ids.min())} to {int(ids.max())} "
+                f"({said(error)}); its size is {self.size}: correct it"
+            ) from error
 
     def _check_samples(self, raw: Any, n: int) -> None:
         for leaf in leaves(raw):
@@ -140,7 +163,7 @@ class Checked:
 class Mapped:
     """A torch data set (or any sequence) of x, (x, label) or {"x": x, condition: value}, read by number.
 
-    Integers are classes, as many as its attribute `classes` (of the label) or its largest value says; other conditions are
+    Integers are classes, from 0 without gaps, or as many as its attribute `classes` (of the label) names; other conditions are
     arrays. Numbers become float32, integers int64.
     """
 
@@ -150,7 +173,11 @@ class Mapped:
         if not self.size:
             raise DataError(f"{name} opens an empty data set; a data set has at least one sample")
         x, cond = self._item(0)
+        if not x.ndim:
+            raise DataError(f"item 0 of {name} is one number; a sample needs an axis of its own: x[None]")
         self.shape = tuple(x.shape)
+        own = getattr(items, "classes", None)
+        self.class_names = tuple(map(str, own)) if isinstance(own, (list, tuple)) else ()
         self.classes = {key: self._count(key) for key, value in cond.items() if value.dtype == torch.int64 and value.ndim == 0}
 
     def batch(self, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -167,7 +194,7 @@ class Mapped:
             ) from None
 
     def _item(self, i: int) -> tuple[Tensor, dict[str, Tensor]]:
-        item = self.items[i]
+        item = self._read(i)
         if isinstance(item, Mapping):
             x, cond = item.get("x"), {str(key): value for key, value in item.items() if key != "x"}
         elif isinstance(item, (tuple, list)) and len(item) in (1, 2):
@@ -179,14 +206,33 @@ class Mapped:
         except (TypeError, ValueError, RuntimeError):
             raise DataError(
                 f"item {i} of {self.name} is {_kinds(item)}; an item is a tensor x, (x, label), or {{'x': x, condition: value}} "
-                f"(give pictures a transform such as ToTensor)"
+                f"(give pictures a transform such as ToTensor; number labels that are words, the attribute 'classes' names them)"
             ) from None
 
+    def _read(self, i: int) -> Any:
+        try:
+            return self.items[i]
+        except (IndexError, KeyError, OSError) as error:
+            raise DataError(f"item {i} of the {len(self.items)} of {self.name} cannot be read: {said(error)}") from error
+
     def _count(self, key: str) -> int:
-        own = getattr(self.items, "classes", None)
-        if key == "label" and isinstance(own, (list, tuple)):
-            return len(own)
-        return 1 + max(int(self._item(i)[1][key]) for i in range(len(self.items)))
+        if key == "label" and self.class_names:
+            return len(self.class_names)
+        found = sorted({int(self._label(i, key)) for i in range(len(self.items))})
+        if found != list(range(len(found))):
+            empty = next((i for i, number in enumerate(found) if i != number), 0)
+            raise DataError(
+                f"distinct numbers in '{key}' of {self.name}: {len(found)}, from {found[0]} to {found[-1]}, and none is {empty}; "
+                f"a class without samples cannot be learnt: number the classes from 0 without gaps, or name all of the label's "
+                f"in an attribute 'classes'"
+            )
+        return len(found)
+
+    def _label(self, i: int, key: str) -> Tensor:
+        value = self._item(i)[1].get(key)
+        if value is None or value.ndim:
+            raise DataError(f"item {i} of {self.name} has no '{key}' that is one integer, and item 0 has; give it to all")
+        return value
 
 
 def _number(value: Any) -> Tensor:

@@ -1,8 +1,9 @@
 """Calling a network that is somebody else's.
 
 Nothing of ours is shared with it for writing, nothing that it returns is kept where it may write to it again, and what it
-returns is checked. At first it is handed copies, and its output is copied. That goes on with one that writes to its input or
-returns it, or returns the same memory again. Of all others only the version counters of their inputs are looked at.
+returns is checked. At first it is handed copies, and its first outputs are copied. That goes on with one that writes to its
+input or returns it, writes to what it returned before, or returns memory of it again (one buffer, or several in turn). Of all
+others only the version counters of their inputs are looked at.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from diffcore.numerics.kept import PLANS
 from diffcore.numerics.process import Process
 from diffcore.numerics.tree import State, leaves, pytree, tree_map
 
+EARLY = 6
+"""Outputs of a network that are kept to be compared with the next: more than solvers look back."""
 Net = Callable[..., Any]
 Cond = Mapping[str, Any]
 
@@ -34,10 +37,10 @@ class Caller:
     def __init__(self, net: Net, process: Process, prediction: str) -> None:
         self.net, self.process, self.prediction = net, process, prediction
         self.careful: bool | None = None
-        self._last: State = None  # the output that the next one is compared with, until two of one shape are known
+        self._early: list[tuple[Tensor, int]] | None = []  # the first outputs and their versions; None once EARLY are known
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "careful": self.careful or None, "_last": None}
+        return {**self.__dict__, "careful": self.careful or None, "_early": []}
 
     def __call__(self, x: State, fed: State, time: Tensor, cond: Cond, at: Any) -> State:
         """Call the network once. fed: x as the network takes it, which may be x itself; at: the time, for messages.
@@ -46,7 +49,7 @@ class Caller:
         """
         if self.careful is not False:
             return self._with_copies(x, fed, time, cond, at)
-        if cond or self._last is not None or fed.__class__ is not Tensor or fed.is_inference() or time.is_inference():
+        if cond or self._early is not None or fed.__class__ is not Tensor or fed.is_inference() or time.is_inference():
             return self._watched(x, fed, time, cond, at)
         mark, clock = fed._version, time._version
         out = self._run(fed, time, cond)
@@ -69,7 +72,7 @@ class Caller:
                 self._refuse("t")
             self._finite(x, out, at)
             self.careful = _wrote(given, handed) or bool(_places(out) & _places(handed))
-            self._last = None if self.careful else tree_map(Tensor.detach, out)
+            return self._compared(out)
         return _copied(out)
 
     def _watched(self, x: State, fed: State, time: Tensor, cond: Cond, at: Any) -> State:
@@ -83,13 +86,17 @@ class Caller:
             names = ["t", *("x" for _ in leaves(fed)), *(name for name, tree in cond.items() for _ in _tensors(tree))]
             self._refuse(next(name for name, v, mark in zip(names, handed, marks, strict=True) if v._version != mark))
         out = self._read(x, out, fed)
-        return out if self._last is None else self._compared(out)
+        return out if self._early is None else self._compared(out)
 
     def _compared(self, out: State) -> State:
-        """A copy of an early output, which is compared with the one before: whether the network returns the same memory again."""
-        last, self._last = self._last, tree_map(Tensor.detach, out)
-        if ordinary(out) and [v.shape for v in leaves(last)] == [v.shape for v in leaves(out)]:
-            self.careful, self._last = bool(_places(last) & _places(out)), None
+        """A copy of an early output: whether it is memory of an earlier one, or one of these was written to since."""
+        early = self._early or []
+        if ordinary(out):
+            before = [v for v, _ in early]
+            written = any(_version(kept) != mark for kept, mark in early)
+            self.careful = self.careful or written or bool(_places(before) & _places(out))
+            early += [(kept, _version(kept)) for kept in map(Tensor.detach, leaves(out))]
+            self._early = None if self.careful or len(early) >= EARLY * len(leaves(out)) else early
         return _copied(out)
 
     def _run(self, fed: State, time: Tensor, cond: Cond) -> Any:
@@ -193,6 +200,10 @@ def _wrote(given: Any, handed: Any) -> bool:
     """Whether the copies of what was given were written to, as their versions or their values tell."""
     copies = _tensors(handed)
     return any(v._version for v in copies if not v.is_inference()) or not all(map(torch.equal, _tensors(given), copies))
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _places(tree: Any) -> set[int]:

@@ -171,6 +171,7 @@ class Assembly:
             if name not in classes:
                 raise SpecError(f"no condition '{name}'; {type(self.spec.data).__name__} has: {known}")
         chosen, turn = dict[str, Tensor](), 1
+        without = getattr(self.spec.loss, "drops", True)  # whether "no class" was trained, which is one more
         for name, count in classes.items():
             value = torch.as_tensor(cond.get(name, torch.arange(n) // turn % count))
             turn *= 1 if name in cond else count
@@ -178,7 +179,8 @@ class Assembly:
                 raise SpecError(f"condition '{name}' is a class, an integer of 0 to {count - 1}; got {cond[name]!r}")
             value = value.to(torch.int64)
             value = value.expand(n) if value.ndim == 0 else value
-            if len(value) != n or bool(((value < 0) | (value > count)).any()):
-                raise SpecError(f"condition '{name}' must be one class, or {n} classes, of 0 to {count - 1} ({count} for none)")
+            if len(value) != n or bool(((value < 0) | (value >= count + without)).any()):
+                none = f"{count} for none" if without else "the loss trains none without: loss.drop is 0"
+                raise SpecError(f"condition '{name}' must be one class, or {n} classes, of 0 to {count - 1} ({none})")
             chosen[name] = value
         return chosen

@@ -19,9 +19,15 @@ if TYPE_CHECKING:
     from diffcore.run.assembly import Assembly
 
 LOOKED_AT = 256
-"""Samples of the data that are looked at."""
+"""Samples of the data that are looked at, spread over the set."""
+TOKENS = 2**22
+"""Tokens that are looked at."""
 FAR = 4.0
 """From this factor on, the size of the data is not what `sigma_data` says."""
+UNSEEN = 50.0
+"""From this factor below `sigma_data` on, what one channel does is lost beside others."""
+COLOURS = (1, 3, 4)
+"""Channels that pictures have."""
 SIGNAL_LEFT, SIGNAL_LOUDER = 0.25, 1.0
 """Signal to noise alpha_T sigma_data / sigma_T at the start of sampling: worth a note, and no start at all."""
 
@@ -46,6 +52,7 @@ def problems(pipeline: Assembly, broken: frozenset[str] = frozenset()) -> Iterat
 
 def notes(pipeline: Assembly) -> Iterator[str]:
     """Lines worth saying of a spec without a fault: data of another size than `sigma_data`, a start that is not pure noise."""
+    yield from _axes(pipeline.source.shape)
     x0 = _encoded(pipeline, LOOKED_AT)
     if isinstance(x0, Tensor) and x0.is_floating_point():
         yield from _size(pipeline, x0)
@@ -60,14 +67,18 @@ def notes(pipeline: Assembly) -> Iterator[str]:
 @torch.no_grad()
 def _encoded(pipeline: Assembly, most: int) -> State:
     size = pipeline.source.size
-    ids = torch.arange(most if size is None else min(size, most))
+    ids = torch.arange(most) if size is None else torch.linspace(0, size - 1, min(size, most), dtype=torch.float64).long()
     return pipeline.spec.data.encode(pipeline.source.batch(ids)[0])
 
 
 @torch.no_grad()
 def _noised(pipeline: Assembly) -> None:
-    """The process takes states of this type, or says why not."""
-    x0 = tree_map(lambda leaf: leaf.to(pipeline.device), _encoded(pipeline, 2))
+    """The process takes states of this type, and tokens as large as there are, or says why not."""
+    x0 = _encoded(pipeline, 2)
+    if isinstance(x0, Tensor) and not x0.is_floating_point():
+        many = _encoded(pipeline, max(TOKENS // max(x0[0].numel(), 1), 2)).flatten(1)  # pyright: ignore[reportAttributeAccessIssue]
+        x0 = many[[int(many.amax(1).argmax()), int(many.amin(1).argmin())]].reshape(2, *x0.shape[1:])
+    x0 = tree_map(lambda leaf: leaf.to(pipeline.device), x0)
     count, process = batch_size(x0), pipeline.process
     t = torch.full((count,), process.T, dtype=torch.float64, device=pipeline.device)
     with suppress(IncompatibleError, NotImplementedError):  # a process without noised data at a time
@@ -104,6 +115,24 @@ def _size(pipeline: Assembly, x0: Tensor) -> Iterator[str]:
         yield (
             f"data: as the network sees it, it has mean {float(means[worst]):.4g} and standard deviation {float(stds[worst]):.4g}"
             f"{where}, where sigma_data is {sigma:g}; networks learn badly far from it: {_remedy(pipeline)}"
+        )
+
+    seen = flat.amax(1) > flat.amin(1)
+    least = int(stds.masked_fill(~seen, torch.inf).argmin())
+    if bool(seen[least]) and UNSEEN * float(stds[least]) < sigma <= FAR * float(stds.max()):
+        yield (
+            f"data: as the network sees it, channel {least} has standard deviation {float(stds[least]):.4g} and channel "
+            f"{int(stds.argmax())} has {float(stds.max()):.4g}, where sigma_data is {sigma:g}; what the smaller one does is "
+            f"hardly learnt: scale each channel by itself"
+        )
+
+
+def _axes(shape: Any) -> Iterator[str]:
+    """A note on pictures whose last axis is their channels."""
+    if len(shape) == 3 and shape[2] in COLOURS and min(shape[:2]) > max(COLOURS):
+        yield (
+            f"data: samples have the shape {tuple(shape)}, which is {shape[0]} channels of {shape[1]} x {shape[2]}; pictures "
+            f"have their channels first: np.moveaxis(x, -1, 1)"
         )
 
 

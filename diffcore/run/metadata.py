@@ -12,11 +12,12 @@ from functools import cached_property
 from typing import Any, TypeVar, cast
 
 import attrs
-from attrs.validators import deep_iterable, deep_mapping, ge, instance_of, le, optional
+from attrs.validators import deep_iterable, deep_mapping, ge, in_, instance_of, le, optional
 from cattrs import Converter, transform_error
 from cattrs.gen import make_dict_structure_fn
 
 from diffcore.declare.errors import CheckpointError
+from diffcore.learning.conditions import WHOLE
 from diffcore.specs.reader import parse
 from diffcore.specs.tree import Node
 
@@ -48,7 +49,7 @@ class Part:
 @attrs.frozen
 class Known:
     """What a run knows of its data: event shape, classes of each condition, names of those of 'label', number of samples, and
-    conditions that are no classes, by the shape of one row."""
+    conditions that are no classes, by the shape of one row; `types` has those of them that are no real numbers."""
 
     shape: tuple[int, ...] = attrs.field(validator=deep_iterable(_COUNT))
     classes: dict[str, int] = attrs.field(validator=deep_mapping(instance_of(str), _COUNT))
@@ -57,12 +58,13 @@ class Known:
     arrays: dict[str, tuple[int, ...]] = attrs.field(
         factory=dict[str, tuple[int, ...]], validator=deep_mapping(instance_of(str), deep_iterable(_COUNT))
     )
+    types: dict[str, str] = attrs.field(factory=dict[str, str], validator=deep_mapping(instance_of(str), in_(WHOLE)))
 
     def differences(self, now: Known) -> list[str]:
         """What is not the same any more, one line each; the number of samples last."""
         pairs = [(f"class {i}", a, b) for i, (a, b) in enumerate(zip(self.names, now.names, strict=False))]
         pairs += [("shape", list(self.shape), list(now.shape)), ("classes", self.classes, now.classes)]
-        pairs += [("other conditions", self.arrays, now.arrays)]
+        pairs += [("other conditions", self.arrays, now.arrays), ("types of conditions", self.types, now.types)]
         pairs += [("number of named classes", len(self.names), len(now.names))] if self.classes == now.classes else []
         return [f"{what} was {a!r}, is {b!r}" for what, a, b in [*pairs, ("number of samples", self.size, now.size)] if a != b]
 

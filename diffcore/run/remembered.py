@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffcore.declare.errors import DataError, DiffcoreError, SpecError, did_you_mean
 from diffcore.learning.data import Data, Source
+from diffcore.learning.files import note
 from diffcore.learning.sources import Remembered, opened_of
 from diffcore.run.metadata import Known
 
@@ -23,10 +24,11 @@ def known_of(data: Data, source: Source) -> Known | None:
     if not all(isinstance(side, Integral) for side in source.shape):
         return None
     classes = {name: int(count) for name, count in source.classes.items()}
-    names = tuple(map(str, _names(data)))
+    names = tuple(map(str, _names(data) or getattr(source, "class_names", ())))
     shape, size = tuple(int(side) for side in source.shape), source.size
     arrays = {name: tuple(map(int, row)) for name, row in getattr(source, "arrays", {}).items()}
-    return Known(shape, classes, names if len(names) == classes.get(NAMED) else (), None if size is None else int(size), arrays)
+    names = names if len(names) == classes.get(NAMED) else ()
+    return Known(shape, classes, names, None if size is None else int(size), arrays, dict(getattr(source, "types", {})))
 
 
 def _names(data: Data) -> Sequence[str]:
@@ -44,7 +46,7 @@ def reopened(data: Data, known: Known, *, replaced: bool, say: Callable[[str], N
     try:
         source = opened_of(data, data.outline())
     except (DiffcoreError, OSError) as error:
-        return Remembered(known.shape, known.classes, str(error), known.arrays)
+        return _remembered(known, str(error))
     now = known_of(data, source)
     if now is not None and replaced:
         now = attrs.evolve(now, names=known.names, size=known.size)
@@ -55,21 +57,45 @@ def reopened(data: Data, known: Known, *, replaced: bool, say: Callable[[str], N
     say(f"{why}; it samples as it was trained")
     if now is not None and attrs.evolve(now, size=known.size) == known:
         return source
-    return Remembered(known.shape, known.classes, why, known.arrays)
+    return _remembered(known, why)
+
+
+def _remembered(known: Known, why: str) -> Remembered:
+    return Remembered(known.shape, known.classes, why, known.arrays, known.types)
 
 
 def numbered(known: Known | None, cond: Mapping[str, Any]) -> dict[str, Any]:
-    """Conditions with names of classes replaced by their numbers. Raises `SpecError` for a name that no class has."""
+    """Conditions with names of classes replaced by their numbers; where a name is the number of another class, a note says which
+    is meant. Raises `SpecError` for a name that no class has.
+    """
     return {name: _numbers(known, name, value) for name, value in cond.items()}
 
 
 def _numbers(known: Known | None, name: str, value: Any) -> Any:
     value = value.tolist() if hasattr(value, "tolist") and not isinstance(value, Tensor) else value
-    if isinstance(value, str):
-        return _number(known, name, value)
-    if isinstance(value, (list, tuple)) and any(isinstance(item, str) for item in cast(list[Any], value)):
-        return [_number(known, name, item) if isinstance(item, str) else item for item in cast(list[Any], value)]
-    return value
+    if isinstance(value, (list, tuple)):
+        return [_numbers(known, name, item) for item in cast(list[Any], value)]
+    number = _number(known, name, value) if isinstance(value, str) else value
+    names = known.names if known is not None and name == NAMED else ()
+    if type(number) is int and str(value) in names and number in range(len(names)):
+        _say_which(name, names, value, number)
+    return number
+
+
+def _say_which(name: str, names: Sequence[str], asked: str | int, number: int) -> None:
+    """A note where what was asked for is the name of one class and the number of another."""
+    if names[number] == str(number):
+        return
+    if isinstance(asked, int):
+        note(
+            f"{name}: {asked} is class number {asked}, which is named '{names[number]}'; for the class that is named '{asked}' "
+            f"write it as text: '\"{asked}\"' in a spec and Python, --cond {name}={asked} in the command line"
+        )
+    elif asked.isdecimal() and int(asked) < len(names):
+        note(
+            f"{name}: '{asked}' is the class of this name, number {number}; for class number {int(asked)} write its name, "
+            f"'{names[int(asked)]}'"
+        )
 
 
 def _number(known: Known | None, name: str, text: str) -> int:

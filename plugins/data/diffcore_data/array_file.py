@@ -17,6 +17,8 @@ from diffcore_data.table import Table
 from diffcore_data.values import check_range, integers, reals, tensor, tokens
 
 KEYS = ("x", "label")
+CONVERTED = {".npy": "np.load(path)", ".csv": "np.loadtxt(path, delimiter=',')", ".txt": "np.loadtxt(path)"}
+"""Files of other kinds, and how numpy reads them."""
 CHUNK = 4096
 """Samples that are turned to float64 at once where moments are measured."""
 
@@ -61,8 +63,8 @@ class ArrayFile(dc.Data):
         x = tokens(tensors["x"], self.path) if discrete else reals(tensors["x"], self.path)
         if self.range is not None:
             check_range(x, self.range, self.path)
-        if self._scales and not discrete and not self._standard.measured:
-            self._standard.measure(lambda: x.split(CHUNK))
+        if self.range is None and not discrete and not self._standard.measured:
+            self._standard.measure(lambda: tensors["x"].split(CHUNK))
         label = counted(tensors.get("label"), len(x), self.classes, self.path)
         return Table(x, label, self.classes, tokens=discrete)
 
@@ -91,12 +93,21 @@ class ArrayFile(dc.Data):
 
 def read(path: str) -> Mapping[str, Tensor]:
     """The tensors 'x' and, where it is there, 'label'. Raises `DataError` for anything else."""
-    file = dc.user_file(path, (".npz", ".safetensors"))
+    file = _file(path)
     compressed = file.suffix.lower() == ".npz"
     _refuse_foreign(npz.names(file) if compressed else dc.tensor_names(file), file)
     if compressed:
         return {name: tensor(array) for name, array in npz.read(file, KEYS).items()}
     return dc.read_tensors(file, KEYS)[0]
+
+
+def _file(path: str) -> Path:
+    suffix = Path(path).suffix.lower()
+    if suffix in CONVERTED:
+        raise dc.DataError(
+            f"{path}: 'array' reads *.npz and *.safetensors; write it again: np.savez('x.npz', x={CONVERTED[suffix]})"
+        )
+    return dc.user_file(path, (".npz", ".safetensors"))
 
 
 def _refuse_foreign(found: list[str], file: Path) -> None:

@@ -107,6 +107,8 @@ def _deep(image: Image.Image, colour: Colour, file: Path) -> np.ndarray:
     pixels = values.astype(np.uint16 if values.dtype.kind == "u" else np.float32)
     if values.dtype.kind in "iu" and np.abs(values.astype(np.int64)).max() > EXACT:
         raise dc.DataError(f"{file} holds integers beyond {EXACT}, which float32 does not tell apart; scale them")
+    if not np.isfinite(pixels).all():
+        raise dc.DataError(f"{file} holds NaN or infinite pixels; fill them, or leave the picture out")
     return np.repeat(pixels[None], 3 if colour == "rgb" else 1, 0)
 
 

@@ -15,6 +15,10 @@ DEVIATION = 0.5
 STILL = 1e-6
 """Least deviation of a channel, as a part of its mean: one that never moves is not divided by 0."""
 TINY = 1e-30
+MANY = 16
+"""Values of a channel from which on one of them should not make most of its variance."""
+ROUNDED = 1e-12
+"""A deviation of float64 that is smaller, as a part of the mean, is rounding."""
 
 Parts = Callable[[], Iterable[Tensor]]
 
@@ -39,9 +43,15 @@ class Standard(nn.Module):
         return self.mean.numel() > 0
 
     def measure(self, parts: Parts) -> None:
-        """Take the moments of samples (B, *shape), which `parts` gives twice in pieces. Raises `DataError` beyond float32."""
+        """Take the moments of samples (B, *shape), which `parts` gives twice in pieces.
+
+        Raises `DataError` beyond float32, and where float32 tells values of float64 hardly apart.
+        """
         mean = _average(parts, lambda x: x)
         std = _average(parts, lambda x: (x - mean).square()).sqrt()
+        if next(iter(parts())).dtype == torch.float64:
+            _refuse_alike(mean, std)
+        _note_outlier(parts, mean, std)
         if not bool((std < torch.finfo(torch.float32).max / 4).all()):
             raise dc.DataError(
                 f"values with a standard deviation of {float(std.max()):.3g} are too large for float32; scale them"
@@ -69,6 +79,31 @@ class Standard(nn.Module):
             if name in state_dict:
                 setattr(self, name, getattr(self, name).new_zeros(state_dict[name].shape))
         return super().load_state_dict(state_dict, strict, assign)
+
+
+def _refuse_alike(mean: Tensor, std: Tensor) -> None:
+    alike = (std > ROUNDED * mean.abs()) & (std < STILL * mean.abs())
+    if bool(alike.any()):
+        channel = int(alike.flatten().nonzero()[0])
+        raise dc.DataError(
+            f"values with mean {float(mean.flatten()[channel]):.10g} and standard deviation {float(std.flatten()[channel]):.3g} "
+            f"(channel {channel}) have hardly a value in float32; shift or scale them"
+        )
+
+
+def _note_outlier(parts: Parts, mean: Tensor, std: Tensor) -> None:
+    """Say where one value makes most of the variance of a channel, so that all others are seen as one."""
+    count, far = 0, torch.zeros_like(std)
+    for x in parts():
+        count += x.numel() // x.shape[1]
+        far = torch.maximum(far, (x.double() - mean).abs().amax([0, *range(2, x.ndim)], keepdim=True)[0])
+    found = (count > MANY) & (far.square() > 0.5 * count * std.square())
+    if bool(found.any()):
+        channel = int(found.flatten().nonzero()[0])
+        dc.note(
+            f"one value of channel {channel} lies {float(far.flatten()[channel]):.3g} from its mean and makes most of its "
+            f"standard deviation, {float(std.flatten()[channel]):.3g}; leave it out if it is no data: the others are scaled by it"
+        )
 
 
 def _average(parts: Parts, f: Callable[[Tensor], Tensor]) -> Tensor:

@@ -90,7 +90,7 @@ def test_own_tokens_train(tmp_path: Path):
         (np.zeros(3), r"'x' is float64 of shape \(3,\).*x\[:, None\]"),
         (np.float64(1), r"of shape \(\)"),
         (np.zeros((2, 3), complex), "'x' is complex128"),
-        (np.array([["a"]]), "holds <U1; expected an array of numbers"),
+        (np.array([["a"]]), r"holds <U1; expected an array of numbers; number the words: np\.unique"),
         (np.array([[{}]], object), "holds object; expected an array of numbers"),
         (np.zeros((2, 2), "M8[s]"), "holds datetime64"),
         (np.zeros(2, [("a", "f4")]), "expected an array of numbers"),
@@ -189,6 +189,35 @@ def test_unbounded_numbers_are_seen_at_the_scale_of_the_process(tmp_path: Path):
         torch.testing.assert_close(data.decode(seen), raw, rtol=1e-6, atol=1e-13)
         noisy = data.decode(seen + torch.randn(seen.shape, generator=torch.Generator().manual_seed(0)))
         torch.testing.assert_close(noisy[:, 2], raw[:, 2], rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("standardise", [True, False])
+@pytest.mark.parametrize(("mean", "std", "sound"), [(1e9, 1, False), (1.7e9, 300, False), (1e7, 1, False), (1e3, 1, True)])
+def test_values_that_float32_cannot_tell_apart_are_refused(
+    tmp_path: Path, mean: float, std: float, sound: bool, standardise: bool
+):
+    x = np.stack([RNG.normal(size=100), mean + std * RNG.normal(size=100), np.full(100, mean)], 1)
+    data = ArrayFile(path=npz(tmp_path, x=x), range=None, standardise=standardise)
+    if sound:
+        assert len(all_of(data)[:, 1].unique()) > 98
+        return
+    with pytest.raises(dc.DataError, match=r"\(channel 1\) have hardly a value in float32; shift or scale them"):
+        data.open()
+
+
+def test_one_value_that_makes_the_whole_deviation_is_said(tmp_path: Path, recwarn: pytest.WarningsRecorder):
+    x = RNG.normal(size=(500, 2, 3))
+    ArrayFile(path=npz(tmp_path, x=x), range=None).open()
+    assert not recwarn.list
+    x[321, 1, 2] = 1e6
+    with pytest.warns(dc.DataWarning, match=r"one value of channel 1 lies 9\.99e\+05 from its mean.*leave it out"):
+        ArrayFile(path=npz(tmp_path, x=x), range=None).open()
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".csv", ".txt"])
+def test_files_of_other_kinds_are_refused_with_how_to_write_them_again(tmp_path: Path, suffix: str):
+    with pytest.raises(dc.DataError, match=r"write it again: np\.savez\('x\.npz', x=np\.load"):
+        ArrayFile(path=str(tmp_path / f"a{suffix}"), range=None).open()
 
 
 def test_copies_know_the_scale(tmp_path: Path):

@@ -209,6 +209,14 @@ def test_deep_grey_pictures_keep_every_level(tmp_path: Path, suffix: str, levels
         ImageFolder(path=str(tmp_path), range=dc.Range(lo=0, hi=1000)).open()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_picture_with_pixels_that_are_no_numbers_is_named(tmp_path: Path, value: float):
+    for name in "abc":
+        Image.fromarray(np.full((4, 4), value if name == "b" else 0.5, np.float32)).save(tmp_path / f"{name}.tif")
+    with pytest.raises(dc.DataError, match=r"b\.tif holds NaN or infinite pixels; fill them, or leave the picture out"):
+        ImageFolder(path=str(tmp_path), colour="grey", range=dc.Range(lo=0, hi=1)).open()
+
+
 @pytest.mark.parametrize("suffix", ["tiff", "pfm"])
 def test_floating_point_pictures_keep_their_values(tmp_path: Path, suffix: str):
     values = RNG.normal(size=(8, 8)).astype(np.float32)
