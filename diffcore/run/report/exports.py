@@ -21,6 +21,7 @@ from diffcore.declare.errors import SpecError
 from diffcore.learning import distributed
 from diffcore.numerics.tree import State, describe
 from diffcore.run import checkpoint
+from diffcore.run.marks import MARK
 from diffcore.run.report import canvas, gallery
 from diffcore.run.report.escaping import file_name
 from diffcore.run.report.gallery import class_name, is_class, labels_of, span, visible
@@ -148,6 +149,7 @@ class Arrays(Tensors):
         packed = self.place.with_suffix(f".{os.getpid()}.tmp")  # a name that is swept
         try:
             with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.comment = MARK.encode()
                 for name, tensor in TensorFile.read(self.place):
                     plain = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
                     with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
