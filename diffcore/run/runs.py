@@ -140,6 +140,7 @@ def sample_run(
     target = place(exports.target(out) if out else out, default, folder=bool(out) and exports.is_folder(str(out)))
     distributed.start()
     pipeline = Pipeline.load(path, overrides=overrides, device=device)
+    exports.check(pipeline, target)
     n = pipeline.spec.sampling.n if n is None else n
     written = exports.write(pipeline.batches(n, seed, cond, progress=progress), target, n)
     distributed.barrier()
