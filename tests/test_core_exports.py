@@ -467,3 +467,31 @@ def test_a_run_of_signals_shows_them(tmp_path):
     assert {"samples.png", "reference.png", "trajectory.png", "euler-2-steps.png", "heun-2-steps-difference.png"} <= drawn
     page = (folder / "report.html").read_text()
     assert all(text in page for text in ("Samples</h2>", "Every solver</h2>", "On the way</h2>", "From noise (above)"))
+
+
+@pytest.mark.parametrize(
+    ("data", "endings"),
+    [
+        ({}, {".gif": "no animation", ".txt": "no text"}),
+        ({"data": {"type": "digits-8x8"}, "network": {"type": "unet", "width": 8}}, {".csv": "no table", ".txt": "no text"}),
+        (
+            {
+                "data": {"type": "binary-digits"},
+                "process": {"type": "masked", "values": 2},
+                "network": {"type": "token-transformer", "width": 16, "depth": 1, "heads": 2},
+                "prediction": "logits",
+                "loss": {"type": "masked-elbo"},
+                "solver": {"type": "tau-leaping", "steps": 2},
+            },
+            {".txt": "no text"},
+        ),
+    ],
+    ids=["points", "images", "tokens"],
+)
+def test_samples_that_do_not_go_into_a_file_are_refused_before_they_are_made(data, endings, tmp_path, monkeypatch):
+    dc.assemble({**POINTS, **data}).save(tmp_path / "run")
+    monkeypatch.setattr(dc.Pipeline, "batches", lambda *args, **fields: pytest.fail("there was sampling"))
+    for ending, said in endings.items():
+        with pytest.raises(dc.SpecError, match=said):
+            runs.sample_run(tmp_path / "run", out=tmp_path / f"x{ending}")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -1,8 +1,10 @@
 """What a spec will not do is said when it is assembled, before anything is trained."""
 
 import json
+from itertools import combinations
 from typing import ClassVar
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from click.testing import CliRunner
 
 import diffcore as dc
 from diffcore.cli import main
+from diffcore.run.spec import EvaluationPlan, Sampling, Spec
 
 REGISTRY = dc.Registry.load()
 POINTS = {
@@ -257,6 +260,35 @@ def test_the_same_guidance_twice():
     assert "guidance.1: guidance 'cfg' is there twice" in refusal(twice)
     parts = [{"type": "interval", "guidance": {"type": "cfg"}, "t_low": low, "t_high": low + 0.4} for low in (0.0, 0.5)]
     dc.assemble({**DIGITS, "guidance": parts})
+
+
+FIELDS = {"": Spec, "sampling.": Sampling, "evaluation.": EvaluationPlan, "trainer.": REGISTRY.get("trainer", "standard")}
+PATHS = [f"{section}{field.alias}" for section, cls in FIELDS.items() for field in attrs.fields(cls) if field.init]
+
+
+@pytest.mark.parametrize("example", ["two-moons", "flows-two-moons", "score-sde-digits"])
+@pytest.mark.parametrize("value", ["{a: 1}", "[.nan]"])
+def test_a_fault_in_any_field_is_said_and_nothing_else_goes_wrong(example, value):
+    for path in PATHS:
+        with pytest.raises(dc.SpecError, match=path.partition(".")[0]):
+            dc.assemble(f"examples/{example}.yaml", registry=REGISTRY, overrides=[f"{path}={value}"])
+
+
+@pytest.mark.parametrize("value", ["-1", "0", "abc", ".inf", "null", "[1]"])
+def test_a_faulty_sigma_data_or_seed_is_a_fault_of_its_own(value):
+    for path in ("sigma_data", "seed", "evaluation.seed"):
+        if value != "0" or path == "sigma_data":
+            with pytest.raises(dc.SpecError, match=rf"{path}: ") as found:
+                dc.assemble("examples/two-moons.yaml", registry=REGISTRY, overrides=[f"{path}={value}"])
+            assert len(str(found.value).splitlines()) == 1
+
+
+def test_two_faults_are_both_said():
+    sections = [path for path in PATHS if "." not in path]
+    for pair in combinations(sections, 2):
+        with pytest.raises(dc.SpecError) as found:
+            dc.assemble("examples/two-moons.yaml", registry=REGISTRY, overrides=[f"{path}={{a: 1}}" for path in pair])
+        assert all(f"{path}" in str(found.value) for path in pair)
 
 
 def test_notes_are_printed_by_check_and_train(tmp_path, monkeypatch):

@@ -322,3 +322,20 @@ def test_a_rising_grid_carries_data_to_noise_where_a_solver_goes_both_ways():
             dc.sample(field, solver, x, grid=up)
     with pytest.raises(dc.SpecError, match=r"\(or all rise\)"):
         dc.sample(field, registry.make("solver", "heun"), x, grid=[0.1, 0.5, 0.4])
+
+
+class Marked(torch.Tensor):
+    """A tensor of a class of its own."""
+
+
+@pytest.mark.parametrize("wrap", [nn.Parameter, lambda x: x.as_subclass(Marked)], ids=["parameter", "subclass"])
+@pytest.mark.parametrize("grad", [False, True])
+def test_tensors_of_other_classes_start_a_run_and_come_out_of_networks(wrap, grad):
+    x, times = numbers(3, 2), torch.linspace(1, 0, 4, dtype=DOUBLE)
+    net = nn.Linear(2, 2, dtype=DOUBLE)
+    plain = dc.sample(dc.Field(dc.Denoiser(lambda x, t: net(x), "velocity", FLOW)), Euler(), x, grid=times).x
+    start = wrap(x.clone())
+    for returned in (lambda x: x, wrap):
+        field = dc.Field(dc.Denoiser(lambda x, t, of=returned: of(net(x).detach()) if of is wrap else net(x), "velocity", FLOW))
+        made = dc.sample(field, Euler(), start, grid=times, grad=grad).x
+        assert torch.allclose(made.detach().as_subclass(torch.Tensor), plain.detach(), rtol=1e-12, atol=0)

@@ -315,7 +315,7 @@ def test_where_the_rate_depends_on_the_steps_a_run_ends_at_its_checkpoint_only(r
         runs.train(falling(50), run, registry=registry)
     runs.train(falling(8), run, registry=registry)
     assert dc.Pipeline.load(run, registry=registry).step == 8
-    with pytest.raises(dc.CheckpointError, match="choose another --out, or remove that folder"):  # init would not fit
+    with pytest.raises(dc.CheckpointError, match=r"choose another --out$"):  # init would not fit
         runs.train(with_(network={"type": "mlp", "width": 9, "depth": 1}), run, registry=registry)
 
 
@@ -612,6 +612,76 @@ def test_a_run_stays_as_it_was_trained_when_its_data_changes(name, pets, registr
     if name != "more":
         with pytest.raises(dc.DataError):
             loaded.evaluate()
+
+
+def swapped(pets: Path) -> None:
+    for old, new in (("cat", "other"), ("dog", "cat"), ("other", "dog")):
+        (pets / old).rename(pets / new)
+
+
+def moved_one(pets: Path) -> None:
+    (pets / "cat" / "2.png").unlink()
+    fill(pets / "dog", 200, count=4)
+
+
+@pytest.mark.parametrize("change", [swapped, moved_one, lambda pets: fill(pets / "dog", 201)])
+def test_a_training_does_not_go_on_with_other_samples_under_the_same_names(change, pets, registry, caplog):
+    wanted = dc.Pipeline.load(pets.run, registry=registry).sample(2)
+    before = tree(pets.run)
+    change(pets.folder)
+    with pytest.raises(dc.CheckpointError, match=r"samples or their conditions are others \(\d of 6 looked at\)\); .*init=./run"):
+        runs.train(pets.longer, pets.run, registry=registry)
+    assert tree(pets.run) == before
+    caplog.clear()
+    assert torch.equal(dc.Pipeline.load(pets.run, registry=registry).sample(2).x, wanted.x)
+    assert ("samples or their conditions are others (1 of 1 looked at)" in caplog.text) == (change is swapped)
+
+
+@pytest.mark.parametrize("change", ["values", "labels", "one row"])
+def test_nor_with_other_rows_of_an_array(change, tmp_path, registry):
+    x, label = np.random.default_rng(0).normal(size=(200, 2)).astype("f4"), np.arange(200) % 3
+    path = str(tmp_path / "a.npz")
+    np.savez(path, x=x, label=label)
+    data = {"type": "array", "path": path, "range": None}
+    runs.train(with_(data=data), tmp_path / "run", registry=registry)
+    x = {"values": x + 5, "labels": x, "one row": np.concatenate([x[:-1], x[-1:] + 1])}[change]
+    np.savez(path, x=x, label=(label + (change == "labels")) % 3)
+    with pytest.raises(dc.CheckpointError, match=r"samples or their conditions are others"):
+        runs.train(with_(data=data), tmp_path / "run", registry=registry)
+
+
+def test_samples_that_are_others_each_time_do_not_stop_a_training(registry, tmp_path):
+    class Flipped(torch.utils.data.Dataset[torch.Tensor]):
+        def __len__(self) -> int:
+            return 100
+
+        def __getitem__(self, i: int) -> torch.Tensor:
+            return torch.full((2,), float(i)) * (1 - 2 * torch.randint(2, ()))
+
+    local = dc.Registry.load()
+
+    @local.add
+    @dc.component
+    class Flips(dc.Data):
+        """Numbers with a sign of chance."""
+
+        def open(self) -> Any:
+            return Flipped()
+
+    for steps in (2, 4):
+        runs.train(with_(data={"type": "flips"}, trainer=trainer(steps=steps)), tmp_path / "run", registry=local)
+    assert dc.Pipeline.load(tmp_path / "run", registry=local).step == 4
+
+
+def test_a_training_goes_on_where_its_data_has_moved(pets, registry):
+    pets.folder.rename("animals")
+    data = {"type": "image-folder", "path": "animals"}
+    runs.train({**pets.longer, "data": data}, pets.run, registry=registry)
+    assert dc.Pipeline.load(pets.run, registry=registry).step == 4
+    swapped(Path("animals"))
+    Path("animals").rename("beasts")
+    with pytest.raises(dc.CheckpointError, match=r'data\.path: "animals" -> "beasts"; samples or .* are others'):
+        runs.train({**pets.longer, "data": {**data, "path": "beasts"}}, pets.run, registry=registry)
 
 
 def test_a_run_that_samples_reads_no_more_of_its_pictures_than_it_must(pets, registry, monkeypatch):

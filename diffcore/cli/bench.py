@@ -105,6 +105,7 @@ def bench(
     registry = Registry.load()
     chosen = [structure(registry, "solver", node) for node in solvers]
     from diffcore.run import benching
+    from diffcore.run.marks import refuse_foreign_table
     from diffcore.run.record import place
     from diffcore.run.report.canvas import require_packages
 
@@ -112,6 +113,7 @@ def bench(
     with work() as progress:
         pipeline, folder = _model(registry, run, overrides, device)
         target = place(out, folder / "bench", folder=True)
+        refuse_foreign_table(target / "bench.json")
         table = benching.bench(pipeline, chosen, nfe, n=n, seed=seed, progress=None if as_json else progress)
         picture = benching.write_bench(table, target)
     if as_json:
@@ -172,13 +174,12 @@ def trajectory(
     registry = Registry.load()
     given = [structure(registry, "solver", node) for node in solver]
     from diffcore.run import benching
-    from diffcore.run.record import place
     from diffcore.run.report.canvas import require_packages
 
     require_packages()
     with work():
         pipeline, folder = _model(registry, run, overrides, device)
-        target = benching.way_place(out, folder) if out is not None else place(None, folder / "trajectory", folder=True)
+        target = benching.way_place(out, folder / "trajectory")
         chosen = given[0] if given else pipeline.spec.solver
         rows, frames = benching.steps_of(pipeline, chosen, n=n, seed=seed)
         files = benching.write_steps(rows, frames, target)

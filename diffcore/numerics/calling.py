@@ -177,7 +177,7 @@ def in_precision(dtype: torch.dtype, x: State) -> State:
 
 
 def _copied(x: Any) -> Any:
-    if x.__class__ is Tensor:
+    if isinstance(x, Tensor):
         return x.clone()
     return pytree.tree_map_only(Tensor, torch.clone, x) if x else x
 

@@ -119,21 +119,24 @@ class Assembly:
     @contextmanager
     def _seeded(self, part: int) -> Generator[None]:
         """First weights are a function of the spec's seed, on every rank and whatever torch's default dtype and device are;
-        torch's global generator is left as it was."""
+        torch's global generator is left as it was. A seed with a fault is 0 here, so that the rest is looked at."""
         with torch.random.fork_rng(devices=[]), plain_defaults():
-            torch.manual_seed(mix(self.spec.seed, part) & 0x7FFFFFFF)
+            torch.manual_seed(mix(self.spec.seed or 0, part) & 0x7FFFFFFF)
             yield
 
     def _checks(self, *, loaded: bool) -> Iterator[tuple[str, set[str], Callable[[], Any]]]:
         """(path, the sections it is about, what raises where they do not fit)."""
         spec = self.spec
-        yield "prediction", {"process", "prediction"}, lambda: self.process.check_prediction(spec.prediction, spec.sigma_data)
+        yield "prediction", {"process", "prediction", "sigma_data"}, self._check_prediction
         yield "network", {"data", "process", "network", "prediction", "trainer"}, partial(self._network, loaded)
         yield "sampling.cond", {"data", "sampling"}, lambda: self.classes(1, numbered(self.known, spec.sampling.cond))
         yield "sampling.mode", {"sampling"}, self._check_mode
         yield "evaluation.calls", {"evaluation"}, self._check_budgets
         for path in sizes.COUNTS if not loaded else ():
             yield path, {"data", path.partition(".")[0]}, partial(self._check_size, path)
+
+    def _check_prediction(self) -> None:
+        self.process.check_prediction(self.spec.prediction, self.spec.sigma_data)
 
     def _network(self, loaded: bool) -> None:
         spec, shape, classes = self.spec, self.source.shape, self.source.classes

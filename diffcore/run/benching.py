@@ -19,7 +19,7 @@ from diffcore.numerics.noise import Draw
 from diffcore.numerics.sampling import frames, sample
 from diffcore.numerics.solver import Frame, Solver
 from diffcore.numerics.tree import State, describe
-from diffcore.run import checkpoint
+from diffcore.run import checkpoint, marks
 from diffcore.run.fine import Fine, fine, is_deterministic, is_repeatable, ode_solvers, rms
 from diffcore.run.fitting import label
 from diffcore.run.measuring import for_calls
@@ -185,12 +185,16 @@ def write_steps(rows: list[dict[str, Any]], shown: Sequence[Frame], out: Path) -
 _WAYS = {".png": ways.picture, ".gif": ways.animation}
 
 
-def way_place(out: str, default: Path) -> Path:
+def way_place(out: str | None, default: Path) -> Path:
     """Where a trajectory goes: a folder, or a file by its ending. Raises `SpecError` where nothing can be written there."""
-    ending = "" if out.endswith("/") or Path(out).is_dir() else Path(out).suffix
+    name = out or "/"
+    ending = "" if name.endswith("/") or Path(name).is_dir() else Path(name).suffix
     if ending and ending not in _WAYS:
-        raise SpecError(f"cannot write a trajectory to '{Path(out).name}': name a .png file, a .gif file or a folder")
-    return place(out, default, folder=not ending)
+        raise SpecError(f"cannot write a trajectory to '{Path(name).name}': name a .png file, a .gif file or a folder")
+    target = place(out, default, folder=not ending)
+    if not ending:
+        marks.refuse_foreign_table(target / "steps.json", [target / "trajectory.png", target / "paths.png"])
+    return target
 
 
 def _steps_figure(rows: list[dict[str, Any]]) -> bytes:

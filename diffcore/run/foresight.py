@@ -39,14 +39,14 @@ def problems(pipeline: Assembly, broken: frozenset[str] = frozenset()) -> Iterat
     """
     for path, needs, check, refusal in (
         ("data", {"data", "process"}, _noised, DataError),
-        ("process", {"process"}, _check_end, IncompatibleError),
+        ("process", {"process", "sigma_data"}, _check_end, IncompatibleError),
     ):
         try:
             if not broken & needs:
                 check(pipeline)
         except refusal as error:
             yield path, str(error)
-    if not broken & {"data", "process", "metrics", "evaluation", "sampling", "solver"}:
+    if not broken & {"data", "process", "metrics", "evaluation", "sampling", "solver", "seed"}:
         yield from _unmeasurable(pipeline)
 
 

@@ -48,8 +48,10 @@ class Part:
 
 @attrs.frozen
 class Known:
-    """What a run knows of its data: event shape, classes of each condition, names of those of 'label', number of samples, and
-    conditions that are no classes, by the shape of one row; `types` has those of them that are no real numbers."""
+    """What a run knows of its data: event shape, classes of each condition, names of those of 'label', number of samples,
+    conditions that are no classes, by the shape of one row (`types` has those that are no real numbers), and digests of some
+    samples with their conditions, the first one's first (none of data without an end, and of samples that are others each time).
+    """
 
     shape: tuple[int, ...] = attrs.field(validator=deep_iterable(_COUNT))
     classes: dict[str, int] = attrs.field(validator=deep_mapping(instance_of(str), _COUNT))
@@ -59,14 +61,23 @@ class Known:
         factory=dict[str, tuple[int, ...]], validator=deep_mapping(instance_of(str), deep_iterable(_COUNT))
     )
     types: dict[str, str] = attrs.field(factory=dict[str, str], validator=deep_mapping(instance_of(str), in_(WHOLE)))
+    contents: tuple[str, ...] = ()
 
     def differences(self, now: Known) -> list[str]:
-        """What is not the same any more, one line each; the number of samples last."""
+        """What is not the same any more, one line each; the number of samples last, and their contents where it is the same."""
         pairs = [(f"class {i}", a, b) for i, (a, b) in enumerate(zip(self.names, now.names, strict=False))]
         pairs += [("shape", list(self.shape), list(now.shape)), ("classes", self.classes, now.classes)]
         pairs += [("other conditions", self.arrays, now.arrays), ("types of conditions", self.types, now.types)]
         pairs += [("number of named classes", len(self.names), len(now.names))] if self.classes == now.classes else []
-        return [f"{what} was {a!r}, is {b!r}" for what, a, b in [*pairs, ("number of samples", self.size, now.size)] if a != b]
+        pairs += [("number of samples", self.size, now.size)]
+        found = [f"{what} was {a!r}, is {b!r}" for what, a, b in pairs if a != b]
+        others = sum(a != b for a, b in zip(self.contents, now.contents, strict=False)) if self.size == now.size else 0
+        seen = min(len(self.contents), len(now.contents))
+        return [*found, *([f"samples or their conditions are others ({others} of {seen} looked at)"] if others else [])]
+
+    def has_contents(self, now: Known) -> bool:
+        """Whether the same samples are known to be there."""
+        return bool(self.contents) and self == now
 
 
 @attrs.frozen(kw_only=True)

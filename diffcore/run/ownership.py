@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from diffcore.declare.errors import CheckpointError, SpecError
 from diffcore.learning import distributed
-from diffcore.run import checkpoint
+from diffcore.run import checkpoint, marks
 
 LOCK = ".lock"
 WRITTEN = ("", "checkpoints", "samples", "bench", "trajectory")
@@ -26,8 +26,8 @@ def owned(folder: Path, check: Callable[[], None] = lambda: None) -> Generator[N
 
     The lock is that of the operating system, so that of a killed process holds nobody up. `check` is called under it, and may
     refuse; a refused process has changed nothing. Within an owner, owning again is free. Of several processes of one run the
-    first one asks for all. Raises `CheckpointError` where another process holds the directory, `SpecError` where nothing can be
-    written there.
+    first one asks for all. Raises `CheckpointError` where another process holds the directory, or where it holds something of
+    the name that a run writes and of another origin, `SpecError` where nothing can be written there.
     """
     held: list[FileLock] = []
     distributed.agree(lambda: held.append(_claimed(folder, check)))
@@ -44,7 +44,9 @@ def _claimed(folder: Path, check: Callable[[], None]) -> FileLock:
     lock = _locked(folder)
     if lock.lock_counter > 1:
         return lock
+    ours = marks.is_run(folder)
     try:
+        marks.refuse_foreign_run(folder)
         _ask(folder)
         check()
     except BaseException:
@@ -55,7 +57,7 @@ def _claimed(folder: Path, check: Callable[[], None]) -> FileLock:
         raise
     with suppress(OSError):  # only for the message that others get
         path.write_text(f"{os.getpid()} {socket.gethostname()}\n", encoding="utf-8")
-    for written in WRITTEN:
+    for written in WRITTEN if ours else ():
         checkpoint.sweep(folder / written)
     return lock
 
@@ -79,6 +81,8 @@ def _missing(folder: Path) -> list[Path]:
 
 
 def _locked(folder: Path) -> FileLock:
+    if (folder / LOCK).exists() and not _is_lock(folder):
+        raise CheckpointError(f"{folder / LOCK} is no lock of diffcore; choose another --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder.resolve() / LOCK, timeout=0, is_singleton=True)
@@ -88,6 +92,15 @@ def _locked(folder: Path) -> FileLock:
     except OSError as error:
         raise _unwritable(folder, error) from None
     return lock
+
+
+def _is_lock(folder: Path) -> bool:
+    """Whether the lock there is empty, or says whose it is, as ours do."""
+    try:
+        words = (folder / LOCK).read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        return False
+    return not words or (len(words) == 2 and words[0].isdecimal())
 
 
 def _by(folder: Path) -> str:

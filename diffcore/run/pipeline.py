@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -35,7 +36,7 @@ from diffcore.run import foresight, measuring, resuming, sizes, trained, weights
 from diffcore.run.assembly import Assembly, UnfitError, UnopenedError
 from diffcore.run.metadata import Known, Paused, Trained
 from diffcore.run.ownership import owned
-from diffcore.run.remembered import numbered, reopened
+from diffcore.run.remembered import contents_of, numbered, reopened
 from diffcore.run.report import notebook
 from diffcore.run.samples import Samples
 from diffcore.run.spec import Spec
@@ -116,7 +117,7 @@ class Pipeline(Assembly):
             raise UnopenedError(*self.problems[0])
         if self.problems:
             raise UnfitError(self.problems)
-        self.step, self.missing = 0, dict[str, str]()
+        self.step, self.missing, self._loaded = 0, dict[str, str](), known is not None
         self.notes: tuple[str, ...] = tuple(foresight.notes(self)) if known is None else ()
         self.net.reading = Reading(spec.prediction, spec.sigma_data, precondition=True)  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
         self.denoiser = Denoiser(self.net, process=cast(Process, self.process))
@@ -237,9 +238,16 @@ class Pipeline(Assembly):
             spec=dump(self.registry, self.spec),
             fingerprint=tuple(map(float, self.process.fingerprint())),
             parts=trained.parts_of(self.registry, self.spec),
-            data=self.known,
+            data=self._known_in_full,
             step=self.step,
         )
+
+    @cached_property
+    def _known_in_full(self) -> Known | None:
+        """What is known of the data, with digests of samples: those of the training where the weights were loaded."""
+        if self.known is None or self._loaded:
+            return self.known
+        return attrs.evolve(self.known, contents=contents_of(self.source))
 
     def _refuse_missing(self, *sections: str) -> None:
         """Raise `UnknownComponentError` where a part that is needed now was left out when the weights were loaded."""

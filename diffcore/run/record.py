@@ -19,7 +19,7 @@ from diffcore.declare.errors import CheckpointError, SpecError, said, shorten
 from diffcore.learning import distributed
 from diffcore.learning.metric import Measured
 from diffcore.learning.trainer import Report
-from diffcore.run import checkpoint, waiting
+from diffcore.run import checkpoint, marks, waiting
 from diffcore.run.metadata import LARGEST, structured
 from diffcore.run.pipeline import Pipeline
 from diffcore.run.report.escaping import word
@@ -230,7 +230,8 @@ def damaged(folder: Path, cause: str, mend: str) -> CheckpointError:
 
 
 def place(out: str | Path | None, default: Path, *, folder: bool) -> Path:
-    """Where to write, `out` or the default. Raises `SpecError`, before any long work, where nothing can be written there."""
+    """Where to write, `out` or the default. Raises `SpecError`, before any long work, where nothing can be written there, and
+    where a file is there that diffcore has not made."""
     wanted, other = ("folder", "file") if folder else ("file", "folder")
     if out is not None and not str(out).strip():
         raise SpecError(f"--out is empty; name a {wanted}, or leave it out")
@@ -238,6 +239,8 @@ def place(out: str | Path | None, default: Path, *, folder: bool) -> Path:
     try:
         if path.exists() and path.is_dir() != folder:
             raise SpecError(f"--out {path} is a {other}; name a {wanted}")
+        if not folder:
+            marks.refuse_foreign(path)
         start = path.absolute() if folder else path.absolute().parent
         with tempfile.TemporaryFile(dir=next(p for p in (start, *start.parents) if p.exists())):
             return path

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, cast
 
 import attrs
+import torch
 from torch import Tensor
 
 from diffcore.declare.errors import DataError, DiffcoreError, SpecError, did_you_mean
 from diffcore.learning.data import Data, Source
 from diffcore.learning.files import note
 from diffcore.learning.sources import Remembered, opened_of
+from diffcore.numerics.tree import State, leaves
 from diffcore.run.metadata import Known
 
 NAMED = "label"
 """The condition whose classes `Data.class_names` names."""
+LOOKED_AT = 64
+"""Samples, spread over the data, by which it is known again."""
 
 
 def known_of(data: Data, source: Source) -> Known | None:
@@ -29,6 +34,30 @@ def known_of(data: Data, source: Source) -> Known | None:
     arrays = {name: tuple(map(int, row)) for name, row in getattr(source, "arrays", {}).items()}
     names = names if len(names) == classes.get(NAMED) else ()
     return Known(shape, classes, names, None if size is None else int(size), arrays, dict(getattr(source, "types", {})))
+
+
+def contents_of(source: Source, most: int = LOOKED_AT) -> tuple[str, ...]:
+    """Digests of samples spread over the data, with their conditions; none where the data has no end, or where samples are
+    others each time they are read."""
+    if not source.size:
+        return ()
+    count = min(most, int(source.size))
+    ids = torch.arange(count) * (int(source.size) - 1) // max(1, count - 1)
+    first, again = (_digests(*source.batch(ids)) for _ in range(2))
+    return first if first == again else ()
+
+
+def _digests(x: State, cond: Mapping[str, Tensor]) -> tuple[str, ...]:
+    rows = [*leaves(x), *(cond[name] for name in sorted(cond))]
+    plain = [value.detach().cpu().contiguous() for value in rows]
+    return tuple(_digest([value[i] for value in plain]) for i in range(len(plain[0])))
+
+
+def _digest(tensors: Sequence[Tensor]) -> str:
+    total = hashlib.blake2b(digest_size=6)
+    for value in tensors:
+        total.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def _names(data: Data) -> Sequence[str]:
@@ -50,12 +79,14 @@ def reopened(data: Data, known: Known, *, replaced: bool, say: Callable[[str], N
     now = known_of(data, source)
     if now is not None and replaced:
         now = attrs.evolve(now, names=known.names, size=known.size)
+    elif now is not None and known.contents and now.size == known.size and now.shape == known.shape:
+        now = attrs.evolve(now, contents=contents_of(source, 1))
     changed = known.differences(now) if now is not None else ["it has no plain shape any more"]
     if not changed:
         return source
     why = f"the data is not what this run was trained on: {'; '.join(changed[:5])}"
     say(f"{why}; it samples as it was trained")
-    if now is not None and attrs.evolve(now, size=known.size) == known:
+    if now is not None and attrs.evolve(now, size=known.size, contents=known.contents) == known:
         return source
     return _remembered(known, why)
 

@@ -137,16 +137,25 @@ def _refuse(run: Path, stored: Trained, wanted: Trained, *, steps: bool) -> None
     free = (*FREE, "steps") if steps else FREE
     before, after = (identity(meta.values, without=(*AFTER_TRAINING, "name"), free=free) for meta in (stored, wanted))
     found = differences(before, after)
-    found += stored.data.differences(wanted.data) if stored.data and wanted.data else []
+    owner = "another spec" if found else "other data"
+    if stored.data and wanted.data:
+        found = [line for line in found if not (_is_place(line) and stored.data.has_contents(wanted.data))]
+        found += stored.data.differences(wanted.data)
     if found:
-        raise CheckpointError(f"{run} belongs to another spec ({'; '.join(found[:5])}); {_ways_out(run, stored, found)}")
+        raise CheckpointError(f"{run} belongs to {owner} ({'; '.join(found[:5])}); {_ways_out(run, stored, found)}")
+
+
+def _is_place(difference: str) -> bool:
+    """Whether only the place is another where the data is."""
+    field = difference.partition(":")[0]
+    return field.startswith("data.") and field.endswith(".path")
 
 
 def _ways_out(run: Path, stored: Trained, found: Sequence[str]) -> str:
     """What can be done instead, and would work."""
     ways = [f"choose another --out, where {setting('init', run)} starts from what this run has learnt"]
-    if any(line.startswith(("data", "process", "network", "shape", "classes")) for line in found):
-        ways = ["choose another --out, or remove that folder"]
+    if any(line.startswith(("data.type", "process", "network", "shape", "classes")) for line in found):
+        ways = ["choose another --out"]
     if all(line.startswith("trainer.steps") for line in found) and any((run / "checkpoints").glob("*.safetensors")):
         ways.append(f"or end the training where it is: --set trainer.steps={stored.step}")
     return ", ".join(ways)

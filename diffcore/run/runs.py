@@ -51,7 +51,7 @@ def run(
         asked = pipeline.usual_conditions(pipeline.spec.sampling.n) if pipeline.arrays else None
         made = pipeline.sample(cond=asked, progress=progress)
         first = distributed.world()[0] == 0
-        made.save(folder / "samples" / "samples.safetensors")
+        exports.write([made], folder / "samples" / "samples.safetensors", len(made))
         evaluate_pipeline(pipeline, folder, progress)
         if first:
             _keep_fits(pipeline, folder)
@@ -140,6 +140,7 @@ def sample_run(
     target = place(exports.target(out) if out else out, default, folder=bool(out) and exports.is_folder(str(out)))
     distributed.start()
     pipeline = Pipeline.load(path, overrides=overrides, device=device)
+    exports.check(pipeline, target)
     n = pipeline.spec.sampling.n if n is None else n
     written = exports.write(pipeline.batches(n, seed, cond, progress=progress), target, n)
     distributed.barrier()
@@ -244,8 +245,9 @@ def report(folders: Sequence[Path], out: Path) -> Path:
 
 
 def _write_record(pipeline: Pipeline, folder: Path) -> None:
-    _write_yaml(pipeline, folder / "spec.yaml")
+    """The lock first: by it the directory is known as that of a run."""
     checkpoint.write_aside(folder / "lock.json", json.dumps(attrs.asdict(lock(pipeline)), indent=1).encode())
+    _write_yaml(pipeline, folder / "spec.yaml")
 
 
 def _write_yaml(pipeline: Pipeline, path: Path) -> None:

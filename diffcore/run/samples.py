@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffcore.declare.errors import counted
 from diffcore.numerics.tree import State, batch_size, describe
+from diffcore.run import marks
 from diffcore.run.report import exports, notebook
 
 if TYPE_CHECKING:
@@ -48,8 +49,11 @@ class Samples:
 
     def save(self, path: str | Path) -> Path:
         """Write them, in the data's range, to a .safetensors, .npz, .png, .gif, .txt or .csv file, or to a folder: see
-        `diffcore.run.report.exports`."""
-        return exports.write([self], exports.target(path), len(self)).path
+        `diffcore.run.report.exports`. Raises `SpecError` where a file is there that diffcore has not made."""
+        target = exports.target(path)
+        if not exports.is_folder(path):
+            marks.refuse_foreign(target)
+        return exports.write([self], target, len(self)).path
 
     def show(self) -> None:
         """Show them: in a notebook beneath the cell, else in the system's viewer of pictures, or as text."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diffcore.declare.errors import PluginError
+from diffcore.run.marks import MARK
 from diffcore.run.report.escaping import figure_text, font_file
 
 _PACKAGES = {"jinja2": "jinja2", "matplotlib": "matplotlib", "PIL": "pillow"}
@@ -38,7 +39,7 @@ def animated(pages: Sequence[Any], milliseconds: int = 150) -> bytes:
     """The GIF of pictures of one size, on white."""
     buffer, pages = io.BytesIO(), [_on_white(each) for each in pages]
     times = [milliseconds] * (len(pages) - 1) + [max(1000, milliseconds)]
-    pages[0].save(buffer, "GIF", save_all=True, append_images=list(pages[1:]), duration=times, loop=0)
+    pages[0].save(buffer, "GIF", save_all=True, append_images=list(pages[1:]), duration=times, loop=0, comment=MARK)
     return buffer.getvalue()
 
 
@@ -108,8 +109,12 @@ def _pixels(x: Tensor) -> Any:
 
 
 def _png(image: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+    """The bytes of a PNG, which say who made it."""
+    from PIL.PngImagePlugin import PngInfo
+
+    buffer, about = io.BytesIO(), PngInfo()
+    about.add_text("Software", MARK)
+    image.save(buffer, "PNG", optimize=True, pnginfo=about)
     return buffer.getvalue()
 
 

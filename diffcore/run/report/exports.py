@@ -19,8 +19,10 @@ from torch import Tensor
 
 from diffcore.declare.errors import SpecError
 from diffcore.learning import distributed
-from diffcore.numerics.tree import State, describe
+from diffcore.numerics.noise import Draw
+from diffcore.numerics.tree import State, describe, tree_map
 from diffcore.run import checkpoint
+from diffcore.run.marks import MARK
 from diffcore.run.report import canvas, gallery
 from diffcore.run.report.escaping import file_name
 from diffcore.run.report.gallery import class_name, is_class, labels_of, span, visible
@@ -29,6 +31,7 @@ from diffcore.run.tensorfile import TensorFile, leaves_by_name
 
 if TYPE_CHECKING:
     from diffcore.learning.data import Range
+    from diffcore.run.pipeline import Pipeline
     from diffcore.run.samples import Samples
 
 PAGES = 200
@@ -52,8 +55,15 @@ class Written:
 class Sink(Protocol):
     """Takes samples batch by batch and makes a file, or a folder, of them."""
 
+    def __init__(self, place: Path, n: int) -> None: ...
+
+    @staticmethod
+    def check(pipeline: Pipeline, raw: State) -> None:
+        """Raise `SpecError` for samples of a kind that does not go into such a file."""
+        ...
+
     def add(self, made: Samples) -> None:
-        """Take a batch. Raises `SpecError` for samples of a kind that does not go into such a file."""
+        """Take a batch. Raises `SpecError` as `check` does."""
         ...
 
     def close(self, cost: Mapping[str, Any]) -> str:
@@ -74,6 +84,17 @@ def target(out: str | Path) -> Path:
     return path
 
 
+def check(pipeline: Pipeline, path: Path) -> None:
+    """Raise `SpecError` where the samples of a pipeline do not go into such a file: one of zeros stands for those to come."""
+    one = pipeline.process.prior(pipeline.source.shape, Draw(0, [0], device=pipeline.device))
+    with torch.no_grad():
+        _sort(path).check(pipeline, pipeline.spec.data.decode(tree_map(torch.zeros_like, one)))
+
+
+def _sort(path: Path) -> type[Sink]:
+    return SINKS.get(path.suffix, Folder)
+
+
 def is_folder(out: str | Path) -> bool:
     """Whether a name stands for a folder: it ends in a slash, or there is one, or it has no ending."""
     return str(out).endswith(("/", os.sep)) or not Path(out).suffix or (Path(out).is_dir() and Path(out).suffix not in SINKS)
@@ -88,7 +109,7 @@ def write(batches: Iterable[Samples], path: Path, n: int) -> Written:
     if distributed.world()[0] > 0:
         return _written(path, n, _drained(batches, lambda made: None), "")
     with checkpoint.aside(path) as place:
-        sink = SINKS.get(path.suffix, Folder)(place, n)
+        sink = _sort(path)(place, n)
         last = _drained(batches, sink.add)
         note = sink.close({"calls": last.calls, "nfe": last.nfe})
     return _written(path, n, last, note)
@@ -124,6 +145,10 @@ class Tensors:
     def __init__(self, place: Path, n: int) -> None:
         self.place, self.n, self.file = place, n, None
 
+    @staticmethod
+    def check(pipeline: Pipeline, raw: State) -> None:
+        """Every state goes into it."""
+
     def add(self, made: Samples) -> None:
         """Write the rows where they belong."""
         arrays = named(made)
@@ -148,6 +173,7 @@ class Arrays(Tensors):
         packed = self.place.with_suffix(f".{os.getpid()}.tmp")  # a name that is swept
         try:
             with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.comment = MARK.encode()
                 for name, tensor in TensorFile.read(self.place):
                     plain = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
                     with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -171,17 +197,19 @@ class First:
 
     def add(self, made: Samples) -> None:
         """Keep what is shown."""
-        raw = visible(made.pipeline, made.raw())
-        self.check(raw)
+        raw = made.raw()
+        self.check(made.pipeline, raw)
+        raw = visible(made.pipeline, raw)
         room = self.room(raw) - sum(map(len, self.kept))
         if room > 0:
             self.pipeline = made.pipeline
             self.kept.append(raw[:room].detach().cpu())
             self.labels += labels_of(made.cond)[:room]
 
-    def check(self, raw: State) -> None:
+    @staticmethod
+    def check(pipeline: Pipeline, raw: State) -> None:
         """Raise `SpecError` for samples that are not shown like this."""
-        if not has_picture(raw):
+        if not has_picture(raw := visible(pipeline, raw)):
             raise SpecError(f"there is no picture of samples {describe(raw)}; name a .safetensors or .npz file, or a folder")
 
     def room(self, raw: Tensor) -> int:
@@ -202,9 +230,10 @@ class First:
 class Animation(First):
     """A .gif of images, one after the other."""
 
-    def check(self, raw: State) -> None:
+    @staticmethod
+    def check(pipeline: Pipeline, raw: State) -> None:
         """Raise `SpecError` for all but images."""
-        if as_images(raw) is None:
+        if as_images(raw := visible(pipeline, raw)) is None:
             raise SpecError(f"there is no animation of samples {describe(raw)}; name a .png, .safetensors or .npz file")
 
     def room(self, raw: Tensor) -> int:
@@ -225,11 +254,17 @@ class Lines:
     def __init__(self, place: Path, n: int) -> None:
         self.place = place
 
+    @staticmethod
+    def check(pipeline: Pipeline, raw: State) -> None:
+        """Raise `SpecError` for all but text."""
+        if pipeline.spec.data.texts(raw) is None:
+            raise SpecError("these samples are no text; name a .safetensors or .npz file, or a folder")
+
     def add(self, made: Samples) -> None:
         """Append the lines."""
-        texts = made.pipeline.spec.data.texts(made.raw())
-        if texts is None:
-            raise SpecError("these samples are no text; name a .safetensors or .npz file, or a folder")
+        raw = made.raw()
+        self.check(made.pipeline, raw)
+        texts = made.pipeline.spec.data.texts(raw) or []
         with self.place.open("ab") as file:
             file.writelines(f"{text}\n".encode() for text in texts)
 
@@ -244,11 +279,17 @@ class Table:
     def __init__(self, place: Path, n: int) -> None:
         self.place = place
 
+    @staticmethod
+    def check(pipeline: Pipeline, raw: State) -> None:
+        """Raise `SpecError` for all but points and tables."""
+        if not (isinstance(raw, Tensor) and raw.ndim == 2):
+            raise SpecError(f"samples {describe(raw)} are no table; name a .safetensors or .npz file, or a folder")
+
     def add(self, made: Samples) -> None:
         """Append the rows."""
         raw = made.raw()
-        if not (isinstance(raw, Tensor) and raw.ndim == 2):
-            raise SpecError(f"samples {describe(raw)} are no table; name a .safetensors or .npz file, or a folder")
+        self.check(made.pipeline, raw)
+        assert isinstance(raw, Tensor)
         begins = not self.place.exists()
         with self.place.open("a", newline="", encoding="utf-8") as file:
             out = csv.writer(file)
@@ -269,6 +310,10 @@ class Folder:
         self.place, self.digits, self.done = place, max(5, len(str(n - 1))), 0
         place.mkdir(parents=True)
         self.within: Range | None = None
+
+    @staticmethod
+    def check(pipeline: Pipeline, raw: State) -> None:
+        """Every state goes into it."""
 
     def add(self, made: Samples) -> None:
         """Write the files of a batch."""
@@ -307,7 +352,7 @@ def _array(raw: State, i: int) -> bytes:
     return buffer.getvalue()
 
 
-SINKS: dict[str, Callable[[Path, int], Sink]] = {
+SINKS: dict[str, type[Sink]] = {
     ".safetensors": Tensors,
     ".npz": Arrays,
     ".png": First,
