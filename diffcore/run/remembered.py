@@ -11,9 +11,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from diffcore.declare.errors import DataError, DiffcoreError, SpecError, did_you_mean
+from diffcore.declare.errors import DataError, DiffcoreError, SpecError, did_you_mean, note
 from diffcore.learning.data import Data, Source
-from diffcore.learning.files import note
 from diffcore.learning.sources import Remembered, opened_of
 from diffcore.numerics.tree import State, leaves
 from diffcore.run.metadata import Known
