@@ -392,3 +392,47 @@ def test_a_start_that_may_be_meant_is_not():
         for far in ({"start": process.T}, {"start": process.T / 2}, {"grid": [process.T, process.T / 2]}):
             dc.sample(field, Euler(), noise / 50, **far)
         dc.sample(field, Euler(), noise[:1, :2] / 50, steps=2)
+
+
+@dc.component
+class Weighted(Euler):
+    """Euler's steps with a log-weight that adds up the steps taken and a log-probability that is the length of one."""
+
+    def init(self, x):
+        return torch.zeros(len(x), dtype=x.dtype)
+
+    def step(self, field, x, row, carry, z):
+        after = super().step(field, x, row, None, z).x
+        logw = carry + after.mean(1)
+        return dc.Moved(after, logw, logw=logw, logp=torch.full_like(carry, float(row.s.t - row.t.t)))
+
+    def plan(self, process, grid):
+        t, s = process.pairs(grid)
+        return dc.Plan(t=t, s=s, h=s.t - t.t)
+
+
+def test_weights_and_probabilities_of_steps_arrive():
+    """logw of the last step, logp of all of them, in frames, in the result, and in the samples of a pipeline of any batch."""
+    field, x = DATA.field(VP), numbers(5, 2)
+    frames = list(dc.frames(field, Weighted(steps=4), x))
+    result = dc.sample(field, Weighted(steps=4), x)
+    kept = dc.sample(field, Weighted(steps=4), x, keep_frames=True)
+    assert frames[0].logw is frames[0].logp is None
+    added = torch.stack([frame.x.mean(1) for frame in frames[1:]]).sum(0)
+    for found in (frames[-1].logw, result.logw, kept.logw):
+        torch.testing.assert_close(found, added)
+    for found in (result.logp, kept.logp):
+        torch.testing.assert_close(found, torch.full((5,), -1.0, dtype=DOUBLE))
+    assert dc.sample(field, Euler(steps=4), x).logw is None
+
+    registry = dc.Registry.load()
+    registry.add(Weighted)
+    spec = {
+        "data": {"type": "two-moons"}, "process": {"type": "flow"}, "network": {"type": "mlp", "width": 8, "depth": 1},
+        "loss": {"type": "denoising"}, "solver": {"type": "weighted", "steps": 3},
+    }  # fmt: skip
+    pipeline = dc.assemble(spec, registry=registry)
+    whole, parts = pipeline.sample(5, seed=1), pipeline.sample(5, seed=1, batch=2)
+    torch.testing.assert_close(whole.logw, parts.logw)
+    torch.testing.assert_close(parts.logp, torch.full((5,), -1.0))
+    assert pipeline.sample(2, solver=Euler(steps=2)).logw is None

@@ -279,13 +279,13 @@ class Pipeline(Assembly):
         sizes.require(n, self.source.shape, torch.device("cpu"))
         made = self.batches(n, seed, cond, solver=solver, batch=batch, guided=guided, progress=progress)
         done = first = next(made)
-        x, filled = tree_map(lambda leaf: leaf.new_empty(n, *leaf.shape[1:]), first.x), 0
+        every, filled = tree_map(lambda leaf: leaf.new_empty(n, *leaf.shape[1:]), first.numbers), 0
         for part in chain([first], made):
             rows = slice(filled, filled + len(part))
-            tree_map(lambda into, leaf, rows=rows: into[rows].copy_(leaf), x, part.x)
+            tree_map(lambda into, leaf, rows=rows: into[rows].copy_(leaf), every, part.numbers)
             done, filled = part, rows.stop
         chosen = self.conditions(n, self.spec.sampling.cond if cond is None else cond)
-        return attrs.evolve(done, x=x, cond=chosen)
+        return attrs.evolve(done, cond=chosen, **every)
 
     def batches(
         self,
@@ -316,7 +316,8 @@ class Pipeline(Assembly):
             nfe, calls, steps = max(nfe, made.nfe), max(calls, made.calls), max(steps, made.steps)
             if progress:
                 progress.update(ids.stop)
-            yield Samples(made.x, part, nfe, calls, time.perf_counter() - started, self, steps)
+            spent = time.perf_counter() - started
+            yield Samples(made.x, part, nfe, calls, spent, self, steps, made.logw, made.logp)
         if progress:
             progress.close()
 
@@ -326,7 +327,11 @@ class Pipeline(Assembly):
         rows = share if len(share) else range(1)
         part = {k: v[rows.start : rows.stop].to(self.device) for k, v in cond.items()}
         made = self.sample_ids(ids[rows.start : rows.stop], seed, part, solver, guided=guided)
-        return attrs.evolve(made, x=tree_map(lambda leaf: distributed.gather(leaf[: len(share)], len(ids)), made.x))
+
+        def gathered(leaf: Any) -> Any:
+            return None if leaf is None else distributed.gather(leaf[: len(share)], len(ids))
+
+        return attrs.evolve(made, x=tree_map(gathered, made.x), logw=gathered(made.logw), logp=gathered(made.logp))
 
     def sample_ids(
         self,

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Samples:
     """Samples as the network makes them, with their conditions and cost. `raw()` is what they mean: in the range of the data.
 
-    steps: those that the solver took.
+    steps: those that the solver took. logw: log-weight of each sample, logp: log-probability of its steps, [n]; None where the
+    solver has none.
     """
 
     x: State
@@ -32,6 +33,14 @@ class Samples:
     seconds: float
     pipeline: Pipeline
     steps: int = 0
+    logw: Tensor | None = None
+    logp: Tensor | None = None
+
+    @property
+    def numbers(self) -> dict[str, State]:
+        """What there is one of for each sample: x, and logw and logp where the solver has them."""
+        found = {"x": self.x, "logw": self.logw, "logp": self.logp}
+        return {name: value for name, value in found.items() if value is not None}
 
     def __len__(self) -> int:
         """How many there are."""
