@@ -678,6 +678,13 @@ def test_a_condition_that_is_missing_or_wrong_is_one_line(cond, message):
         own(Own).sample(4, cond=cond)
 
 
+@pytest.mark.parametrize("null", [True, False])
+def test_a_null_value_that_was_never_trained_cannot_be_asked_for(null):
+    pipeline = own(Own, lambda: Conditional(null=null), loss={"type": "denoising", "drop": 0.0})
+    with pytest.raises(dc.SpecError, match=r"condition 'y' cannot be None: .*loss\.drop is 0.*an array of shape \(3,\)"):
+        pipeline.sample(2, cond={"y": None})
+
+
 def test_conditions_cannot_be_left_out_in_training_without_a_null_value():
     pipeline = own(Own, lambda: Conditional(null=False))
     with pytest.raises(dc.IncompatibleError, match=r"leaves conditions out .* no null value for 'y'.*loss\.drop: 0"):

@@ -49,7 +49,7 @@ def rows(name: str, value: Any, shape: tuple[int, ...], n: int, kind: str = "flo
 def chosen(
     cond: Mapping[str, Any], arrays: Shapes, types: Mapping[str, str], null: Mapping[str, Any], n: int
 ) -> dict[str, Tensor]:
-    """Every array, one row per sample; None stands for the null value. Raises `SpecError` where one is missing.
+    """Every array, one row per sample; None stands for the null value. Raises `SpecError` where one is missing or untrained.
 
     types: of those that are no real numbers.
     """
@@ -59,7 +59,12 @@ def chosen(
             raise SpecError(
                 f"condition '{name}' is missing: give cond={{'{name}': ...}}, an array of shape {shape}, or {n} of them"
             )
-        value = null.get(name) if cond[name] is None else cond[name]
+        if cond[name] is None and name not in null:
+            raise SpecError(
+                f"condition '{name}' cannot be None: the network has no null value, or the loss trained none (loss.drop is 0); "
+                f"give an array of shape {shape}"
+            )
+        value = null[name] if cond[name] is None else cond[name]
         found[name] = rows(name, value, shape, n, types.get(name, "float32"))
     return found
 

@@ -389,7 +389,8 @@ class Pipeline(Assembly):
             raise SpecError(f"cond maps conditions to values, such as {{'label': 3}}; got {shown(cond)}")
         given = {name: value for name, value in cond.items() if name not in self.arrays}
         classes = self.classes(n, numbered(self.known, given))
-        return {**classes, **conditions.chosen(cond, self.arrays, getattr(self.source, "types", {}), self.denoiser.null, n)}
+        null = self.denoiser.null if getattr(self.spec.loss, "drops", True) else {}
+        return {**classes, **conditions.chosen(cond, self.arrays, getattr(self.source, "types", {}), null, n)}
 
     def usual_conditions(self, n: int) -> dict[str, Tensor]:
         """The conditions of samples for which none are asked, on the device: the spec's, arrays from the data."""
