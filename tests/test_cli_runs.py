@@ -6,6 +6,7 @@ import base64
 import json
 import math
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -448,3 +449,45 @@ def test_control_c_leaves_a_checkpoint_from_which_the_same_command_goes_on(place
         subprocess.run([sys.executable, "-m", "diffcore", *words, "--out", str(folder)], env=env, check=True, capture_output=True)
     stopped, unstopped = (load_file(folder / "weights.safetensors") for folder in (out, tmp_path / "unstopped"))
     assert all(torch.equal(stopped[name], unstopped[name]) for name in unstopped)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("{type: flow}", "{type:flow}", "write a space after the colon of 'type:flow'"),
+        ("solver:", "sampler:", "sampler: unknown field of a spec; did you mean 'solver'?"),
+        ("network:", "prediction: noise\nnetwork:", "did you mean 'eps'?"),
+        ("{n: 16, batch: 16}", "{cond: {y: [1.0, 2.0]}}", "vectors are given in Python only: sample(cond={'y': ...})"),
+    ],
+)
+def test_what_is_meant_is_said(tmp_path: Path, old: str, new: str, said: str):
+    assert old in SPEC
+    (tmp_path / "spec.yaml").write_text(SPEC.replace(old, new))
+    assert said in call("check", tmp_path / "spec.yaml", code=2).stderr
+
+
+def test_the_fields_there_are_are_listed_once(tmp_path: Path):
+    (tmp_path / "spec.yaml").write_text(SPEC + "".join(f"zq{i}: 1\n" for i in range(60)))
+    said = call("check", tmp_path / "spec.yaml", code=2).stderr
+    assert said.count("unknown field of a spec") == 60
+    assert said.count("fields: diffcore, name, seed") == 1
+
+
+@pytest.mark.parametrize("command", ["train", "check", "explain"])
+def test_a_run_is_no_spec_but_holds_one(place: Path, command: str):
+    assert (
+        f"is a folder; the spec of a run is in it: {place / 'run' / 'spec.yaml'}" in call(command, place / "run", code=2).stderr
+    )
+
+
+def test_the_spec_of_a_run_says_where_it_goes_on(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    said = call("train", place / "run" / "spec.yaml").stderr
+    assert f"is of the run {place / 'run'}, and runs/tiny is another; to go on there: --out {place / 'run'}" in said
+    assert "note: " not in call("train", "runs/tiny/spec.yaml").stderr
+
+
+def test_weights_of_another_width_are_one_line(place: Path, tmp_path: Path):
+    made = call("train", place / "spec.yaml", "--out", tmp_path, f"--set=init={place / 'run'}", "--set=network.width=9", code=2)
+    assert re.search(r"has shape \[\d+, 64\] there, \[9, 64\] here; set the network to the size of those weights", made.stderr)
+    assert "torch.Size" not in made.stderr

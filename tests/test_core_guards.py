@@ -339,3 +339,29 @@ def test_tensors_of_other_classes_start_a_run_and_come_out_of_networks(wrap, gra
         field = dc.Field(dc.Denoiser(lambda x, t, of=returned: of(net(x).detach()) if of is wrap else net(x), "velocity", FLOW))
         made = dc.sample(field, Euler(), start, grid=times, grad=grad).x
         assert torch.allclose(made.detach().as_subclass(torch.Tensor), plain.detach(), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.BatchNorm1d(2)], ids=["dropout", "batch-norm"])
+def test_a_network_in_training_mode_is_said_once(layer, recwarn):
+    net = nn.Sequential(nn.Linear(2, 2), layer).to(DOUBLE)
+    field = dc.Field(dc.Denoiser(lambda x, t: net(x), "velocity", FLOW))
+
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = net
+
+        def forward(self, x, t):
+            return self.inner(x)
+
+    def notes(made, **options):
+        recwarn.clear()
+        field = dc.Field(dc.Denoiser(made, "velocity", FLOW))
+        dc.sample(field, Euler(), numbers(3, 2), grid=torch.linspace(1, 0, 4, dtype=DOUBLE), **options)
+        return [str(warning.message) for warning in recwarn if "training mode" in str(warning.message)]
+
+    said = f"the network Own is in training mode, and its {type(layer).__name__} acts in it: call net.eval()"
+    assert notes(Own()) == [said]
+    assert notes(Own().eval()) == []
+    assert notes(Own(), grad=True) == []
+    assert field

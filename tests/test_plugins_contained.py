@@ -12,12 +12,14 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
 import pytest
 
 import diffcore as dc
+from diffcore.declare import containing
 from diffcore.declare.containing import contained
 from diffcore.declare.discovery import MANY, unmet
 from diffcore.declare.state import LIBRARIES, of_python
@@ -437,3 +439,12 @@ def test_a_plugin_for_another_core_is_incompatible_and_not_imported(tmp_path: Pa
     monkeypatch.syspath_prepend(str(tmp_path))
     (plugin,) = [p for p in dc.Registry.load().plugins if p.name == "future"]
     assert (plugin.status, plugin.cause) == ("incompatible", f"it needs diffcore>=2.0, this is diffcore {dc.__version__}")
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_waiting_for_a_processor_is_not_what_the_limit_counts(busy: bool, monkeypatch: pytest.MonkeyPatch):
+    begun = time.monotonic()
+    monkeypatch.setattr(containing, "_held_up", lambda: 0.9 * (time.monotonic() - begun) if busy else 0.0)
+    refusal = nullcontext() if busy else pytest.raises(dc.PluginError, match=r"not imported within 0\.2 seconds")
+    with refusal, contained("plugin m-slow", limit=0.2):
+        time.sleep(0.6)

@@ -100,6 +100,15 @@ def test_a_folder_in_the_place_of_a_file_is_said_before_training(name: str, begu
     refused(folder, name, "train", spec, "--out", folder)
 
 
+def test_a_check_says_that_the_place_of_the_run_is_taken(spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs/small").mkdir(parents=True)
+    Path("runs/small/report.html").write_text(MINE)
+    code, said = call("check", spec)
+    assert code == 0
+    assert "note: name: runs/small/report.html is not known to be made by diffcore" in said
+
+
 def test_other_files_beside_a_run_harm_nobody(spec: Path, tmp_path: Path):
     (tmp_path / "notes.txt").write_text(MINE)
     (tmp_path / "samples").mkdir()

@@ -13,7 +13,7 @@ from diffcore.cli.catalogue import kind_of
 from diffcore.cli.completing import complete_kinds
 from diffcore.cli.group import command, json_option, set_option, spec_argument
 from diffcore.cli.output import number, print_json, print_table
-from diffcore.declare.errors import DiffcoreError, SpecError
+from diffcore.declare.errors import CheckpointError, DiffcoreError, SpecError
 from diffcore.specs.registry import Registry
 
 if TYPE_CHECKING:
@@ -43,10 +43,13 @@ def check(spec: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
 def _notes(pipeline: Pipeline) -> list[str]:
     """What is worth saying of a sound spec, and whether its run has a place here."""
+    from diffcore.run.marks import refuse_foreign_run
     from diffcore.run.record import place
 
     try:
-        place(None, Path("runs") / pipeline.spec.name, folder=True)
+        refuse_foreign_run(place(None, Path("runs") / pipeline.spec.name, folder=True))
+    except CheckpointError as error:
+        return [*pipeline.notes, f"name: {error}"]
     except SpecError as error:
         return [*pipeline.notes, f"name: {str(error).removeprefix('--out ')}, or give run and train another --out"]
     return list(pipeline.notes)

@@ -16,6 +16,9 @@ from diffcore.numerics.noise import Draw
 from diffcore.numerics.span import Span
 from diffcore.numerics.tree import State, expand, leaves, lincomb, tree_map
 
+ELSEWHERE = {"noise": "eps", "epsilon": "eps", "sample": "x0", "data": "x0", "v_prediction": "v", "flow": "velocity"}
+"""Predictions by the names that they have elsewhere."""
+
 
 class Instant(NamedTuple):
     """A time of a process that has no affine coefficients; the counterpart of `Coeffs`."""
@@ -179,7 +182,7 @@ class Process(Base):
         if prediction not in self.predictions:
             raise IncompatibleError(
                 f"prediction '{prediction}' does not fit {type(self).__name__}; it reads: {', '.join(self.predictions)}"
-                + did_you_mean(prediction, self.predictions)
+                + did_you_mean(ELSEWHERE.get(prediction, prediction), self.predictions)
             )
 
 

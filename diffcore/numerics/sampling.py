@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffcore.declare.errors import DataError, IncompatibleError, NumericsError, SpecError, note
 from diffcore.numerics.arguments import real, shown, whole
@@ -30,6 +30,9 @@ MANY = 64
 """Numbers of a state from which their root mean square is that of their law, well within `FAR`."""
 REUSE_FROM = 2**15
 """State size, in numbers, from which two buffers are reused; below, allocating is cheaper than writing to a given buffer."""
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+"""Modules that are another function in training."""
 
 
 @attrs.frozen(repr=False)
@@ -125,6 +128,8 @@ def sample(
     if start is None and (grid is None or isinstance(grid, Grid)):
         _note_scale(field.process, x, nodes)
     grad = _wants_grad(solver, x, grad)
+    if not grad:
+        _note_training(field.denoiser.base.net)
     if mode != "eager":
         last, nfe, calls = run(field, solver, x, nodes, draw, mode, grad)
         return Result(last.x, nfe, calls, nodes, (), len(nodes) - 1, last.logw, last.logp)
@@ -193,6 +198,16 @@ def _note_scale(process: Process, x: State, nodes: Tensor) -> None:
             f"the start has root mean square {found:.3g} and the noise of {own.__name__} at T = {process.T:g} has {wanted:.3g}, "
             f"so the samples will be of the wrong size: start from process.prior(shape, draw), or name the time of the start"
         )
+
+
+def _note_training(net: Any) -> None:
+    """Say that a network samples as it is trained, where that is another function."""
+    if isinstance(net, nn.Module) and net.training and (other := next(filter(_is_other_in_training, net.modules()), None)):
+        note(f"the network {type(net).__name__} is in training mode, and its {type(other).__name__} acts in it: call net.eval()")
+
+
+def _is_other_in_training(module: nn.Module) -> bool:
+    return module.training and (isinstance(module, BATCH_NORMS) or (isinstance(module, DROPOUTS) and module.p > 0))
 
 
 def _end(process: AffineProcess) -> float:

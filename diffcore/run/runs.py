@@ -15,7 +15,7 @@ import torch
 
 from diffcore.declare.errors import CheckpointError, counted
 from diffcore.learning import distributed
-from diffcore.run import checkpoint, waiting, weights
+from diffcore.run import checkpoint, marks, waiting, weights
 from diffcore.run.fitting import label
 from diffcore.run.measuring import solvers
 from diffcore.run.ownership import owned
@@ -23,7 +23,7 @@ from diffcore.run.pipeline import Pipeline, Progress, assemble
 from diffcore.run.record import MetricsLog, lock, place, read_rows
 from diffcore.run.report import exports, gallery
 from diffcore.run.report.canvas import require_packages
-from diffcore.run.report.escaping import file_name
+from diffcore.run.report.escaping import file_name, word
 from diffcore.run.report.exports import Written
 from diffcore.run.report.page import build
 from diffcore.specs.registry import Registry
@@ -91,7 +91,17 @@ def _assembled(
         distributed.check_batch(load_spec(spec, registry, overrides).trainer.batch, world)
     distributed.start()
     pipeline = assemble(spec, registry=registry, overrides=overrides, device=device)
-    return pipeline, place(out, Path("runs") / pipeline.spec.name, folder=True)
+    folder = place(out, Path("runs") / pipeline.spec.name, folder=True)
+    if out is None and isinstance(spec, (str, Path)) and distributed.world()[0] == 0:
+        _say_other(Path(spec), folder)
+    return pipeline, folder
+
+
+def _say_other(spec: Path, folder: Path) -> None:
+    """Where a spec is that of a run, and its training goes to another place."""
+    run = spec.parent
+    if spec.name == "spec.yaml" and run.resolve() != folder.resolve() and marks.is_run(run):
+        print(f"note: {spec} is of the run {run}, and {folder} is another; to go on there: --out {word(run)}", file=sys.stderr)
 
 
 def _train(pipeline: Pipeline, folder: Path, progress: Progress | None) -> None:

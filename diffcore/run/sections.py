@@ -12,7 +12,7 @@ import attrs
 
 from diffcore.declare.component import Base
 from diffcore.declare.errors import UnknownComponentError
-from diffcore.specs.faults import Faults, SpecErrors
+from diffcore.specs.faults import Fault, Faults, SpecErrors
 from diffcore.specs.fieldtypes import default_of, init_fields
 from diffcore.specs.loading import SpecSource, load_tree
 from diffcore.specs.names import Names
@@ -66,6 +66,7 @@ def load_spec(source: SpecSource, registry: Registry, overrides: Sequence[str] =
 
     structurer = Structurer(registry, faults)
     values = structurer.fields(Spec, tree, "")
+    faults.found = [_with_remedy(fault) for fault in faults.found]
     try:
         made = structurer.finish(structurer.made(Spec, values, tree, ""))
     except SpecErrors as error:
@@ -74,6 +75,14 @@ def load_spec(source: SpecSource, registry: Registry, overrides: Sequence[str] =
     for note in faults.notes:
         _LOG.warning(note)
     return made
+
+
+def _with_remedy(fault: Fault) -> Fault:
+    """A condition that is no class has no place in a spec."""
+    if not fault.path.startswith("sampling.cond.") or "got a list" not in fault.message:
+        return fault
+    name = fault.path.removeprefix("sampling.cond.")
+    return attrs.evolve(fault, message=f"{fault.message}; vectors are given in Python only: sample(cond={{'{name}': ...}})")
 
 
 def _standing(spec: type[Spec], values: Mapping[str, Any]) -> tuple[Spec, frozenset[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -150,11 +151,18 @@ def take(path: Path, tensors: Mapping[str, Tensor], parts: Mapping[str, nn.Modul
         try:
             module.load_state_dict(state)
         except (RuntimeError, ValueError, TypeError, LookupError, DiffcoreError) as error:
-            reason = str(error).partition("\n")[2].strip().splitlines()
-            raise CheckpointError(
-                f"the weights in {path} do not fit the {role} of this spec: {reason[0] if reason else error}"
-            ) from None
+            raise CheckpointError(f"the weights in {path} do not fit the {role} of this spec: {_reason(error)}") from None
         module.eval()
+
+
+def _reason(error: Exception) -> str:
+    """The first reason why a module does not take a state, in our words where it is the shape of a tensor."""
+    lines = str(error).partition("\n")[2].strip().splitlines() or [str(error)]
+    sizes = re.fullmatch(r"size mismatch for (\S+): .*torch\.Size\((.*)\) from.*torch\.Size\((.*)\)\.", lines[0])
+    if sizes is None:
+        return lines[0]
+    name, there, here = sizes.groups()
+    return f"{name} has shape {there} there, {here} here; set the network to the size of those weights"
 
 
 def _tied(tensors: Mapping[str, Tensor], parts: Mapping[str, nn.Module]) -> dict[str, Tensor]:

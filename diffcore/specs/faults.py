@@ -10,6 +10,8 @@ import attrs
 from diffcore.declare.errors import SpecError
 
 MAX_FAULTS = 100
+LISTED = " fields: "
+"""What stands before the list of fields, at the end of a message."""
 
 
 @attrs.frozen(eq=False)
@@ -107,9 +109,14 @@ class Faults:
     def __init__(self) -> None:
         self.found: list[Fault] = []
         self.notes: list[str] = []
+        self._listed = set[str]()
 
     def add(self, mark: Mark | None, path: str, message: str) -> None:
-        """Note a fault and go on."""
+        """Note a fault and go on. A list of fields at its end is there once, however many faults have it."""
+        said, listed, fields = message.partition(LISTED)
+        if listed and fields in self._listed:
+            message = said.rstrip(";")
+        self._listed |= {fields} if listed else set()
         self.found.append(Fault.at(mark, path, message))
         if len(self.found) >= MAX_FAULTS:
             self.check()

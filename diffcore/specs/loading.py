@@ -127,7 +127,8 @@ def _why(name: str, error: OSError | ValueError) -> str:
     if isinstance(error, FileNotFoundError):
         return f"does not exist{did_you_mean(base, os.listdir(folder or '.') if os.path.isdir(folder or '.') else ())}"
     if isinstance(error, IsADirectoryError):
-        return "is a folder"
+        inside = os.path.join(name, "spec.yaml")
+        return f"is a folder; the spec of a run is in it: {inside}" if os.path.isfile(inside) else "is a folder"
     return f"cannot be read: {error.strerror if isinstance(error, OSError) else error}"
 
 

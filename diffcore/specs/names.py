@@ -13,7 +13,7 @@ import attrs
 from diffcore.declare.component import BOUNDS
 from diffcore.declare.errors import UnknownComponentError, did_you_mean
 from diffcore.declare.installed import Installed
-from diffcore.specs.faults import Faults
+from diffcore.specs.faults import LISTED, Faults
 from diffcore.specs.statements import Field, Statement, statement_of
 from diffcore.specs.tree import Node, join, shorten
 
@@ -21,9 +21,15 @@ SPEC = "diffcore.run.spec.Spec"
 _TYPES = {"bool": {bool}, "int": {int}, "float": {int, float}, "str": {str}, "None": {NoneType}}
 
 
+MEANT = {"sampler": "solver", "model": "network", "dataset": "data", "sde": "process", "scheduler": "process"}
+"""Sections by the names that they have elsewhere."""
+
+
 def unknown_field(what: str, name: str, known: Iterable[str]) -> str:
     """The message for a field that a component, a section or a spec does not have."""
-    return f"unknown field of {what}{did_you_mean(shorten(name), known) or ';'} fields: {', '.join(known) or 'none'}"
+    meant = MEANT.get(name, "")
+    hint = f"; did you mean '{meant}'?" if meant in (known := list(known)) else did_you_mean(shorten(name), known)
+    return f"unknown field of {what}{hint or ';'}{LISTED}{', '.join(known) or 'none'}"
 
 
 @attrs.define

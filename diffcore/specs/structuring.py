@@ -184,7 +184,9 @@ class Structurer:
         word = node.value if isinstance(node.value, str) else ""
         installed, near = self.registry.installed(kind, word), self.registry.nearest(kind, word) if word else []
         if isinstance(node.value, dict):
-            return f"'type' is missing: it says which {kind} this is; {installed}"
+            joined = next((name for name in node.children if name.startswith("type:")), "")
+            space = f"write a space after the colon of '{shorten(joined)}'" if joined else f"it says which {kind} this is"
+            return f"'type' is missing: {space}; {installed}"
         example = (near or ids or ["..."])[0]
         return f"expected a map with 'type', such as {{type: {example}}}{others}; got {node.describe()}; {installed}"
 
