@@ -173,7 +173,7 @@ CHANGES = {
     "click-echo": ("import click\nclick.echo = print\ndel click.style", "functions of other modules"),
     "clock": ("import time\ntime.monotonic = time.perf_counter = lambda: 0.0", "functions of other modules"),
     "of-diffcore": (
-        "import diffcore.declare.errors, diffcore.declare.discovery\ndiffcore.errors.shorten = diffcore.declare.discovery.shorten = None",
+        "import diffcore.declare.errors as errors, diffcore.declare.discovery as found\nerrors.shorten = found.shorten = None",
         "functions of other modules",
     ),
     "blocked": ("import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})", "blocked signals"),
