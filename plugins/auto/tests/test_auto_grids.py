@@ -192,6 +192,15 @@ def test_shapes_read_back_the_grids_they_make(smooth):
         assert torch.allclose(shape.nodes(shape.theta(nodes)), nodes, atol=1e-6)
 
 
+def test_levels_beyond_the_room_are_scaled_down_and_others_are_as_they_are(smooth):
+    """The last inner level of numbers whose sum is beyond the room is the end of the room, all in their proportions."""
+    shape = Shape(smooth, 1.0, 0.0)
+    for total, wanted in ((3 * shape.room, shape.room), (0.5 * shape.room, 0.5 * shape.room)):
+        shares = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+        levels = smooth.coeffs(shape.nodes((total * shares).log())[1:-1]).lam
+        assert torch.allclose(levels - shape.low, wanted * shares.cumsum(0), atol=1e-9)
+
+
 def test_descent_finds_the_least_squares_of_levels_in_closed_form(smooth):
     """Offsets lam_i - target_i: zero where the levels are the targets."""
     shape, targets = Shape(smooth, 1.0, 0.0), torch.tensor([-3.0, -1.0, 0.5, 3.0]).double()

@@ -149,6 +149,14 @@ def test_permutation_p_values_are_uniform_under_one_distribution_and_small_under
     assert unbiased(normal(60, 2), normal(60, 2, seed=1) + 1, kernel, 99)[1] == 1 / 100
 
 
+def test_relabellings_that_differ_by_rounding_only_are_ties():
+    """Of the corners of a simplex, all of one distance, every split has the same value: p = 1."""
+    turn = torch.linalg.qr(normal(8, 8, seed=5))[0]
+    corners = (torch.eye(8, dtype=torch.float64) @ turn * 1.7).double()
+    for seed in range(5):
+        assert unbiased(corners[:3], corners[3:], gaussian_mixture_kernel([0.9]), 200, seed=seed)[1] == 1.0
+
+
 def test_mmd_measures_all_with_the_kernel_of_the_real_data():
     reference, samples = normal(200, 2), normal(80, 2, seed=1) + 0.5
     got = MMD(scales=(1.0,)).measure(dc.Evaluation(samples=samples, reference=reference))
