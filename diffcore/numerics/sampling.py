@@ -129,7 +129,7 @@ def sample(
         _note_scale(field.process, x, nodes)
     grad = _wants_grad(solver, x, grad)
     if not grad:
-        _note_training(field.denoiser.base.net)
+        _note_training(getattr(field.base, "net", None))
     if mode != "eager":
         last, nfe, calls = run(field, solver, x, nodes, draw, mode, grad)
         return Result(last.x, nfe, calls, nodes, (), len(nodes) - 1, last.logw, last.logp)

@@ -12,7 +12,7 @@ SHORT = ["trainer.steps=60", "trainer.batch=64", "sampling.n=16", "solver.inner=
 
 
 def test_the_example_of_the_readme(tmp_path):
-    file = tmp_path / "spec.yaml"
+    file = tmp_path / "example.yaml"
     file.write_text(re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)[0])
     pipeline = dc.assemble(file, overrides=SHORT, device="cpu")
     pipeline.train()

@@ -15,7 +15,7 @@ SMALL = ["metrics.0.n=8", "metrics.0.steps=3", "metrics.1.n=8", "metrics.1.steps
 
 @pytest.mark.filterwarnings("ignore::UserWarning:sklearn.*")
 def test_the_example_of_the_readme(tmp_path):
-    file = tmp_path / "spec.yaml"
+    file = tmp_path / "example.yaml"
     file.write_text(re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)[0])
     pipeline = dc.assemble(file, overrides=SHORT + SMALL, device="cpu")
     before = [p.detach().clone() for p in pipeline.process.parameters()]
