@@ -784,3 +784,24 @@ def test_integers_of_other_libraries_are_integers():
     numpy = pytest.importorskip("numpy")
     wanted = drawn(clean, "ancestral", seed=3, steps=2, ids=[4, 5, 6])
     assert torch.equal(drawn(clean, "ancestral", seed=numpy.int64(3), steps=torch.tensor(2), ids=numpy.arange(4, 7)), wanted)
+
+
+def test_a_module_that_was_seen_to_be_harmless_is_not_looked_at_again():
+    """By another denoiser of it; one that returns its own buffer is copied in every denoiser."""
+
+    class Fresh(nn.Module):
+        def forward(self, x, t):
+            self.last = 0.5 * x
+            return self.last
+
+    class Buffered(Fresh):
+        def forward(self, x, t):
+            self.last = x.mul(0.5) if not hasattr(self, "last") else torch.mul(x, 0.5, out=self.last)
+            return self.last
+
+    for net, shared in ((Fresh(), True), (Buffered(), False)):
+        for i in range(3):
+            denoiser = dc.Denoiser(net, "eps", VP)
+            found = [denoiser(start(), 0.5).value for _ in range(10)]
+            assert (found[-1] is net.last) is shared
+            assert torch.equal(found[0], 0.5 * start()), i

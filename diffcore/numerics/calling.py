@@ -12,6 +12,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,8 @@ from diffcore.numerics.tree import State, leaves, pytree, tree_map
 
 EARLY = 6
 """Outputs of a network that are kept to be compared with the next: more than solvers look back."""
+HARMLESS: WeakSet[Any] = WeakSet()
+"""Modules that were seen to write to nothing of ours: another denoiser of one need not look again."""
 Net = Callable[..., Any]
 Cond = Mapping[str, Any]
 
@@ -38,6 +41,8 @@ class Caller:
         self.net, self.process, self.prediction = net, process, prediction
         self.careful: bool | None = None
         self._early: list[tuple[Tensor, int]] | None = []  # the first outputs and their versions; None once EARLY are known
+        if isinstance(net, nn.Module) and net in HARMLESS:
+            self.careful, self._early = False, None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "careful": self.careful or None, "_early": []}
@@ -97,6 +102,8 @@ class Caller:
             self.careful = self.careful or written or bool(_places(before) & _places(out))
             early += [(kept, _version(kept)) for kept in map(Tensor.detach, leaves(out))]
             self._early = None if self.careful or len(early) >= EARLY * len(leaves(out)) else early
+            if self._early is None and not self.careful and isinstance(self.net, nn.Module):
+                HARMLESS.add(self.net)
         return _copied(out)
 
     def _run(self, fed: State, time: Tensor, cond: Cond) -> Any:
