@@ -84,7 +84,7 @@ def base_classes(kind: str) -> list[type[dc.Base]]:
     """The public base classes of a kind, the general one first."""
     found = {v for name in dc.__all__ if isinstance(v := getattr(dc, name), type) and issubclass(v, dc.Base) and v.kind == kind}
     found -= {dc.FlowMapSolver}
-    return sorted(found, key=lambda cls: len(cls.__mro__))
+    return sorted(found, key=lambda cls: (len(cls.__mro__), cls.__name__))
 
 
 def pages(registry: Registry) -> dict[str, str]:
