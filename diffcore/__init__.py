@@ -52,10 +52,11 @@ if TYPE_CHECKING:
     from diffcore.numerics.plan import Plan, any_of
     from diffcore.numerics.process import AffineProcess, Corruption, Instant, Process, centred_pairs, refuse_shift
     from diffcore.numerics.sampling import Result, frames, kernel, sample
-    from diffcore.numerics.solver import Frame, Grid, Moved, Program, Solver, Stepper
+    from diffcore.numerics.solver import Frame, Grid, Moved, Program, Solver, Stepper, check_within
     from diffcore.numerics.span import Linear, Span, lam_at, moments_of_exp, phi
     from diffcore.numerics.tree import State, expand, leaves, lincomb, tree_map
-    from diffcore.run.pipeline import Pipeline, assemble
+    from diffcore.run.assemble import assemble
+    from diffcore.run.pipeline import Pipeline
     from diffcore.run.spec import Spec
 
 __version__ = VERSION
@@ -84,13 +85,14 @@ _LAZY = {
     "learning.metric": ("Evaluation", "Measured", "Metric"),
     "learning.network": ("Network",),
     "numerics.noise": ("Draw",),
-    "run.pipeline": ("Pipeline", "assemble"),
+    "run.assemble": ("assemble",),
+    "run.pipeline": ("Pipeline",),
     "numerics.process": ("AffineProcess", "Corruption", "Instant", "Process", "centred_pairs", "refuse_shift"),
     "numerics.sampling": ("Result", "frames", "kernel", "sample"),
     "numerics.meter": ("Meter",),
     "numerics.plan": ("Plan", "any_of"),
     "numerics.span": ("Linear", "Span", "lam_at", "moments_of_exp", "phi"),
-    "numerics.solver": ("Frame", "Grid", "Moved", "Program", "Solver", "Stepper"),
+    "numerics.solver": ("Frame", "Grid", "Moved", "Program", "Solver", "Stepper", "check_within"),
     "run.spec": ("Spec",),
     "learning.trainer": ("Player", "Trainer"),
     "numerics.tree": ("State", "expand", "leaves", "lincomb", "tree_map"),
@@ -161,6 +163,7 @@ __all__ = [
     "any_of",
     "assemble",
     "centred_pairs",
+    "check_within",
     "combine",
     "component",
     "convert",

@@ -54,7 +54,8 @@ folder_option = click.option("--out", metavar="FOLDER", help="Where table and pi
 
 def _model(registry: Registry, path: str, overrides: tuple[str, ...], device: str | None) -> tuple[Any, Path]:
     """The pipeline of a run, or of a spec that was trained (or needs no training), and its folder."""
-    from diffcore.run.pipeline import Pipeline, assemble
+    from diffcore.run.assemble import assemble
+    from diffcore.run.pipeline import Pipeline
     from diffcore.run.runs import folder_of
     from diffcore.run.sections import load_spec
 

@@ -60,7 +60,7 @@ def assemble_checked(registry: Registry, spec: str, overrides: tuple[str, ...]) 
     from diffcore.run.sections import refuse_unknown
 
     refuse_unknown(spec, registry, overrides)
-    from diffcore.run.pipeline import assemble
+    from diffcore.run.assemble import assemble
 
     return assemble(spec, registry=registry, overrides=overrides)
 

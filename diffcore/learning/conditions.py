@@ -13,7 +13,6 @@ from diffcore.numerics.arguments import shown
 
 if TYPE_CHECKING:
     from diffcore.learning.data import Source
-    from diffcore.run.assembly import Assembly
 
 Shapes = Mapping[str, tuple[int, ...]]
 WHOLE = ("bool", "uint8", "int8", "int16", "int32", "int64")
@@ -69,9 +68,9 @@ def chosen(
     return found
 
 
-def of_data(pipeline: Assembly, n: int) -> dict[str, Tensor]:
+def of_data(source: Source, arrays: Shapes, n: int) -> dict[str, Tensor]:
     """The conditions of n rows of the data where some are arrays (the classes with them, as they go together); else none."""
-    if not pipeline.arrays:
+    if not arrays:
         return {}
-    cond = pipeline.source.batch(torch.arange(n) % (pipeline.source.size or n))[1]
-    return {name: cond[name] for name in (*pipeline.source.classes, *pipeline.arrays)}
+    cond = source.batch(torch.arange(n) % (source.size or n))[1]
+    return {name: cond[name] for name in (*source.classes, *arrays)}

@@ -80,11 +80,22 @@ def frames(
     Raises `IncompatibleError` (solver and process do not fit), `SpecError` (bad grid), `DataError` (ids or conditions that
     are not one per sample).
     """
+    solver, draw, nodes, grad = _begun(field, solver, x, grid, steps, start, seed, ids, grad)
+    yield from _counted(solver.frames(field, x, nodes, draw), batch_size(x), grad)
+
+
+def _begun(
+    field: Field, solver: Solver, x: State, grid: Any, steps: Any, start: Any, seed: int, ids: Any, grad: Any
+) -> tuple[Solver, Draw, Tensor, bool]:
+    """The solver as guidance wraps it, its noise, its times and whether gradients flow; what is wrong is refused, or said."""
     solver, draw = _checked(field, solver, x, seed, ids)
     nodes = resolve_grid(field, solver, grid, steps, start)
+    grad = _wants_grad(solver, x, grad)
     if start is None and (grid is None or isinstance(grid, Grid)):
         _note_scale(field.process, x, nodes)
-    yield from _counted(solver.frames(field, x, nodes, draw), batch_size(x), _wants_grad(solver, x, grad))
+    if not grad:
+        _note_training(getattr(field.base, "net", None))
+    return solver, draw, nodes, grad
 
 
 def _counted(running: Iterator[Frame], size: int, grad: bool) -> Iterator[Frame]:
@@ -123,13 +134,7 @@ def sample(
     """
     if mode not in get_args(Mode):
         raise SpecError(f"mode must be one of {', '.join(get_args(Mode))}; got {mode!r}")
-    solver, draw = _checked(field, solver, x, seed, ids)
-    nodes = resolve_grid(field, solver, grid, steps, start)
-    if start is None and (grid is None or isinstance(grid, Grid)):
-        _note_scale(field.process, x, nodes)
-    grad = _wants_grad(solver, x, grad)
-    if not grad:
-        _note_training(getattr(field.base, "net", None))
+    solver, draw, nodes, grad = _begun(field, solver, x, grid, steps, start, seed, ids, grad)
     if mode != "eager":
         last, nfe, calls = run(field, solver, x, nodes, draw, mode, grad)
         return Result(last.x, nfe, calls, nodes, (), len(nodes) - 1, last.logw, last.logp)
@@ -144,13 +149,8 @@ def sample(
 
 def _result(frames: Iterable[Frame], nodes: Tensor) -> Result:
     """What a run ends with; its frames are kept where they are a tuple."""
-    last, logp = None, None
-    for last in frames:
-        if last.logp is not None:
-            logp = last.logp if logp is None else logp + last.logp
-    assert last is not None
-    kept = frames if isinstance(frames, tuple) else ()
-    return Result(last.x, last.nfe, last.calls, nodes, kept, last.step, last.logw, logp)
+    last, kept = ended(frames), frames if isinstance(frames, tuple) else ()
+    return Result(last.x, last.nfe, last.calls, nodes, kept, last.step, last.logw, last.logp)
 
 
 def _finish(field: Field, solver: Solver, x: State, nodes: Tensor, draw: Draw, grad: bool) -> Result:

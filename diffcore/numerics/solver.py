@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, final
+from typing import Any, ClassVar, NamedTuple, TypeVar, final
 
 import attrs
 import torch
@@ -62,13 +62,17 @@ class Moved(NamedTuple):
     ancestors: Tensor | None = None
 
 
-def ended(moves: Iterable[Moved]) -> Moved:
-    """The last of the steps of a run, with `logp` that of all of them together."""
-    moved, logp = Moved(None), None
-    for moved in moves:
-        if moved.logp is not None:
-            logp = moved.logp if logp is None else logp + moved.logp
-    return moved if logp is None else moved._replace(logp=logp)
+M = TypeVar("M", Moved, Frame)
+
+
+def ended(run: Iterable[M]) -> M:
+    """The last step or frame of a run, with `logp` that of all of them together."""
+    last, logp = None, None
+    for last in run:
+        if last.logp is not None:
+            logp = last.logp if logp is None else logp + last.logp
+    assert last is not None
+    return last if logp is None else last._replace(logp=logp)
 
 
 class Grid(Base):
@@ -154,6 +158,13 @@ class Solver(Base):
     def stand_in(self) -> Solver:
         """A solver of the same cost that needs no fit: itself, with its grid's stand-in."""
         return evolve(self, grid=self.grid.stand_in()) if self.grid is not None and self.grid.fit_on else self
+
+    def check_process(self, process: Process) -> None:
+        """Raise `IncompatibleError` where the process lacks what the solver requires: for a solver within another."""
+        missing = self.requires - process.provides
+        if missing:
+            need = ", ".join(sorted(missing))
+            raise IncompatibleError(f"solver {type(self).__name__} needs {need}; {type(process).__name__} has not")
 
     def default_grid(self, process: Process, steps: int, start: float) -> Tensor:
         """The times where no grid is named: those of the process."""
@@ -269,6 +280,14 @@ def _clock(field: Field, x: State) -> Any:
 def constant(*parts: Any) -> bool:
     """Whether what the parts make of the same arguments is the same for ever."""
     return hashable(parts) and not any(isinstance(part, nn.Module) for part in parts)
+
+
+def check_within(solver: Any, who: str) -> None:
+    """Raise `SpecError` for a solver that cannot be run step by step on the grid of another, called `who`."""
+    if not isinstance(solver, Stepper):
+        raise SpecError(f"solver {type(solver).__name__} owns its loop; {who} needs single steps")
+    if solver.grid is not None:
+        raise SpecError(f"solver {type(solver).__name__} has a grid of its own; give the grid to {who} instead")
 
 
 def held(rest: Tensor, before: State, after: State) -> State:

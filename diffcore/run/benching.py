@@ -23,11 +23,12 @@ from diffcore.run import checkpoint, marks
 from diffcore.run.fine import Fine, fine, is_deterministic, is_repeatable, ode_solvers, rms
 from diffcore.run.fitting import label
 from diffcore.run.measuring import for_calls
-from diffcore.run.pipeline import Pipeline, Progress
+from diffcore.run.pipeline import Pipeline
 from diffcore.run.record import place
 from diffcore.run.report import ways
 from diffcore.run.report.canvas import new_figure, png
 from diffcore.run.report.escaping import figure_text
+from diffcore.run.training import Progress
 
 BENCH = 0xBE7C
 """Salt of the noise on which solvers are compared, which no other sampling sees."""

@@ -21,8 +21,9 @@ from diffcore.run.fitting import label
 
 if TYPE_CHECKING:
     from diffcore.run.assembly import Assembly
-    from diffcore.run.pipeline import Pipeline, Progress
+    from diffcore.run.pipeline import Pipeline
     from diffcore.run.samples import Samples
+    from diffcore.run.training import Progress
 
 Row = dict[str, Any]
 Done = Callable[[Row, "Samples"], None]
@@ -107,7 +108,7 @@ def foreseen(pipeline: Assembly) -> Evaluation:
     return Evaluation(
         samples=tree_map(lambda leaf: leaf.new_empty((plan.n, *leaf.shape[1:]), device="meta"), real),
         reference=real,
-        cond={**conditions.of_data(pipeline, plan.n), **pipeline.classes(plan.n, {})},
+        cond={**conditions.of_data(pipeline.source, pipeline.arrays, plan.n), **pipeline.classes(plan.n, {})},
         reference_cond=cond,
         reference_name=registry.id_of(type(pipeline.spec.data)),
         data=pipeline.spec.data,

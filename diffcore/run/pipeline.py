@@ -10,7 +10,7 @@ from copy import deepcopy
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import attrs
 import torch
@@ -19,13 +19,11 @@ from torch import Tensor, nn
 from diffcore.declare.errors import SpecError, UnknownComponentError
 from diffcore.learning import conditions, distributed
 from diffcore.learning.data import Data, Source
-from diffcore.learning.loader import Loader
-from diffcore.learning.trainer import Job, Report
+from diffcore.learning.trainer import Report
 from diffcore.numerics.arguments import shown, whole
 from diffcore.numerics.calling import in_precision
 from diffcore.numerics.fields import Denoiser, Field
 from diffcore.numerics.kept import Kept
-from diffcore.numerics.meter import Meter
 from diffcore.numerics.noise import Draw, mix
 from diffcore.numerics.process import Process
 from diffcore.numerics.readings import Reading
@@ -40,6 +38,7 @@ from diffcore.run.remembered import contents_of, numbered, reopened
 from diffcore.run.report import notebook
 from diffcore.run.samples import Samples
 from diffcore.run.spec import Spec
+from diffcore.run.training import Progress
 from diffcore.run.training import train as train_pipeline
 from diffcore.specs.registry import Registry
 
@@ -48,55 +47,6 @@ FITTING = 0xF17
 SAMPLING = 0x5A3
 """Salt of all sampling noise, which separates it from the noise of training under the same seed."""
 _LOG = logging.getLogger("diffcore")
-
-
-class Progress(Protocol):
-    """What shows long work; the command line's bar is one."""
-
-    def start(self, total: int, label: str, done: int = 0) -> None: ...  # noqa: D102
-    def update(self, step: int, **numbers: float) -> None: ...  # noqa: D102
-    def close(self) -> None: ...  # noqa: D102
-
-
-def assemble(
-    spec: str | Path | Mapping[str, Any] | Spec,
-    *,
-    registry: Registry | None = None,
-    overrides: Sequence[str] = (),
-    device: str | torch.device | None = None,
-) -> Pipeline:
-    """Read a spec (file, mapping or `Spec`), make its components, and check that they fit together.
-
-    Raises `SpecError` with every fault of the spec, `IncompatibleError` with every reason why parts do not fit (both name the
-    places), `DataError` where the data is not there.
-    """
-    if not isinstance(spec, (str, Path, Mapping, Spec)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise SpecError(f"a spec is a file, a mapping of sections or a Spec; got {shown(spec)}")
-    if not isinstance(registry, Registry | None):
-        raise SpecError(f"registry must be a Registry, such as Registry.load(); got {shown(registry)}")
-    if not isinstance(overrides, (list, tuple)) or not all(isinstance(text, str) for text in overrides):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise SpecError(f"overrides is a list of 'key.path=value', such as ['solver.steps=20']; got {shown(overrides)}")
-    registry = registry or Registry.load()
-    from diffcore.run.sections import load_spec
-    from diffcore.specs import SpecErrors
-    from diffcore.specs.placing import DataFaultError, MisfitError, placed
-
-    if isinstance(spec, Spec):
-        if overrides:
-            raise SpecError("overrides change a spec that is read; give a finished Spec its fields with attrs.evolve")
-        return Pipeline(spec, registry, device)
-    try:
-        return Pipeline(load_spec(spec, registry, overrides), registry, device)
-    except SpecErrors as found:
-        if found.standing is None:
-            raise
-        standing, broken = found.standing
-        more = Assembly(standing, registry, device, broken=broken).problems
-        raise SpecErrors([*found.faults, *placed(more, spec, overrides)]) from None
-    except UnfitError as found:
-        raise MisfitError(placed(found.problems, spec, overrides)) from None
-    except UnopenedError as found:
-        raise DataFaultError(placed(found.problems, spec, overrides)) from None
 
 
 class Pipeline(Assembly):
@@ -174,37 +124,6 @@ class Pipeline(Assembly):
         return self._cast.get((dtype, weights), lambda: self.denoiser.with_net(deepcopy(self.net).eval().to(dtype)))
 
     # --- training -----------------------------------------------------------------------------------------------------
-
-    def job(self) -> Job:
-        """What the training program needs."""
-        rank, world = distributed.world()
-        spec = self.spec
-        loader = Loader(self.source, spec.data.encode, spec.trainer.batch, spec.seed, rank, world)
-
-        def batches(step: int) -> tuple[Any, Mapping[str, Tensor]]:
-            x0, cond = loader(step)
-            return tree_map(lambda leaf: leaf.to(self.device), x0), {k: v.to(self.device) for k, v in cond.items()}
-
-        meter = Meter()
-
-        def loss(x0: Any, draw: Draw, **cond: Any) -> Any:
-            meter.at = None
-            with meter:
-                return spec.loss(self.denoiser, x0, draw, **cond)
-
-        def times() -> Any:
-            return getattr(meter.at, "t", None)
-
-        return Job(
-            parts=self.parts,
-            loss=loss,
-            batches=batches,
-            seed=spec.seed,
-            device=self.device,
-            times=times,
-            after=lambda step: spec.loss.after_step(self.denoiser, step),
-            name=f"loss {type(spec.loss).__name__}",
-        )
 
     def train(
         self,
@@ -394,7 +313,7 @@ class Pipeline(Assembly):
 
     def usual_conditions(self, n: int) -> dict[str, Tensor]:
         """The conditions of samples for which none are asked, on the device: the spec's, arrays from the data."""
-        found = self.conditions(n, {**conditions.of_data(self, n), **self.spec.sampling.cond})
+        found = self.conditions(n, {**conditions.of_data(self.source, self.arrays, n), **self.spec.sampling.cond})
         return {name: value.to(self.device) for name, value in found.items()}
 
     def evaluate(

@@ -16,16 +16,18 @@ import torch
 from diffcore.declare.errors import CheckpointError, counted
 from diffcore.learning import distributed
 from diffcore.run import checkpoint, marks, waiting, weights
+from diffcore.run.assemble import assemble
 from diffcore.run.fitting import label
 from diffcore.run.measuring import solvers
 from diffcore.run.ownership import owned
-from diffcore.run.pipeline import Pipeline, Progress, assemble
+from diffcore.run.pipeline import Pipeline
 from diffcore.run.record import MetricsLog, lock, place, read_rows
 from diffcore.run.report import exports, gallery
 from diffcore.run.report.canvas import require_packages
 from diffcore.run.report.escaping import file_name, word
 from diffcore.run.report.exports import Written
 from diffcore.run.report.page import build
+from diffcore.run.training import Progress
 from diffcore.specs.registry import Registry
 
 Spec = str | Path | Mapping[str, Any]

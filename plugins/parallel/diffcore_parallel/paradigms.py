@@ -71,10 +71,9 @@ class Paradigms(dc.Program):
         name = type(self.of).__name__
         if self.rule != "left":
             raise dc.SpecError(f"`rule` is of the drift and `of` names solver {name}; leave one of them out")
-        if self.of.grid is not None or self.of.fit_on:
-            raise dc.SpecError("the solver `of` has a grid or a fit of its own; give the grid to paradigms instead")
-        if not isinstance(self.of, dc.Stepper):
-            raise dc.SpecError(f"solver {name} owns its loop; paradigms needs single steps")
+        dc.check_within(self.of, "paradigms")
+        if self.of.fit_on:
+            raise dc.SpecError(f"solver {name} is fitted to a model; paradigms needs one that runs as it is")
         if self.of.init(torch.zeros(1, 1)) is not None:
             raise dc.SpecError(f"solver {name} carries a history from step to step; paradigms needs a one-step solver")
 

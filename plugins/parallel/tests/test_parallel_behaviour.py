@@ -197,7 +197,7 @@ def test_values_that_overflow_on_the_way_are_not_taken_for_converged():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"of": ("ddim", {"grid": {"type": "uniform"}})}, "a grid or a fit of its own"),
+        ({"of": ("ddim", {"grid": {"type": "uniform"}})}, "DDIM has a grid of its own; give the grid to paradigms"),
         ({"of": ("dpmpp-2m", {})}, "DPMpp2M carries a history"),
         ({"of": ("paradigms", {})}, "owns its loop"),
         ({"of": ("ddim", {}), "rule": "trapezoid"}, "leave one of them out"),

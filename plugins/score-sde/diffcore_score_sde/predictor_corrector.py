@@ -45,18 +45,11 @@ class PredictorCorrector(dc.Stepper):
 
     def __attrs_post_init__(self) -> None:
         """Refuse a predictor that cannot be run step by step on this solver's grid."""
-        if self.predictor.grid is not None:
-            raise dc.SpecError("the predictor has a grid of its own; give the grid to predictor-corrector instead")
-        if not isinstance(self.predictor, dc.Stepper):
-            raise dc.SpecError(f"predictor {type(self.predictor).__name__} owns its loop and has no single steps")
+        dc.check_within(self.predictor, "predictor-corrector")
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """The predictor's entries; `level`, `live`, `pull`, `push`: where corrections happen and the weights of eps* and z."""
-        missing = self.predictor.requires - process.provides
-        if missing:
-            raise dc.IncompatibleError(
-                f"predictor {type(self.predictor).__name__} needs {', '.join(sorted(missing))}; {type(process).__name__} has not"
-            )
+        self.predictor.check_process(process)
         inner, (t, s) = self.predictor.plan(process, grid), process.pairs(grid)
         live = (s.sigma > 0) & (s.t != t.t) if self.corrections else torch.zeros_like(s.t, dtype=torch.bool)
         sigma = torch.where(live, s.sigma, 0.0)

@@ -47,11 +47,8 @@ class Brownian(dc.Program):
 
     def __attrs_post_init__(self) -> None:
         """Refuse a solver that cannot be run step by step on this solver's grid, or asks for noise that no path has."""
+        dc.check_within(self.of, "brownian")
         name = type(self.of).__name__
-        if self.of.grid is not None:
-            raise dc.SpecError("the solver `of` has a grid of its own; give the grid to brownian instead")
-        if not isinstance(self.of, dc.Stepper):
-            raise dc.SpecError(f"solver {name} owns its loop; a Brownian path needs single steps")
         if type(self.of).draws is not dc.Stepper.draws and not hasattr(self.of, "on_path"):
             raise dc.SpecError(f"solver {name} draws several noises a step and does not say (`on_path`) what they are of a path")
 
@@ -65,7 +62,8 @@ class Brownian(dc.Program):
         """The start, and the state after every step of the solver with its noise read off the path."""
         if grid.ndim > 1:
             raise dc.SpecError("brownian runs grids of one time per step; run per-sample times with the solver itself")
-        process, times = self._checked(field.process), grid.tolist()
+        self.of.check_process(field.process)
+        process, times = field.process, grid.tolist()
         plan, levels = self.of.plan(process, grid), process.coeffs(grid).lam.tolist()
         path, moved = Path(draw, x, self.exponent, self.depth, process.noise), dc.Moved(x, self.of.init(x))
         yield dc.Frame(0, times[0], x)
@@ -73,14 +71,6 @@ class Brownian(dc.Program):
             z = self._noise(path, a, b, lambda i=i: self.of.draws(process, x, draw.at(i + 1))) if plan.draws[i] else None
             moved = self.of.step(field, moved.x, row, moved.carry, z)
             yield dc.Frame(i + 1, times[i + 1], moved.x)
-
-    def _checked(self, process: dc.Process) -> dc.Process:
-        missing = self.of.requires - process.provides
-        if missing:
-            raise dc.IncompatibleError(
-                f"solver {type(self.of).__name__} needs {', '.join(sorted(missing))}; {type(process).__name__} has not"
-            )
-        return process
 
     def _noise(self, path: Path, lam: float, end: float, fresh: Callable[[], dc.State]) -> dc.State:
         if torch.inf in (path.clock(lam), path.clock(end)):

@@ -41,10 +41,7 @@ class ODEAncestral(dc.Stepper):
 
     def __attrs_post_init__(self) -> None:
         """Refuse a solver that cannot be run step by step on this solver's grid."""
-        if self.of.grid is not None:
-            raise dc.SpecError("the solver `of` has a grid of its own; give the grid to ode-ancestral instead")
-        if not isinstance(self.of, dc.Stepper):
-            raise dc.SpecError(f"solver {type(self.of).__name__} owns its loop and has no single steps")
+        dc.check_within(self.of, "ode-ancestral")
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
         """The entries of `of` for the steps t -> d; `rise`, `noise`: the weights of x_d and z."""
@@ -69,11 +66,7 @@ class ODEAncestral(dc.Stepper):
 
     def _inner(self, process: dc.Process, times: Tensor) -> dc.Plan:
         """The plan of `of` for t, d, t, d, ...; its steps from a d to the next t are not taken."""
-        missing = self.of.requires - process.provides
-        if missing:
-            raise dc.IncompatibleError(
-                f"solver {type(self.of).__name__} needs {', '.join(sorted(missing))}; {type(process).__name__} has not"
-            )
+        self.of.check_process(process)
         plan = self.of.plan(process, times)
         if plan.stochastic:
             raise dc.SpecError(f"solver {type(self.of).__name__} draws noise; ode-ancestral needs a deterministic one")

@@ -58,10 +58,7 @@ class Restart(dc.Program):
 
     def __attrs_post_init__(self) -> None:
         """Refuse a solver that cannot be run on this solver's grid."""
-        if self.of.grid is not None:
-            raise dc.SpecError("the solver `of` has a grid of its own; give the grid to restart instead")
-        if not isinstance(self.of, dc.Stepper):
-            raise dc.SpecError(f"solver {type(self.of).__name__} owns its loop; restart needs single steps")
+        dc.check_within(self.of, "restart")
 
     def frames(self, field: dc.Field, x: dc.State, grid: Tensor, draw: dc.Draw) -> Iterator[dc.Frame]:
         """The frames of the grid, restarts included in the step that reaches their node."""
@@ -76,11 +73,7 @@ class Restart(dc.Program):
                 yield dc.Frame(node, times[node], x)
 
     def _check(self, process: dc.Process, grid: Tensor) -> None:
-        missing = self.of.requires - process.provides
-        if missing:
-            raise dc.IncompatibleError(
-                f"solver {type(self.of).__name__} needs {', '.join(sorted(missing))}; {type(process).__name__} has not"
-            )
+        self.of.check_process(process)
         if self.of.plan(process, grid).stochastic:
             raise dc.SpecError(f"solver {type(self.of).__name__} draws noise; restart needs a deterministic one")
 
