@@ -243,6 +243,18 @@ def test_bars_and_axes_stay_within_the_bounds_of_a_metric(figures):
     assert figures[1].axes[0].get_ylim()[1] > 1.05
 
 
+def test_an_axis_is_logarithmic_only_where_all_that_is_drawn_is_above_zero(figures):
+    """Else a bar through zero would leave the figure, and a line of real data below zero would be missing."""
+    far = [Point(5, 0.01, 0.001), Point(10, 0.5, 0.1)]
+    for points, real, scale in ((far, [0.02], "log"), (far, [-0.003], "linear"), ([far[1], Point(20, 0.01, 0.02)], [], "linear")):
+        charts.quality({"a": points}, real)
+        axes = figures[-1].axes[0]
+        assert axes.get_yscale() == scale
+        ends = np.concatenate([bar for lines in axes.collections for bar in lines.get_segments()])[:, 1]
+        assert axes.get_ylim()[0] <= min(ends)
+        assert all(axes.get_ylim()[0] <= level <= axes.get_ylim()[1] for level in real)
+
+
 def test_legends_are_outside_of_figures(figures):
     chart = charts.losses({"loss": ([1, 2], [3.0, 1.0]), "other": ([1, 2], [3.0, 0.0])})
     assert [key.text for key in chart.keys] == ["loss", "other"]

@@ -51,14 +51,16 @@ def quality(
 ) -> Chart:
     """Values against network calls, a line for each solver, and dotted lines for what real data reaches.
 
-    within: the bounds of the metric; neither bars nor the axis go beyond them.
+    within: the bounds of the metric; neither bars nor the axis go beyond them. The axis is logarithmic where values differ much
+    and all that is drawn is above zero.
     """
     figure, axes = new_figure(5, 3)
     keys = [_line(axes, i, name, points, within) for i, (name, points) in enumerate(series.items())]
     for level in real:
         axes.axhline(level, color=INK["light"], linestyle=":", linewidth=1.2)
-    values = [point.value for points in series.values() for point in points]
-    if min(values) > 0 and max(values) > 20 * min(values):
+    points = [point for line in series.values() for point in line]
+    ends = [*real, *(point.value - _bar(point, within)[0] for point in points)]
+    if min(ends) > 0 and max(point.value for point in points) > 20 * min(point.value for point in points):
         _logarithmic(axes)
     _bounded(axes, within)
     axes.set_xlabel("network calls")

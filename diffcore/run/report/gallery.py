@@ -110,8 +110,10 @@ def span(pipeline: Pipeline, raw: Tensor) -> Range:
 
 
 def real(pipeline: Pipeline) -> State:
-    """As many real samples as the spec makes, in the data's range."""
-    found, declared = reference(pipeline, pipeline.spec.sampling.n)[0], pipeline.spec.data.value_range
+    """As many real samples as a picture of samples shows, in the data's range."""
+    spec = pipeline.spec
+    count = max(spec.sampling.n, spec.evaluation.n if spec.metrics else 0)
+    found, declared = reference(pipeline, count)[0], spec.data.value_range
     return found if declared is None else declared.to_raw(found)
 
 
