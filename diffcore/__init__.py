@@ -44,11 +44,11 @@ if TYPE_CHECKING:
     from diffcore.learning.network import Network
     from diffcore.learning.trainer import Player, Trainer
     from diffcore.numerics.affine import ROWS, Coeffs, Posterior, Row, combine, convert, row
+    from diffcore.numerics.draw import Draw
     from diffcore.numerics.fields import Denoiser, Field, Guided, second_derivatives
     from diffcore.numerics.flow_map import FlowMap, FlowMapSolver, flow_map_of
     from diffcore.numerics.guidance import Guidance
     from diffcore.numerics.meter import Meter
-    from diffcore.numerics.noise import Draw
     from diffcore.numerics.plan import Plan, any_of
     from diffcore.numerics.process import AffineProcess, Corruption, Instant, Process, centred_pairs, refuse_shift
     from diffcore.numerics.sampling import Result, frames, kernel, sample
@@ -84,7 +84,7 @@ _LAZY = {
     "learning.loss": ("Loss", "TimeLaw", "Weighting", "dropped", "mean_square", "times_of", "weight_from_x0"),
     "learning.metric": ("Evaluation", "Measured", "Metric"),
     "learning.network": ("Network",),
-    "numerics.noise": ("Draw",),
+    "numerics.draw": ("Draw",),
     "run.assemble": ("assemble",),
     "run.pipeline": ("Pipeline",),
     "numerics.process": ("AffineProcess", "Corruption", "Instant", "Process", "centred_pairs", "refuse_shift"),

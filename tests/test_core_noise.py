@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import diffcore as dc
-from diffcore.numerics.noise import _permute32, mix
+from diffcore.numerics.draw import _permute32, mix
 from diffcore.testing.base import poisoned_noise
 
 DOUBLE = torch.float64

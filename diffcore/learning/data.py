@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from diffcore.declare.component import Base, component, param
 from diffcore.declare.errors import DataError, SpecError
-from diffcore.numerics.noise import Draw
+from diffcore.numerics.draw import Draw
 from diffcore.numerics.tree import State
 
 TINIEST = 1e-30

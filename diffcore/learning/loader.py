@@ -12,7 +12,7 @@ from diffcore.learning.data import Source
 from diffcore.learning.distributed import check_batch
 from diffcore.learning.sources import opened
 from diffcore.numerics.arguments import shown, whole
-from diffcore.numerics.noise import mix
+from diffcore.numerics.draw import mix
 from diffcore.numerics.tree import State
 
 

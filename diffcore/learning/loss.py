@@ -13,8 +13,8 @@ from torch.nn.functional import mse_loss
 from diffcore.declare.component import Base
 from diffcore.declare.errors import IncompatibleError
 from diffcore.numerics.affine import Coeffs, Row
+from diffcore.numerics.draw import Draw
 from diffcore.numerics.fields import Denoiser
-from diffcore.numerics.noise import Draw
 from diffcore.numerics.process import Process
 from diffcore.numerics.tree import State, expand, leaves
 

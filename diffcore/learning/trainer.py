@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from diffcore.declare.component import Base, component, param
 from diffcore.declare.errors import CheckpointError, IncompatibleError, NumericsError
 from diffcore.learning import distributed
-from diffcore.numerics.noise import Draw
+from diffcore.numerics.draw import Draw
 from diffcore.numerics.tree import State
 
 TRAINING = 0x7EA1

@@ -12,7 +12,7 @@ from torch import Tensor
 from diffcore.declare.component import Base
 from diffcore.declare.errors import DataError, IncompatibleError, did_you_mean
 from diffcore.numerics.affine import Coeffs, Posterior, at_least_float32, combine, row, shifted
-from diffcore.numerics.noise import Draw
+from diffcore.numerics.draw import Draw
 from diffcore.numerics.span import Span
 from diffcore.numerics.tree import State, expand, leaves, lincomb, tree_map
 

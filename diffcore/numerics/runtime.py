@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from diffcore.declare.errors import IncompatibleError, NumericsError
+from diffcore.numerics.draw import Draw
 from diffcore.numerics.fields import Field
 from diffcore.numerics.kept import Kept, hashable
 from diffcore.numerics.meter import Meter
-from diffcore.numerics.noise import Draw
 from diffcore.numerics.plan import Plan
 from diffcore.numerics.solver import Moved, Solver, Stepper, ended
 from diffcore.numerics.tree import State, batch_size, leaves, pytree, tree_map

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from diffcore.declare.errors import DataError, IncompatibleError, NumericsError, SpecError, note
 from diffcore.numerics.arguments import real, shown, whole
 from diffcore.numerics.calling import ordinary
+from diffcore.numerics.draw import Draw
 from diffcore.numerics.fields import Field
 from diffcore.numerics.kept import PLANS
 from diffcore.numerics.meter import Meter
-from diffcore.numerics.noise import Draw
 from diffcore.numerics.process import AffineProcess, Process
 from diffcore.numerics.runtime import run
 from diffcore.numerics.solver import Frame, Grid, Solver, Stepper, check_grid, constant, ended

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from diffcore.declare.component import Base, component, param
 from diffcore.declare.errors import IncompatibleError, SpecError
 from diffcore.numerics.arguments import shown, whole
+from diffcore.numerics.draw import Draw
 from diffcore.numerics.fields import Field
 from diffcore.numerics.kept import PLANS, Kept, hashable
-from diffcore.numerics.noise import Draw
 from diffcore.numerics.plan import Plan, with_buffers
 from diffcore.numerics.process import Process
 from diffcore.numerics.tree import State, describe, expand, leaves, tree_map

@@ -16,7 +16,7 @@ from diffcore.learning import conditions
 from diffcore.learning.data import Source
 from diffcore.learning.sources import opened_of
 from diffcore.numerics.arguments import shown
-from diffcore.numerics.noise import mix
+from diffcore.numerics.draw import mix
 from diffcore.numerics.process import Process
 from diffcore.run import foresight, sizes
 from diffcore.run.fitting import Findings, place_of, problems

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from diffcore.declare.errors import DiffcoreError, SpecError
+from diffcore.numerics.draw import Draw
 from diffcore.numerics.fields import Field
-from diffcore.numerics.noise import Draw
 from diffcore.numerics.sampling import frames, sample
 from diffcore.numerics.solver import Frame, Solver
 from diffcore.numerics.tree import State, describe

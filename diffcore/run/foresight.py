@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffcore.declare.errors import DataError, DiffcoreError, IncompatibleError
-from diffcore.numerics.noise import Draw
+from diffcore.numerics.draw import Draw
 from diffcore.numerics.tree import State, batch_size, tree_map
 from diffcore.run import measuring
 from diffcore.run.fitting import Problem

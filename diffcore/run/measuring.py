@@ -12,8 +12,8 @@ from torch import Tensor
 from diffcore.declare.errors import SpecError
 from diffcore.learning import conditions
 from diffcore.learning.metric import Evaluation, Measured
+from diffcore.numerics.draw import Draw, mix
 from diffcore.numerics.fields import Denoiser, Field
-from diffcore.numerics.noise import Draw, mix
 from diffcore.numerics.sampling import frames
 from diffcore.numerics.solver import Solver, evolve
 from diffcore.numerics.tree import State, tree_map

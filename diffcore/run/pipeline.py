@@ -22,9 +22,9 @@ from diffcore.learning.data import Data, Source
 from diffcore.learning.trainer import Report
 from diffcore.numerics.arguments import shown, whole
 from diffcore.numerics.calling import in_precision
+from diffcore.numerics.draw import Draw, mix
 from diffcore.numerics.fields import Denoiser, Field
 from diffcore.numerics.kept import Kept
-from diffcore.numerics.noise import Draw, mix
 from diffcore.numerics.process import Process
 from diffcore.numerics.readings import Reading
 from diffcore.numerics.sampling import Result, sample

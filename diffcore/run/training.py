@@ -12,8 +12,8 @@ from torch import Tensor
 from diffcore.learning import distributed
 from diffcore.learning.loader import Loader
 from diffcore.learning.trainer import Job, Player, Report
+from diffcore.numerics.draw import Draw
 from diffcore.numerics.meter import Meter
-from diffcore.numerics.noise import Draw
 from diffcore.numerics.tree import tree_map
 from diffcore.run import resuming
 from diffcore.run.interrupt import Interrupt

@@ -16,7 +16,7 @@ from torch import Tensor
 from diffcore.declare.component import Base
 from diffcore.declare.discovery import Entry
 from diffcore.declare.errors import DiffcoreError
-from diffcore.numerics.noise import Draw
+from diffcore.numerics.draw import Draw
 from diffcore.numerics.process import Process
 from diffcore.numerics.tree import State, leaves, tree_map
 from diffcore.specs.registry import Registry

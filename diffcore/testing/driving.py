@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from diffcore.numerics.draw import Draw
 from diffcore.numerics.fields import Denoiser, Field
 from diffcore.numerics.flow_map import FlowMap
 from diffcore.numerics.meter import Meter
-from diffcore.numerics.noise import Draw
 from diffcore.numerics.plan import Plan
 from diffcore.numerics.process import AffineProcess, Process
 from diffcore.numerics.solver import Solver, Stepper, held

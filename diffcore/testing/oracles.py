@@ -22,8 +22,8 @@ from torch import Tensor
 
 from diffcore.declare.errors import DiffcoreError
 from diffcore.numerics.affine import Coeffs, combine
+from diffcore.numerics.draw import Draw
 from diffcore.numerics.fields import Denoiser, Field
-from diffcore.numerics.noise import Draw
 from diffcore.numerics.process import Process
 from diffcore.numerics.tree import expand
 

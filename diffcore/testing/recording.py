@@ -10,8 +10,8 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
+from diffcore.numerics.draw import Draw
 from diffcore.numerics.fields import Denoiser
-from diffcore.numerics.noise import Draw
 from diffcore.numerics.process import AffineProcess
 from diffcore.numerics.tree import State, tree_map
 from diffcore.testing.references import ReferenceFlow, ReferenceVE, ReferenceVP

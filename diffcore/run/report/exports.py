@@ -19,7 +19,7 @@ from torch import Tensor
 
 from diffcore.declare.errors import SpecError
 from diffcore.learning import distributed
-from diffcore.numerics.noise import Draw
+from diffcore.numerics.draw import Draw
 from diffcore.numerics.tree import State, describe, tree_map
 from diffcore.run import checkpoint
 from diffcore.run.marks import MARK

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from diffcore.numerics.affine import Coeffs, row
+from diffcore.numerics.draw import Draw
 from diffcore.numerics.fields import Denoiser
-from diffcore.numerics.noise import Draw
 from diffcore.numerics.process import AffineProcess, Process
 from diffcore.numerics.tree import expand
 from diffcore.testing.base import (

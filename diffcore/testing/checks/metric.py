@@ -9,7 +9,7 @@ import torch
 
 from diffcore.declare.errors import DiffcoreError
 from diffcore.learning.metric import Evaluation, Measured
-from diffcore.numerics.noise import Draw
+from diffcore.numerics.draw import Draw
 from diffcore.testing.base import SkipError, Subject, check, poisoned_noise, unchanged
 from diffcore.testing.oracles import Gaussian
 from diffcore.testing.references import ReferenceVP
