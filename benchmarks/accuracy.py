@@ -182,13 +182,13 @@ def trained(pipeline: dc.Pipeline, registry: dc.Registry) -> Problem:
     """The network of a run, its conditions in turn."""
     pipeline.net.eval()
     field = pipeline.field(pipeline.conditions(NETWORK_STATES, pipeline.spec.sampling.cond))
-    return learned(pipeline.spec.name, field, pipeline.source.shape, registry)
+    return learned(pipeline.spec.name, field, pipeline.source.event, registry)
 
 
 def quality(pipeline: dc.Pipeline, entries: Sequence[Entry], problem: Problem, calls: int) -> dict[str, Any]:
     """Metrics of samples of every library's sampler of least error, and of data: {library: {metric: {value, spread, floor}}}."""
     cond = pipeline.conditions(SAMPLES, pipeline.spec.sampling.cond)
-    x = problem.field.process.prior(pipeline.source.shape, dc.Draw(3, range(SAMPLES)))
+    x = problem.field.process.prior(pipeline.source.event, dc.Draw(3, range(SAMPLES)))
     many = Problem(problem.name, pipeline.field(cond), x, x.double(), False)
     best, found = cell(problem, entries, calls, 0), dict[str, Any]()
     real, real_cond = reference(pipeline, 2 * SAMPLES)

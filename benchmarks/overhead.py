@@ -201,7 +201,7 @@ def draws(shape: tuple[int, ...]) -> dict[str, float]:
     x, _ = data(shape)
     process, draw = component("process", "vp"), dc.Draw(0, range(len(x)))
     own = fresh(x, 1)
-    seconds = interleave({"torch": lambda: own(0), "ours": lambda: process.noise(x, draw.at(1))}, 300)
+    seconds = interleave({"torch": lambda: own(0), "ours": lambda: process.noise.like(x, draw.at(1))}, 300)
     return {name: statistics.median(values) * 1e6 for name, values in seconds.items()}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from diffcore.declare.component import Alias, Base, Component, component, param
+from diffcore.declare.component import Alias, Base, Component, component, fielded, param
 from diffcore.declare.discovery import Entry, Plugin
 from diffcore.declare.errors import (
     CheckpointError,
@@ -45,10 +45,12 @@ if TYPE_CHECKING:
     from diffcore.learning.trainer import Player, Trainer
     from diffcore.numerics.affine import ROWS, Coeffs, Posterior, Row, combine, convert, row
     from diffcore.numerics.draw import Draw
+    from diffcore.numerics.event import Event
     from diffcore.numerics.fields import Denoiser, Field, Guided, second_derivatives
     from diffcore.numerics.flow_map import FlowMap, FlowMapSolver, flow_map_of
     from diffcore.numerics.guidance import Guidance
     from diffcore.numerics.meter import Meter
+    from diffcore.numerics.noise import WHITE, NoiseLaw, White
     from diffcore.numerics.plan import Plan, any_of
     from diffcore.numerics.process import AffineProcess, Corruption, Instant, Process, centred_pairs, refuse_shift
     from diffcore.numerics.sampling import Result, frames, kernel, sample
@@ -67,9 +69,6 @@ _LAZY = {
     "learning.loader": ("Loader",),
     "numerics.fields": ("Denoiser", "Field", "Guided", "second_derivatives"),
     "learning.files": (
-        "moments_of_exp",
-        "param",
-        "phi",
         "read_npy",
         "read_tensors",
         "reading",
@@ -85,6 +84,8 @@ _LAZY = {
     "learning.metric": ("Evaluation", "Measured", "Metric"),
     "learning.network": ("Network",),
     "numerics.draw": ("Draw",),
+    "numerics.event": ("Event",),
+    "numerics.noise": ("WHITE", "NoiseLaw", "White"),
     "run.assemble": ("assemble",),
     "run.pipeline": ("Pipeline",),
     "numerics.process": ("AffineProcess", "Corruption", "Instant", "Process", "centred_pairs", "refuse_shift"),
@@ -102,6 +103,7 @@ _WHERE = {name: module for module, names in _LAZY.items() for name in names}
 __all__ = [
     "API_VERSION",
     "ROWS",
+    "WHITE",
     "AffineProcess",
     "Alias",
     "Base",
@@ -118,6 +120,7 @@ __all__ = [
     "Draw",
     "Entry",
     "Evaluation",
+    "Event",
     "Field",
     "FlowMap",
     "FlowMapSolver",
@@ -135,6 +138,7 @@ __all__ = [
     "Metric",
     "Moved",
     "Network",
+    "NoiseLaw",
     "NumericsError",
     "Pipeline",
     "Plan",
@@ -160,6 +164,7 @@ __all__ = [
     "Trainer",
     "UnknownComponentError",
     "Weighting",
+    "White",
     "any_of",
     "assemble",
     "centred_pairs",
@@ -169,6 +174,7 @@ __all__ = [
     "convert",
     "dropped",
     "expand",
+    "fielded",
     "flow_map_of",
     "frames",
     "hookimpl",

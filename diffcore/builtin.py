@@ -11,6 +11,12 @@ __all__ = ["API_VERSION"]
 
 
 @hookimpl
+def diffcore_processes() -> Iterator[Component]:
+    """The law of noise that a process has where none is named."""
+    yield Component("white", "diffcore.numerics.noise:White", "independent standard normal entries", kind="noise")
+
+
+@hookimpl
 def diffcore_solvers() -> Iterator[Component]:
     """The flow map as a solver."""
     yield Component("flow-map", "diffcore.numerics.flow_map:FlowMapSolver", "jumps by the model's flow map, one per step")

@@ -155,10 +155,10 @@ def test_every_type_of_number_is_kept(tmp_path, dtype):
 def test_trees_are_written_leaf_by_leaf(tmp_path):
     x = {"place": torch.ones(3, 2), "count": torch.zeros(3, dtype=torch.int64)}
     made = made_of(x, {"label": torch.arange(3)})
-    names = {"x['place']", "x['count']", "label"}
+    names = {"x.place", "x.count", "label"}
     assert set(np.load(made.save(tmp_path / "a.npz"))) == set(load_file(made.save(tmp_path / "a.safetensors"))) == names
     with np.load(made.save(tmp_path / "each") / "00002-label-2.npz") as held:
-        assert set(held) == {"x['place']", "x['count']"}
+        assert set(held) == {"x.place", "x.count"}
     for name in ("a.png", "a.csv", "a.gif", "a.txt"):
         with pytest.raises(dc.SpecError, match="name a"):
             made.save(tmp_path / name)

@@ -239,7 +239,7 @@ def test_the_scale_of_a_kernel_is_matched_from_the_left():
 def test_a_learned_schedule_gets_its_gradient_through_the_run():
     """x_t = (1 - t) x_0 + b t eps: the derivative by b of an Euler run equals the difference quotient."""
 
-    class Learned(dc.AffineProcess, nn.Module):
+    class Learned(nn.Module, dc.AffineProcess):
         """sigma = b t."""
 
         def __init__(self, b):

@@ -175,7 +175,7 @@ def test_every_leaf_of_a_tree_has_its_own_stream():
 
 def test_integer_states_get_uniform_noise():
     u = dc.Draw(1, range(3)).uniform_like(torch.zeros(3, 4, dtype=torch.int64))
-    assert u.dtype == torch.float32
+    assert u.dtype == torch.float64
     assert 0 <= float(u.min()) <= float(u.max()) < 1
 
 

@@ -340,11 +340,11 @@ class Learned(dc.AffineProcess):
     """sigma = t, alpha = 1 - t, beside a parameter that is drawn when it is built and has no influence."""
 
     def build(self):
-        class Module(dc.AffineProcess, nn.Module):
+        class Module(nn.Module, dc.AffineProcess):
             """With a random parameter."""
 
             def __init__(self):
-                nn.Module.__init__(self)
+                super().__init__()
                 self.w = nn.Parameter(torch.randn(3))
 
             def coeffs(self, t):

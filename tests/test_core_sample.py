@@ -116,17 +116,17 @@ def test_noise_that_is_not_needed_is_not_drawn():
     asked: list[int] = []
 
     @dc.component
-    class Counting(ReferenceVP):
+    class Counting(dc.White):
         """Counts its draws."""
 
-        def noise(self, x, draw):
+        def like(self, x, draw):
             asked.append(draw.index)
-            return super().noise(x, draw)
+            return super().like(x, draw)
 
-    dc.sample(DATA.field(Counting()), Ancestral(), numbers(3, 2), steps=6)
+    dc.sample(DATA.field(ReferenceVP(noise=Counting())), Ancestral(), numbers(3, 2), steps=6)
     assert asked == [1, 3, 5]
     asked.clear()
-    dc.sample(DATA.field(Counting()), Euler(), numbers(3, 2), steps=6)
+    dc.sample(DATA.field(ReferenceVP(noise=Counting())), Euler(), numbers(3, 2), steps=6)
     assert asked == []
 
 

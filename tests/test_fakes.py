@@ -362,7 +362,7 @@ class Tilted(dc.Program):
                 places = (torch.arange(len(x)) + draw.fold(i).shared_uniform()) / len(x)
                 chosen = torch.searchsorted(logw.softmax(0).cumsum(0), places.double()).clamp_max(len(x) - 1)
                 x, reward, logw = x[chosen], reward[chosen], torch.zeros_like(logw)
-            x = field.reverse(x, at, to, process.noise(x, draw.at(i + 1)))
+            x = field.reverse(x, at, to, process.noise.like(x, draw.at(i + 1)))
             yield dc.Frame(
                 i + 1,
                 float(grid[i + 1]),

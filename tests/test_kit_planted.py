@@ -313,7 +313,7 @@ class OneNoiseForTwo(Ancestral):
     """z = (z_1 + z_2) / sqrt(2), with z_1 = z_2."""
 
     def draws(self, process, x, draw):
-        return dc.lincomb((0.5**0.5, process.noise(x, draw)), (0.5**0.5, process.noise(x, draw)))
+        return dc.lincomb((0.5**0.5, process.noise.like(x, draw)), (0.5**0.5, process.noise.like(x, draw)))
 
 
 @dc.component
@@ -463,7 +463,7 @@ SOLVERS = [
     (UndeclaredNoise, "marginals", "relative errors of mean and variance"),
     (StartsAsEnds, "staggered", "used for their ends"),
     (WrongAtPureNoise, "both_ways", "off the exact flow from .05 T up to T"),
-    (WhiteNoise, "coloured_noise", "take noise from `process.noise"),
+    (WhiteNoise, "coloured_noise", "take noise from `process.noise.like"),
     (OneNoiseForTwo, "draws_differ", "same numbers serve as two noises"),
     (PastTheCounter, "counted_calls", "10 calls of networks, 5 reported|12 calls of networks, 6 reported"),
     (OverstatesWeakOrder, "marginals", "must be 1.8 or more"),
@@ -535,7 +535,7 @@ class LiftsFromTheRight(Line):
     """t broadcast as torch does = from the right."""
 
     def corrupt(self, x0, t, draw):
-        at, eps = self.coeffs(t.to(x0.dtype)), self.noise(x0, draw)
+        at, eps = self.coeffs(t.to(x0.dtype)), self.noise.like(x0, draw)
         alpha, sigma = (at.alpha, at.sigma) if t.shape[-1] == x0.shape[-1] else (at.alpha[:, None], at.sigma[:, None])
         return dc.Corruption(alpha * x0 + sigma * eps, at, x0, eps)
 

@@ -738,7 +738,7 @@ def test_a_class_is_named_wherever_it_is_numbered(pets, registry):
 def test_a_name_of_digits_is_a_name():
     from diffcore.run.remembered import numbered
 
-    known = Known((1,), {"label": 3}, ("10", "2", "b"), 5)
+    known = Known(dc.Event(1), {"label": 3}, ("10", "2", "b"), 5)
     asked = {"label": ["10", "2", "b", 2, "0"]}
     with pytest.warns(dc.DataWarning) as said:
         assert numbered(known, asked) == {"label": [0, 1, 2, 2, 0]}
@@ -753,7 +753,7 @@ def test_a_name_of_digits_is_a_name():
 def test_a_number_that_is_no_other_s_name_is_not_spoken_of(names, recwarn):
     from diffcore.run.remembered import numbered
 
-    known = Known((1,), {"label": 3}, names, 5)
+    known = Known(dc.Event(1), {"label": 3}, names, 5)
     assert numbered(known, {"label": [1, "2"], "other": "1"}) == {"label": [1, 2], "other": 1}
     assert numbered(known, {"label": torch.tensor([0, 1])})["label"].tolist() == [0, 1]
     assert not recwarn.list
@@ -763,4 +763,4 @@ def test_weights_say_what_they_were_made_of(finished):
     meta = weights.read_file(finished / "weights.safetensors").meta
     assert {path: (part.kind, part.id) for path, part in meta.parts.items()}["solver"] == ("solver", "euler")
     assert {part.dist for part in meta.parts.values()} <= {plugin.dist for plugin in dc.Registry.load().plugins}
-    assert meta.data == Known((2,), {}, (), None)
+    assert meta.data == Known(dc.Event(2), {}, (), None)

@@ -86,19 +86,12 @@ class Base:
     other names.
     """
 
-    __slots__ = ()
     kind: ClassVar[str] = ""
     source: ClassVar[str] = ""
     items: ClassVar[tuple[str, ...]] = ()
     example: ClassVar[Mapping[str, Any]] = {}
     expected_failures: ClassVar[Mapping[str, str]] = {}
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ()
-
-    def __setstate__(self, state: Any) -> None:
-        """Copy and unpickle with what the component has found out (its cached properties), which attrs would leave behind."""
-        for found in state if isinstance(state, tuple) else (state,):
-            for name, value in (found or {}).items():
-                object.__setattr__(self, name, value)
 
 
 BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
@@ -173,15 +166,16 @@ def param(
     lt: float | None = None,
     le: float | None = None,
     choices: tuple[Any, ...] | None = None,
+    validator: Any = None,
 ) -> Any:
     """A field of a component: its default (mandatory when left out), documentation, unit and bounds.
 
     The bounds hold for each number in a tuple or map, are checked when the component is made (`SpecError`), and appear in
-    `diffcore show` and in the JSON Schema. Where there is none, integers have 64 bits and numbers are finite, at most 1e30.
+    `diffcore show` and in the JSON Schema; `validator(component, attribute, value)` may raise too. Where there is none, integers have 64 bits and numbers are finite, at most 1e30.
     """
     metadata = {"doc": doc, "unit": unit, "gt": gt, "ge": ge, "lt": lt, "le": le, "choices": choices}
     kwargs: dict[str, Any] = {"factory": factory} if factory is not None else {"default": default}
-    return attrs.field(metadata={k: v for k, v in metadata.items() if v not in (None, "")}, validator=check, **kwargs)
+    return attrs.field(metadata={k: v for k, v in metadata.items() if v not in (None, "")}, validator=validator, **kwargs)
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(param,))
@@ -201,8 +195,16 @@ def component(cls: type[T]) -> type[T]:
         raise SpecError(f"'{name}' of {cls.__name__} is final in {base}, where others rely on it; derive from another base")
     if issubclass(cls, Base):
         check_declarations(cls)
-    state = False if issubclass(cls, Base) else None
-    return attrs.frozen(cls, kw_only=True, getstate_setstate=state, field_transformer=_checked)
+    return attrs.frozen(cls, kw_only=True, slots=False, field_transformer=_checked)
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(param,))
+def fielded(cls: type[T]) -> type[T]:
+    """Fields of a base class that all components derived from it have.
+
+    The class itself is no component, and is not frozen: an `nn.Module` may derive from it as well.
+    """
+    return attrs.define(cls, eq=False, kw_only=True, slots=False, field_transformer=_checked)
 
 
 def _checked(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:

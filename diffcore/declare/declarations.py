@@ -13,7 +13,7 @@ from diffcore.declare.errors import SpecError, did_you_mean, listed, shown
 OF_THE_KIT = ("event_shape", "neutral", "oracle")
 """What `diffcore.testing` asks of the classes of some kinds, beside what the kinds declare."""
 
-LOOKED_AT = {"data": ("shape", "size", "classes", "range")}
+LOOKED_AT = {"data": ("event", "size", "classes", "range")}
 """Kind -> further names that are looked up in its components, where they have them: a data set may be its own source."""
 
 

@@ -21,7 +21,7 @@ hookspec = pluggy.HookspecMarker("diffcore")
 hookimpl = pluggy.HookimplMarker("diffcore")
 
 KINDS: dict[str, tuple[str, ...]] = {
-    "diffcore_processes": ("process",),
+    "diffcore_processes": ("process", "noise"),
     "diffcore_networks": ("network",),
     "diffcore_losses": ("loss", "weighting", "time_law"),
     "diffcore_guidance": ("guidance",),
@@ -35,6 +35,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 ALL_KINDS = tuple(kind for kinds in KINDS.values() for kind in kinds)
 PLURALS = {
     "process": "processes",
+    "noise": "noise_laws",
     "network": "networks",
     "loss": "losses",
     "weighting": "weightings",
@@ -55,7 +56,8 @@ PLURALS = {
 def diffcore_processes() -> Iterable[Component]:
     """Forward processes: how data turns into noise, `x_t = alpha_t x_0 + sigma_t eps` or any other corruption.
 
-    Base classes: `diffcore.Process`, `diffcore.AffineProcess` (give `coeffs`, everything else follows).
+    Base classes: `diffcore.Process`, `diffcore.AffineProcess` (give `coeffs`, everything else follows), and `diffcore.NoiseLaw`
+    (`kind="noise"`), the law of their noise.
 
         @dc.hookimpl
         def diffcore_processes():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from diffcore.declare.component import Base, component, param
 from diffcore.declare.errors import DataError, SpecError
 from diffcore.numerics.draw import Draw
-from diffcore.numerics.tree import State
+from diffcore.numerics.tree import State, tree_map
 
 TINIEST = 1e-30
 """Least width of a range, so that one over it is a float32."""
@@ -51,21 +51,22 @@ class Range:
 
 
 class Source(Protocol):
-    """An opened data set: `shape: tuple[int, ...]` of one sample, `size: int | None` (None where samples are generated without
-    end), `classes: Mapping[str, int]`, the conditions that are classes with their number.
+    """An opened data set: `event`, what one sample is (its shape, or a `dc.Event`), `size: int | None` (None where samples
+    are generated without end), `classes: Mapping[str, int]`, the conditions that are classes with their number.
 
     Where `Data.open` returns a torch Dataset with a length, it is read as one: items x, (x, label) or {"x": x, name: value}.
     """
 
     @property
-    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    def event(self) -> Any: ...  # noqa: D102
     @property
     def size(self) -> int | None: ...  # noqa: D102
     @property
     def classes(self) -> Mapping[str, int]: ...  # noqa: D102
 
     def batch(self, ids: Tensor) -> tuple[State, Mapping[str, Tensor]]:
-        """Samples by global number: raw values (B, *shape), and conditions name -> (B,) for classes, (B, ...) for others.
+        """Samples by global number: raw values like `event`, with a batch axis, and conditions, name -> (B,) for classes and
+        (B, ...) for others.
 
         Raw values alone will do where there are no conditions.
         """
@@ -86,19 +87,25 @@ class Data(Base):
         return self.open()
 
     @property
-    def value_range(self) -> Range | None:
-        """The declared range: the field `range` where the component has one."""
+    def value_range(self) -> Range | Mapping[str, Range] | None:
+        """The declared range: the field `range` where the component has one. Of samples that are trees: part -> its range."""
         return getattr(self, "range", None)
+
+    def to_model(self, raw: State) -> State:
+        """Raw values in [-1, 1] where a range is declared."""
+        return _ranged(self.value_range, lambda declared, leaf: declared.to_model(leaf, type(self).__name__), raw)
+
+    def to_raw(self, x: State) -> State:
+        """The inverse of `to_model`, unclipped."""
+        return _ranged(self.value_range, lambda declared, leaf: declared.to_raw(leaf), x)
 
     def encode(self, raw: State) -> State:
         """Raw values as the network sees them: in [-1, 1] where a range is declared. A codec overrides this and `decode`."""
-        declared = self.value_range
-        return raw if declared is None else declared.to_model(raw, type(self).__name__)
+        return self.to_model(raw)
 
     def decode(self, x: State) -> State:
         """What the network makes, as raw values, clipped to the declared range."""
-        declared = self.value_range
-        return x if declared is None else declared.to_raw(x.clamp(-1, 1))
+        return _ranged(self.value_range, lambda declared, leaf: declared.to_raw(leaf.clamp(-1, 1)), x)
 
     @property
     def seen_through(self) -> str:
@@ -131,6 +138,13 @@ class Data(Base):
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes of the condition 'label', for pictures; empty where there are none."""
         return ()
+
+
+def _ranged(declared: Any, act: Callable[[Range, Tensor], Tensor], state: State) -> State:
+    """`act` on every leaf that has a declared range."""
+    if declared is None or isinstance(declared, Range):
+        return state if declared is None else tree_map(lambda leaf: act(declared, leaf), state)
+    return {name: _ranged(declared.get(name), act, part) for name, part in state.items()}
 
 
 class Coupling(Base):

@@ -14,6 +14,7 @@ from diffcore.declare.component import Base
 from diffcore.declare.errors import IncompatibleError
 from diffcore.numerics.affine import Coeffs, Row
 from diffcore.numerics.draw import Draw
+from diffcore.numerics.event import Event
 from diffcore.numerics.fields import Denoiser
 from diffcore.numerics.process import Process
 from diffcore.numerics.tree import State, expand, leaves
@@ -40,7 +41,7 @@ class Loss(Base):
         """Per-sample losses [B] at data x0, with all randomness from `draw`; a mapping player -> [B] where several learn."""
         raise NotImplementedError
 
-    def parts(self, model: Denoiser, shape: tuple[int, ...], cond: Mapping[str, int]) -> Mapping[str, nn.Module]:
+    def parts(self, model: Denoiser, event: Event, cond: Mapping[str, int]) -> Mapping[str, nn.Module]:
         """Further modules the loss needs, by role: a copy of `model.net` as teacher or average, a critic, a fake score.
 
         Made once, when `model.net` has its first weights. They are found again as `model.parts[role]`, are saved and resumed

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from diffcore.declare.errors import DataError, said
+from diffcore.declare.errors import DataError, SpecError, said
 from diffcore.learning.conditions import WHOLE
 from diffcore.learning.data import Data, Source
 from diffcore.numerics.arguments import shown
+from diffcore.numerics.event import Event
 from diffcore.numerics.tree import State, leaves
 
 WANTED = (
-    "a source has 'shape' (of one sample), 'size' (or None), 'classes' (condition -> number of classes, may be empty) and "
-    "'batch(ids)', which returns (x, {condition: tensor}); a torch Dataset with a length will do too"
+    "a source has 'event' (the shape of one sample), 'size' (or None), 'classes' (condition -> number of classes, may be "
+    "empty) and 'batch(ids)', which returns (x, {condition: tensor}); a torch Dataset with a length will do too"
 )
 
 
@@ -27,7 +28,7 @@ WANTED = (
 class Remembered:
     """A source of which no sample can be had: what a run knows of it, and why. A `dc.Source`."""
 
-    shape: tuple[int, ...]
+    event: Event
     classes: Mapping[str, int]
     why: str
     arrays: Mapping[str, tuple[int, ...]] = attrs.field(factory=dict[str, tuple[int, ...]])
@@ -40,14 +41,14 @@ class Remembered:
 
 
 def opened_of(data: Data, found: Any) -> Source:
-    """`opened` of what a data set opened; samples of one with a codec have another shape than what the network sees."""
+    """`opened` of what a data set opened; samples of one with a codec are of another event than what the network sees."""
     return opened(found, f"data {type(data).__name__}", coded=bool(data.seen_through))
 
 
 def opened(found: Any, name: str = "the source", *, coded: bool = False) -> Source:
     """What was opened, as a source that checks its batches. Raises `DataError` where it is none.
 
-    coded: its shape is that of the codes of its samples.
+    coded: its event is that of the codes of its samples.
     """
     if isinstance(found, (Checked, Remembered)):
         return found
@@ -61,15 +62,17 @@ def opened(found: Any, name: str = "the source", *, coded: bool = False) -> Sour
 
 
 def _fault(found: Any) -> str:
-    missing = [key for key in ("shape", "size", "classes", "batch") if not hasattr(found, key)]
+    missing = [key for key in ("event", "size", "classes", "batch") if not hasattr(found, key)]
     if missing:
         return f"{shown(found)} has no '{missing[0]}'"
     if not callable(found.batch) or isinstance(found, type):
         return f"its 'batch' is {shown(found.batch)}"
     if found.size is not None and (not isinstance(found.size, Integral) or found.size < 1):
         return f"its size is {shown(found.size)}"
-    if isinstance(found.shape, (int, str)) or found.shape is None:
-        return f"its shape is {shown(found.shape)}, not a tuple of integers"
+    try:
+        Event.of(found.event)
+    except SpecError as error:
+        return f"its event is {shown(found.event)}: {error}"
     if not isinstance(found.classes, Mapping) or not all(
         isinstance(count, int) and count > 0 for count in found.classes.values()
     ):
@@ -78,11 +81,11 @@ def _fault(found: Any) -> str:
 
 
 class Checked:
-    """A source whose batches are what it says: rows, shape, dtype and classes of each, finite values of the first."""
+    """A source whose batches are what it says: rows, parts, shape, dtype and classes of each, finite values of the first."""
 
     def __init__(self, inner: Source, name: str, coded: bool = False) -> None:
         self.inner, self.name, self.coded = inner, name, coded
-        self.shape, self.size, self.classes = inner.shape, inner.size, dict(inner.classes)
+        self.event, self.size, self.classes = Event.of(inner.event), inner.size, dict(inner.classes)
         self.class_names: tuple[str, ...] = tuple(getattr(inner, "class_names", ()))
         self._others: dict[str, Tensor] | None = None  # a first row of each condition that is no class
 
@@ -132,9 +135,12 @@ class Checked:
                 raise self._error(f"gave samples of {leaf.dtype}", "real numbers, or int64 for tokens")
             if leaf.ndim == 0 or len(leaf) != n:
                 raise self._error(f"gave samples of shape {tuple(leaf.shape)} for {n} ids", f"one row per id, ({n}, ...)")
-        known = isinstance(self.shape, (tuple, list)) and all(isinstance(side, int) for side in self.shape)
-        if known and not self.coded and isinstance(raw, Tensor) and tuple(raw.shape[1:]) != tuple(self.shape):
-            raise self._error(f"gave samples of shape {tuple(raw.shape)} for {n} ids", str((n, *self.shape)))
+        if not self.coded:
+            try:
+                self.event.check(raw, n)
+            except DataError as error:
+                what, _, wanted = str(error).partition("; expected ")
+                raise self._error(f"gave samples of {what}", wanted) from None
 
     def _condition(self, name: str, value: Any, n: int) -> Tensor:
         if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != n:
@@ -175,7 +181,7 @@ class Mapped:
         x, cond = self._item(0)
         if not x.ndim:
             raise DataError(f"item 0 of {name} is one number; a sample needs an axis of its own: x[None]")
-        self.shape = tuple(x.shape)
+        self.event = Event(*x.shape)
         own = getattr(items, "classes", None)
         self.class_names = tuple(map(str, own)) if isinstance(own, (list, tuple)) else ()
         self.classes = {key: self._count(key) for key, value in cond.items() if value.dtype == torch.int64 and value.ndim == 0}

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from diffcore.declare.errors import NumericsError
+from diffcore.numerics.noise import WHITE, NoiseLaw, White
 from diffcore.numerics.tree import Scalar, State, expand, lincomb, tree_map
 
 NO_SIGNAL = 1e-4
@@ -149,11 +150,13 @@ def convert(c: Coeffs, have: Row, want: Row) -> Row:
     return a / det, b / det
 
 
-def combine(name: str, c: Coeffs, x0: State, eps: State, sigma_data: float = 0.5) -> State:
-    """The target of this name from x_0 and eps: `p x_0 + q eps` (velocity of a shifted path adds dshift)."""
+def combine(name: str, c: Coeffs, x0: State, eps: State, sigma_data: float = 0.5, noise: NoiseLaw = WHITE) -> State:
+    """The target of this name from x_0 and eps: `p x_0 + q eps` (velocity of a shifted path adds dshift, the score is
+    -C^-1 eps / sigma under the law of the noise)."""
     if name in ("x0", "eps"):
         return x0 if name == "x0" else eps
     p, q = row(name, c, sigma_data)
+    eps = noise.whiten(eps) if name == "score" else eps
     return shifted(lincomb((p, x0), (q, eps)), c.dshift if name == "velocity" else 0.0)
 
 
@@ -164,36 +167,51 @@ class Posterior:
     predicts returns its output untouched, so no precision is lost on a round trip.
     """
 
-    __slots__ = ("at", "name", "sigma_data", "value", "x")
+    __slots__ = ("at", "name", "noise", "sigma_data", "value", "x")
 
-    def __init__(self, x: State, value: State, name: str, at: Coeffs, sigma_data: float = 0.5) -> None:
-        self.x, self.value, self.name, self.at, self.sigma_data = x, value, name, at, sigma_data
+    def __init__(self, x: State, value: State, name: str, at: Coeffs, sigma_data: float = 0.5, noise: NoiseLaw = WHITE) -> None:
+        self.x, self.value, self.name, self.at, self.sigma_data, self.noise = x, value, name, at, sigma_data, noise
 
     def read(self, name: str) -> State:
         """The expectation of the target called `name` (a key of `ROWS`), shape of x."""
         if name == self.name:
             return self.value
+        if "score" in (name, self.name) and not isinstance(self.noise, White):
+            return self._coloured(name)
         c = self.at
         a, b = convert(c, row(self.name, c, self.sigma_data), row(name, c, self.sigma_data))
         x = shifted(self.x, c.shift, -1.0)
         value = shifted(self.value, c.dshift if self.name == "velocity" else 0.0, -1.0)
         return shifted(lincomb((a, x), (b, value)), c.dshift if name == "velocity" else 0.0)
 
+    def _coloured(self, name: str) -> State:
+        """To or from the score -C^-1 E[eps] / sigma, which is no row of numbers under noise of a covariance C."""
+        if name == "score":
+            return lincomb((-1 / self.at.sigma, self.noise.whiten(self.read("eps"))))
+        eps = lincomb((-self.at.sigma, self.noise.covariance(self.value)))
+        return Posterior(self.x, eps, "eps", self.at, self.sigma_data, self.noise).read(name)
+
     def blend(self, keep: Scalar, gain: Scalar, *more: tuple[Scalar, State], name: str = "x0", out: State = None) -> State:
         """`keep x_t + gain E[name] + ...` with the conversion folded into the weights: one pass over memory per term."""
-        if name == self.name or isinstance(self.at.shift, Tensor) or self.at.shift != 0:
+        c = self.at
+        if (
+            name == self.name
+            or isinstance(c.shift, Tensor)
+            or c.shift != 0
+            or (self.name == "score" and not isinstance(self.noise, White))
+        ):
             return lincomb((keep, self.x), (gain, self.read(name)), *more, out=out)
-        a, b = convert(self.at, row(self.name, self.at, self.sigma_data), row(name, self.at, self.sigma_data))
+        a, b = convert(c, row(self.name, c, self.sigma_data), row(name, c, self.sigma_data))
         return lincomb((keep + gain * a, self.x), (gain * b, self.value), *more, out=out)
 
     def detach(self) -> Posterior:
         """The same values without their history."""
         x, value = (tree_map(Tensor.detach, state) for state in (self.x, self.value))
-        return Posterior(x, value, self.name, self.at, self.sigma_data)
+        return Posterior(x, value, self.name, self.at, self.sigma_data, self.noise)
 
     def replace(self, name: str, value: State) -> Posterior:
         """The same x_t with another expectation: what guidance returns."""
-        return Posterior(self.x, value, name, self.at, self.sigma_data)
+        return Posterior(self.x, value, name, self.at, self.sigma_data, self.noise)
 
     @property
     def mean(self) -> State:
@@ -212,7 +230,7 @@ class Posterior:
 
     @property
     def score(self) -> State:
-        """grad log p_t(x_t) = -E[eps | x_t] / sigma."""
+        """grad log p_t(x_t) = -C^-1 E[eps | x_t] / sigma, C the covariance of the noise."""
         return self.read("score")
 
 

@@ -144,18 +144,24 @@ class Draw:
 
     def normal_like(self, x: State) -> State:
         """Standard normal of the shape and dtype of a state; each leaf of a tree has its own stream."""
-        return self._like(x, lambda draw, leaf: draw.normal(leaf.shape[1:], leaf.dtype))
+        return self.leafwise(x, lambda draw, leaf: draw.normal(leaf.shape[1:], leaf.dtype))
 
     def uniform_like(self, x: State) -> State:
-        """Uniform on [0, 1) of the shape of a state (float32 where the leaf is an integer)."""
-        return self._like(x, lambda d, leaf: d.uniform(leaf.shape[1:], leaf.dtype if leaf.is_floating_point() else torch.float32))
+        """Uniform on [0, 1) of the shape of a state (float64 where the leaf is an integer)."""
+        return self.leafwise(
+            x, lambda d, leaf: d.uniform(leaf.shape[1:], leaf.dtype if leaf.is_floating_point() else torch.float64)
+        )
 
     def shared_uniform(self) -> float:
         """One uniform number for the whole global batch, whatever rank asks."""
         stream = Draw(self.seed, [0], index=self.index, salt=mix(self.salt, 0x5EED))
         return float(stream.uniform()[0])
 
-    def _like(self, x: State, one: Callable[[Draw, Tensor], Tensor]) -> State:
+    def leafwise(self, x: State, one: Callable[[Draw, Tensor], Tensor]) -> State:
+        """`one(draw, leaf)` for every leaf of a state, each with a stream of its own.
+
+        Raises `DataError` unless there is one id per row.
+        """
         if len(self.ids) != len(leaves(x)[0]):
             raise DataError(f"the noise is for {len(self.ids)} samples, the state has {len(leaves(x)[0])}; give one id per row")
         if isinstance(x, Tensor):

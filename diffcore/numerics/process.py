@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import attrs
 import torch
 from torch import Tensor
 
-from diffcore.declare.component import Base
-from diffcore.declare.errors import DataError, IncompatibleError, did_you_mean
+from diffcore.declare.component import Base, fielded, param
+from diffcore.declare.errors import DataError, IncompatibleError, SpecError, did_you_mean
 from diffcore.numerics.affine import Coeffs, Posterior, at_least_float32, combine, row, shifted
 from diffcore.numerics.draw import Draw
+from diffcore.numerics.event import Event
+from diffcore.numerics.noise import WHITE, NoiseLaw, White
 from diffcore.numerics.span import Span
 from diffcore.numerics.tree import State, expand, leaves, lincomb, tree_map
 
@@ -43,21 +46,22 @@ class Instant(NamedTuple):
         return self.map(lambda v: v[index])
 
 
-@attrs.frozen
-class Corruption:
-    """Noised data: `xt` at time `at`, and what a loss may regress."""
+class Corruption(NamedTuple):
+    """Noised data: `xt` at time `at`, and what a loss may regress: by name where the process says so, else a row of x_0 and of
+    eps, which is of the law `noise`."""
 
     xt: State
     at: Any
     x0: State
     eps: State = None
-    targets: Mapping[str, State] = attrs.field(factory=dict[str, State])
+    targets: Mapping[str, State] = MappingProxyType({})
+    noise: NoiseLaw = WHITE
 
     def target(self, name: str, sigma_data: float = 0.5) -> State:
         """The regression target of this name: one the process gave, else the row `p x_0 + q eps`."""
         if name in self.targets:
             return self.targets[name]
-        return combine(name, self.at, self.x0, self.eps, sigma_data)
+        return combine(name, self.at, self.x0, self.eps, sigma_data, self.noise)
 
 
 class Process(Base):
@@ -72,6 +76,8 @@ class Process(Base):
     provides: ClassVar[frozenset[str]] = frozenset()
     predictions: ClassVar[tuple[str, ...]] = ()
     """Names of what a network may predict under this process."""
+    noise: NoiseLaw = WHITE
+    """The law of its elementary noise: of the prior, the corruption and every stochastic step."""
 
     @property
     def T(self) -> float:
@@ -87,8 +93,8 @@ class Process(Base):
         """The process itself, or an `nn.Module` with its methods where it has parameters."""
         return self
 
-    def prior(self, shape: Any, draw: Draw) -> State:
-        """Samples at t = T, one per id of `draw`, of the event shape (or whatever describes the event)."""
+    def prior(self, event: Any, draw: Draw) -> State:
+        """Samples at t = T, one per id of `draw`. event: what one sample is, an `Event` or what `Event.of` reads as one."""
         raise NotImplementedError
 
     def corrupt(self, x0: State, t: Tensor, draw: Draw, eps: State = None) -> Corruption:
@@ -120,9 +126,9 @@ class Process(Base):
         """How a network's output is read: the only place that knows what `prediction` means for this process."""
         raise NotImplementedError
 
-    def output_shape(self, shape: Any, prediction: str) -> Any:
-        """The event shape of what a network of this prediction returns, for events of `shape`."""
-        return shape
+    def output_event(self, event: Any, prediction: str) -> Event:
+        """What a network of this prediction returns for one sample, an event."""
+        return Event.of(event)
 
     def check_output(self, x: State, out: Any, prediction: str) -> None:
         """Refuse, at a denoiser's first call, an output that `posterior` cannot read. Raises `DataError`."""
@@ -138,11 +144,6 @@ class Process(Base):
     def reverse_noise(self, t: Any, s: Any) -> Tensor:
         """The weight of z in `reverse` for planned steps; zero where none is drawn."""
         return torch.ones_like(t.t)
-
-    def noise(self, x: State, draw: Draw) -> State:
-        """The elementary noise of one stochastic step: standard normal per entry (uniform for integer states)."""
-        floating = all(leaf.is_floating_point() for leaf in leaves(x))
-        return draw.normal_like(x) if floating else draw.uniform_like(x)
 
     def retract(self, x: State, v: State) -> State:
         """Move x by the tangent vector v: x + v where the state space is flat."""
@@ -202,8 +203,17 @@ def centred_pairs(process: Process, grid: Tensor) -> tuple[Coeffs, Coeffs]:
     return t, s
 
 
+def _is_gaussian(process: Any, attribute: attrs.Attribute[Any], law: Any) -> None:
+    if not law.gaussian:
+        raise SpecError(
+            f"'noise' of {type(process).__name__} must be Gaussian, as its score and its reverse steps are; "
+            f"{type(law).__name__} is not: take a process of velocities alone, such as source"
+        )
+
+
+@fielded
 class AffineProcess(Process):
-    """x_t = alpha_t x_0 + sigma_t eps, eps ~ N(0, I), t in [0, T]. A subclass gives `coeffs`; the rest follows.
+    """x_t = alpha_t x_0 + sigma_t eps, eps ~ N(0, C), t in [0, T]. A subclass gives `coeffs`; the rest follows.
 
     lam = log(alpha/sigma) must fall strictly with t. SDE form (monograph 4.14): f = alpha'/alpha,
     g^2 = (sigma^2)' - 2 f sigma^2 = -2 sigma^2 lam'.
@@ -212,15 +222,17 @@ class AffineProcess(Process):
     provides: ClassVar[frozenset[str]] = frozenset({"affine", "velocity", "flat", "reverse"})
     predictions: ClassVar[tuple[str, ...]] = ("x0", "eps", "score", "v", "velocity", "edm")
 
+    noise: NoiseLaw = param(factory=White, validator=_is_gaussian, doc="law of the noise, of covariance C")
+
     def coeffs(self, t: Tensor) -> Coeffs:
         """alpha, sigma and their derivatives at times t, in the dtype of t (plan in float64)."""
         raise NotImplementedError
 
-    def prior(self, shape: Sequence[int], draw: Draw) -> Tensor:
-        """shift_T + sigma_T noise: N(shift_T, sigma_T^2 I) where the noise is white."""
+    def prior(self, event: Any, draw: Draw) -> State:
+        """shift_T + sigma_T noise: N(shift_T, sigma_T^2 C)."""
         at = self.coeffs(torch.tensor(self.T, dtype=torch.float64))
-        like = torch.empty(len(draw.ids), *shape, dtype=torch.float32, device=draw.device)
-        return shifted(self.noise(like, draw) * at.sigma.item(), at.shift)
+        like = Event.of(event).like(len(draw.ids), draw.device)
+        return shifted(lincomb((at.sigma.item(), self.noise.like(like, draw))), at.shift)
 
     def corrupt(self, x0: State, t: Tensor, draw: Draw, eps: State = None) -> Corruption:
         """alpha_t x_0 + sigma_t eps. Coefficients are computed in float64 and cast once to the dtype of x_0.
@@ -234,9 +246,9 @@ class AffineProcess(Process):
                 f"range are tokens; declare the range of measured ones (data.range), or take a process of tokens"
             )
         at = self.coeffs(torch.as_tensor(t, dtype=torch.float64, device=leaf.device)).cast(leaf.dtype)
-        eps = self.noise(x0, draw) if eps is None else eps
+        eps = self.noise.like(x0, draw) if eps is None else eps
         xt = shifted(lincomb((at.alpha, x0), (at.sigma, eps)), at.shift)
-        return Corruption(xt, at, x0, eps)
+        return Corruption(xt, at, x0, eps, noise=self.noise)
 
     def scale_input(self, x: State, at: Coeffs, sigma_data: float) -> State:
         """x / sqrt(alpha^2 sigma_data^2 + sigma^2): of unit variance for data of variance sigma_data^2."""
@@ -247,7 +259,7 @@ class AffineProcess(Process):
 
     def posterior(self, x: State, out: State, at: Coeffs, prediction: str, sigma_data: float) -> Posterior:
         """The output as the row `prediction` of `ROWS`."""
-        return Posterior(x, out, prediction, at, sigma_data)
+        return Posterior(x, out, prediction, at, sigma_data, self.noise)
 
     def check_output(self, x: State, out: State, prediction: str) -> None:
         """A row of x_0 and eps has the shape of x."""

@@ -196,7 +196,7 @@ def _note_scale(process: Process, x: State, nodes: Tensor) -> None:
     if math.isfinite(found) and not wanted / FAR <= found <= wanted * FAR:
         note(
             f"the start has root mean square {found:.3g} and the noise of {own.__name__} at T = {process.T:g} has {wanted:.3g}, "
-            f"so the samples will be of the wrong size: start from process.prior(shape, draw), or name the time of the start"
+            f"so the samples will be of the wrong size: start from process.prior(event, draw), or name the time of the start"
         )
 
 

@@ -213,7 +213,7 @@ class Stepper(Solver):
 
     def draws(self, process: Process, x: State, draw: Draw) -> State:
         """The fresh noise z of one step: the process's own; a solver that needs several independent ones returns a tree."""
-        return process.noise(x, draw)
+        return process.noise.like(x, draw)
 
     @final
     def frames(self, field: Field, x: State, grid: Tensor, draw: Draw) -> Iterator[Frame]:

@@ -27,6 +27,17 @@ def leaves(tree: State) -> list[Tensor]:
     return [tree] if isinstance(tree, Tensor) else pytree.tree_leaves(tree)
 
 
+def named_leaves(tree: State) -> dict[str, Tensor]:
+    """The tensors of a state by name: "" of a bare tensor, else the keys and numbers that lead to it, `a.b` within trees."""
+    if isinstance(tree, Tensor):
+        return {"": tree}
+    return {".".join(map(_key, path)): leaf for path, leaf in pytree.tree_flatten_with_path(tree)[0]}
+
+
+def _key(step: Any) -> str:
+    return str(getattr(step, "key", getattr(step, "idx", getattr(step, "name", step))))
+
+
 def batch_size(tree: State) -> int:
     """The length of the first axis of the first leaf."""
     return leaves(tree)[0].shape[0]

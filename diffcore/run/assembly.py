@@ -139,19 +139,18 @@ class Assembly:
         self.process.check_prediction(self.spec.prediction, self.spec.sigma_data)
 
     def _network(self, loaded: bool) -> None:
-        spec, shape, classes = self.spec, self.source.shape, self.source.classes
-        outputs = self.process.output_shape(shape, spec.prediction)
-        other = {} if outputs == shape else {"outputs": outputs}
+        spec, event, classes = self.spec, self.source.event, self.source.classes
+        outputs = self.process.output_event(event, spec.prediction)
 
         def build() -> nn.Module:
             with self._seeded(0x1217):
-                return spec.network.build(shape, classes, **other)
+                return spec.network.build(event, classes, outputs)
 
         copies = 1 if loaded or not spec.trainer.steps else sizes.LEARNT
         self.net = sizes.built(build, sizes.memory(self.device) // copies, "the network").to(self.device)
 
     def _check_size(self, path: str) -> None:
-        sizes.check(path, self.spec, self.source.shape, self.device)
+        sizes.check(path, self.spec, self.source.event, self.device)
 
     def _check_mode(self) -> None:
         if self.spec.sampling.mode == "graph" and self.device.type != "cuda":

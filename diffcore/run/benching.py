@@ -48,7 +48,7 @@ def start(pipeline: Pipeline, n: int, seed: int) -> Start:
     draw = Draw(seed, range(n), salt=BENCH, device=pipeline.device)
     cond = pipeline.usual_conditions(n)
     pipeline.net.eval()
-    field, x = pipeline.field(cond), pipeline.process.prior(pipeline.source.shape, draw)
+    field, x = pipeline.field(cond), pipeline.process.prior(pipeline.source.event, draw)
     return Start(field, x, fine(field, x, pipeline.registry))
 
 

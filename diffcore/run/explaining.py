@@ -23,7 +23,7 @@ def explain(pipeline: Pipeline) -> dict[str, Any]:
     calls, nfe = cost(pipeline, wanted)
     return {
         "data": pipeline.registry.id_of(type(pipeline.spec.data)),
-        "shape": list(pipeline.source.shape),
+        "event": str(pipeline.source.event),
         "process": pipeline.registry.id_of(type(pipeline.spec.process)),
         "provides": sorted(pipeline.process.provides),
         "network": pipeline.registry.id_of(type(pipeline.spec.network)),

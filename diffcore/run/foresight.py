@@ -52,7 +52,7 @@ def problems(pipeline: Assembly, broken: frozenset[str] = frozenset()) -> Iterat
 
 def notes(pipeline: Assembly) -> Iterator[str]:
     """Lines worth saying of a spec without a fault: data of another size than `sigma_data`, a start that is not pure noise."""
-    yield from _axes(pipeline.source.shape)
+    yield from _axes(pipeline.source.event.shape)
     x0 = _encoded(pipeline, LOOKED_AT)
     if isinstance(x0, Tensor) and x0.is_floating_point():
         yield from _size(pipeline, x0)

@@ -117,18 +117,18 @@ def foreseen(pipeline: Assembly) -> Evaluation:
 
 def shown(pipeline: Pipeline, x: State) -> State:
     """States as metrics and pictures compare them: decoded, and in [-1, 1] where the data has a range."""
-    declared, raw = pipeline.spec.data.value_range, pipeline.spec.data.decode(x)
-    return raw if declared is None else declared.to_model(raw)
+    data = pipeline.spec.data
+    return data.to_model(data.decode(x))
 
 
 def reference(pipeline: Assembly, n: int) -> tuple[Any, Mapping[str, Tensor]]:
     """Up to n real samples in the range of `shown`, drawn without replacement by the spec's seed."""
-    size, declared = pipeline.source.size, pipeline.spec.data.value_range
+    size = pipeline.source.size
     count = n if size is None else min(n, size)
     generator = torch.Generator().manual_seed(mix(pipeline.spec.seed, 0x2EF) & 0x7FFFFFFF)
     ids = torch.arange(count) + 2**40 if size is None else torch.randperm(size, generator=generator)[:count]
     raw, cond = pipeline.source.batch(ids)
-    return (raw if declared is None else declared.to_model(raw)), dict(cond)
+    return pipeline.spec.data.to_model(raw), dict(cond)
 
 
 def for_calls(pipeline: Pipeline, solver: Solver, calls: int) -> Solver | None:
@@ -145,14 +145,14 @@ def for_calls(pipeline: Pipeline, solver: Solver, calls: int) -> Solver | None:
 
 def cost(pipeline: Pipeline, solver: Solver) -> tuple[int, float]:
     """Calls and evaluations per sample of one run under the spec's guidance, counted on a network that computes nothing."""
-    spec, process, shape = pipeline.spec, pipeline.process, pipeline.source.shape
-    outputs = process.output_shape(shape, spec.prediction)
+    spec, process, event = pipeline.spec, pipeline.process, pipeline.source.event
+    outputs = process.output_event(event, spec.prediction)
 
     def net(x: State, t: Tensor, **_: Any) -> State:
-        return x if outputs == shape else torch.zeros(len(t), *outputs)
+        return x if outputs == event else tree_map(torch.zero_, outputs.like(len(t)))
 
     counted = Denoiser(net, spec.prediction, process=process, null=pipeline.denoiser.null)
     cond = pipeline.conditions(1, {name: torch.zeros(*size) for name, size in pipeline.arrays.items()})
     field = Field(counted, spec.guidance, cond=cond, flow_map=spec.flow_map)
-    *_, last = frames(field, solver.stand_in(), process.prior(shape, Draw(0, [0])))
+    *_, last = frames(field, solver.stand_in(), process.prior(event, Draw(0, [0])))
     return last.calls, last.nfe

@@ -18,6 +18,7 @@ from cattrs.gen import make_dict_structure_fn
 
 from diffcore.declare.errors import CheckpointError
 from diffcore.learning.conditions import WHOLE
+from diffcore.numerics.event import Event
 from diffcore.specs.reader import parse
 from diffcore.specs.tree import Node
 
@@ -48,12 +49,12 @@ class Part:
 
 @attrs.frozen
 class Known:
-    """What a run knows of its data: event shape, classes of each condition, names of those of 'label', number of samples,
+    """What a run knows of its data: what one sample is, classes of each condition, names of those of 'label', number of samples,
     conditions that are no classes, by the shape of one row (`types` has those that are no real numbers), and digests of some
     samples with their conditions, the first one's first (none of data without an end, and of samples that are others each time).
     """
 
-    shape: tuple[int, ...] = attrs.field(validator=deep_iterable(_COUNT))
+    event: Event
     classes: dict[str, int] = attrs.field(validator=deep_mapping(instance_of(str), _COUNT))
     names: tuple[str, ...]
     size: int | None = attrs.field(validator=optional(ge(0)))
@@ -66,7 +67,7 @@ class Known:
     def differences(self, now: Known) -> list[str]:
         """What is not the same any more, one line each; the number of samples last, and their contents where it is the same."""
         pairs = [(f"class {i}", a, b) for i, (a, b) in enumerate(zip(self.names, now.names, strict=False))]
-        pairs += [("shape", list(self.shape), list(now.shape)), ("classes", self.classes, now.classes)]
+        pairs += [("samples", str(self.event), str(now.event)), ("classes", self.classes, now.classes)]
         pairs += [("other conditions", self.arrays, now.arrays), ("types of conditions", self.types, now.types)]
         pairs += [("number of named classes", len(self.names), len(now.names))] if self.classes == now.classes else []
         pairs += [("number of samples", self.size, now.size)]
@@ -183,6 +184,25 @@ def _mapping(value: Any, wanted: Any) -> Any:
     return {key: _STRICT.structure(item, wanted.__args__[1]) for key, item in _map(value).items()}
 
 
+def _event(value: Any, _: Any) -> Event:
+    held = _map(value)
+    if "parts" in held:
+        return Event({name: _event(part, _) for name, part in _map(held["parts"]).items()})
+    sides, ends = _sequence(held["shape"], tuple[int, ...]), held["range"]
+    if any(side > MOST for side in sides):
+        raise ValueError(f"a side of a sample is at most {MOST}")
+    lo_hi = None if ends is None else _sequence(ends, tuple[float, ...])
+    if lo_hi is not None and (len(lo_hi) != 2 or not all(map(math.isfinite, lo_hi))):
+        raise ValueError("a range has two finite ends")
+    return Event(*sides, values=None if held["values"] is None else _integer(held["values"], _), range=lo_hi)
+
+
+def _of_event(event: Event) -> dict[str, Any]:
+    if event.parts:
+        return {"parts": {name: _of_event(part) for name, part in event.parts.items()}}
+    return {"shape": list(event.shape), "values": event.values, "range": event.range}
+
+
 def _strict() -> Converter:
     converter = Converter()
     converter.register_structure_hook(str, _exactly(str))
@@ -190,6 +210,8 @@ def _strict() -> Converter:
     converter.register_structure_hook(int, _integer)
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook(float | int | bool | None, _scalar)
+    converter.register_structure_hook(Event, _event)
+    converter.register_unstructure_hook(Event, _of_event)
 
     def record(cls: type) -> Any:
         inner = make_dict_structure_fn(cls, converter)

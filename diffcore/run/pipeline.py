@@ -78,7 +78,7 @@ class Pipeline(Assembly):
                 _LOG.warning(held.note)
             weights.take(held.file, held.tensors, self.parts)
         with self._seeded(0x1055):
-            more = spec.loss.parts(self.denoiser, self.source.shape, self.source.classes)
+            more = spec.loss.parts(self.denoiser, self.source.event, self.source.classes)
         self.extra = {role: module.to(self.device) for role, module in more.items()}
         self.denoiser.parts = self.parts
         codec = spec.data.parts()
@@ -195,7 +195,7 @@ class Pipeline(Assembly):
         Raises `SpecError` for arguments of the wrong kind.
         """
         n = self.spec.sampling.n if n is None else whole("n", n, 1, 2**40)
-        sizes.require(n, self.source.shape, torch.device("cpu"))
+        sizes.require(n, self.source.event, torch.device("cpu"))
         made = self.batches(n, seed, cond, solver=solver, batch=batch, guided=guided, progress=progress)
         done = first = next(made)
         every, filled = tree_map(lambda leaf: leaf.new_empty(n, *leaf.shape[1:]), first.numbers), 0
@@ -268,7 +268,7 @@ class Pipeline(Assembly):
         solver = self.ready(solver or self.spec.solver)
         draw = Draw(seed, ids, salt=SAMPLING, device=self.device)
         self.net.eval()
-        x = self._start(self.process.prior(self.source.shape, draw))
+        x = self._start(self.process.prior(self.source.event, draw))
         mode = "eager" if keep_frames else self.spec.sampling.mode
         return sample(
             self.field(cond, guided=guided), solver, x, seed=mix(seed, SAMPLING), ids=ids, mode=mode, keep_frames=keep_frames
@@ -288,7 +288,7 @@ class Pipeline(Assembly):
             field = self.field(self.usual_conditions(solver.fit_on))
             self.net.eval()
             with torch.no_grad():
-                self.fits[key] = solver.fit(field, self._start(self.process.prior(self.source.shape, draw)))
+                self.fits[key] = solver.fit(field, self._start(self.process.prior(self.source.event, draw)))
         return solver.fitted(self.fits[key])
 
     def fit_key(self, solver: Solver) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral
 from typing import Any, cast
 
 import attrs
@@ -14,6 +13,7 @@ from torch import Tensor
 from diffcore.declare.errors import DataError, DiffcoreError, SpecError, did_you_mean, note
 from diffcore.learning.data import Data, Source
 from diffcore.learning.sources import Remembered, opened_of
+from diffcore.numerics.event import Event
 from diffcore.numerics.tree import State, leaves
 from diffcore.run.metadata import Known
 
@@ -23,16 +23,16 @@ LOOKED_AT = 64
 """Samples, spread over the data, by which it is known again."""
 
 
-def known_of(data: Data, source: Source) -> Known | None:
-    """What a run stores of its data; None for states that are no plain tensor."""
-    if not all(isinstance(side, Integral) for side in source.shape):
-        return None
+def known_of(data: Data, source: Source) -> Known:
+    """What a run stores of its data."""
     classes = {name: int(count) for name, count in source.classes.items()}
     names = tuple(map(str, _names(data) or getattr(source, "class_names", ())))
-    shape, size = tuple(int(side) for side in source.shape), source.size
+    size = source.size
     arrays = {name: tuple(map(int, row)) for name, row in getattr(source, "arrays", {}).items()}
     names = names if len(names) == classes.get(NAMED) else ()
-    return Known(shape, classes, names, None if size is None else int(size), arrays, dict(getattr(source, "types", {})))
+    return Known(
+        Event.of(source.event), classes, names, None if size is None else int(size), arrays, dict(getattr(source, "types", {}))
+    )
 
 
 def contents_of(source: Source, most: int = LOOKED_AT) -> tuple[str, ...]:
@@ -76,22 +76,22 @@ def reopened(data: Data, known: Known, *, replaced: bool, say: Callable[[str], N
     except (DiffcoreError, OSError) as error:
         return _remembered(known, str(error))
     now = known_of(data, source)
-    if now is not None and replaced:
+    if replaced:
         now = attrs.evolve(now, names=known.names, size=known.size)
-    elif now is not None and known.contents and now.size == known.size and now.shape == known.shape:
+    elif known.contents and now.size == known.size and now.event == known.event:
         now = attrs.evolve(now, contents=contents_of(source, 1))
-    changed = known.differences(now) if now is not None else ["it has no plain shape any more"]
+    changed = known.differences(now)
     if not changed:
         return source
     why = f"the data is not what this run was trained on: {'; '.join(changed[:5])}"
     say(f"{why}; it samples as it was trained")
-    if now is not None and attrs.evolve(now, size=known.size, contents=known.contents) == known:
+    if attrs.evolve(now, size=known.size, contents=known.contents) == known:
         return source
     return _remembered(known, why)
 
 
 def _remembered(known: Known, why: str) -> Remembered:
-    return Remembered(known.shape, known.classes, why, known.arrays, known.types)
+    return Remembered(known.event, known.classes, why, known.arrays, known.types)
 
 
 def numbered(known: Known | None, cond: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from diffcore.declare.errors import SpecError
 from diffcore.learning.files import amount
+from diffcore.numerics.event import Event
 from diffcore.run.spec import Spec
 
 T = TypeVar("T")
@@ -50,23 +51,22 @@ def memory(device: torch.device) -> int:
     return min(whole, int(limit)) if limit.strip().isdecimal() else whole
 
 
-def check(path: str, spec: Spec, shape: Any, device: torch.device) -> None:
+def check(path: str, spec: Spec, event: Event, device: torch.device) -> None:
     """Raise `SpecError` where the number at a path of `COUNTS` asks for more than there is."""
     section, _, name = path.partition(".")
     count: int = getattr(getattr(spec, section), name)
     if name == "batch":
-        require(count, shape, device, AT_ONCE)
+        require(count, event, device, AT_ONCE)
     else:
-        require(count, shape, torch.device("cpu"), HELD)
+        require(count, event, torch.device("cpu"), HELD)
 
 
-def require(count: int, shape: Any, device: torch.device, copies: int = HELD) -> None:
-    """Raise `SpecError` where so many samples of a shape do not fit into the memory of a device."""
-    entries = math.prod(shape) if all(isinstance(side, int) for side in shape) else 1
-    each, there = max(1, entries) * NUMBER * copies, memory(device)
+def require(count: int, event: Event, device: torch.device, copies: int = HELD) -> None:
+    """Raise `SpecError` where so many samples do not fit into the memory of a device."""
+    each, there = max(1, event.entries) * NUMBER * copies, memory(device)
     if count * each > there:
         raise SpecError(
-            f"{count} samples of shape {tuple(shape)} take at least {amount(count * each)}, and {device} has {amount(there)}; "
+            f"{count} samples of {event} take at least {amount(count * each)}, and {device} has {amount(there)}; "
             f"take at most {there // each}"
         )
 

@@ -12,10 +12,8 @@ from typing import Any
 import safetensors
 import torch
 from torch import Tensor
-from torch.utils._pytree import keystr, tree_leaves_with_path
 
 from diffcore.declare.errors import SpecError
-from diffcore.numerics.tree import State
 from diffcore.run import checkpoint
 
 _DTYPES = {
@@ -30,11 +28,6 @@ _DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-
-
-def leaves_by_name(x: State) -> dict[str, Tensor]:
-    """The tensors of a state by their place in its tree: '' of a bare tensor, `['name']`, `[0]`."""
-    return {"": x} if isinstance(x, Tensor) else {keystr(key): leaf for key, leaf in tree_leaves_with_path(x)}
 
 
 class TensorFile:

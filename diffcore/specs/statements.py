@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 
 _COMPONENT, _FIELD = "diffcore.declare.component.component", "diffcore.declare.component.param"
+_FIELDED = "diffcore.declare.component.fielded"
 _BODY = (ast.AnnAssign, ast.Assign, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Expr, ast.Pass)
 
 
@@ -61,7 +62,7 @@ def _read(target: str) -> Statement:
     if not isinstance(written, ast.ClassDef) or written.keywords or not all(map(_is_plain, written.body)):
         raise _UnsureError
     made = [_followed(_path(module, decorator)) for decorator in written.decorator_list]
-    if made not in ([], [_COMPONENT]):
+    if made not in ([], [_COMPONENT], [_FIELDED]):
         raise _UnsureError
     kind, fields = "", dict[str, Field]()
     for base in reversed([_read(_path(module, base)) for base in written.bases]):

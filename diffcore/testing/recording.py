@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from diffcore.numerics.draw import Draw
 from diffcore.numerics.fields import Denoiser
 from diffcore.numerics.process import AffineProcess
-from diffcore.numerics.tree import State, tree_map
-from diffcore.testing.references import ReferenceFlow, ReferenceVE, ReferenceVP
+from diffcore.numerics.tree import State
+from diffcore.testing.references import ReferenceFlow, ReferenceVE, ReferenceVP, Shared
 
 Key = tuple[Any, ...]
 
@@ -75,27 +75,7 @@ def networks_called(net: Any) -> Generator[list[Any]]:
     called.extend([net] * (len(net.seen) - seen - called.count(net)))
 
 
-class _Shared(AffineProcess):
-    """Its noise is one number for all entries of a sample, the furthest that noise can be from white."""
-
-    def noise(self, x: State, draw: Draw) -> State:
-        """The first entry of white noise, in every entry."""
-        return tree_map(lambda z: z.flatten(1)[:, :1].reshape(-1, *[1] * (z.ndim - 1)).expand_as(z), super().noise(x, draw))
-
-
-class SharedVP(_Shared, ReferenceVP):
-    """Variance preserving, with shared noise."""
-
-
-class SharedFlow(_Shared, ReferenceFlow):
-    """The straight path, with shared noise."""
-
-
-class SharedVE(_Shared, ReferenceVE):
-    """Variance exploding, with shared noise."""
-
-
-SHARED: tuple[AffineProcess, ...] = (SharedVP(), SharedFlow(), SharedVE())
+SHARED: tuple[AffineProcess, ...] = tuple(kind(noise=Shared()) for kind in (ReferenceVP, ReferenceFlow, ReferenceVE))
 """Processes under which the entries of a sample that begin equal stay equal, whatever is drawn."""
 
 

@@ -9,7 +9,10 @@ from torch import Tensor
 
 from diffcore.declare.component import component
 from diffcore.numerics.affine import Coeffs
+from diffcore.numerics.draw import Draw
+from diffcore.numerics.noise import NoiseLaw, White
 from diffcore.numerics.process import AffineProcess
+from diffcore.numerics.tree import State, leaves, tree_map
 
 
 @component
@@ -65,6 +68,58 @@ class ReferenceVE(AffineProcess):
     def t_of_lam(self, lam: Tensor) -> Tensor:
         """exp(-lam)."""
         return torch.exp(-lam.double()).clamp(max=self.T)
+
+
+@component
+class Shared(NoiseLaw):
+    """One number for all entries of a sample, the furthest that noise can be from white: C is all ones, C^+ = C / n^2."""
+
+    def like(self, x: State, draw: Draw) -> State:
+        """The first entry of white noise, in every entry."""
+        return tree_map(lambda z: z.flatten(1)[:, :1].reshape(-1, *[1] * (z.ndim - 1)).expand_as(z), draw.normal_like(x))
+
+    def whiten(self, eps: State) -> State:
+        """The mean of the entries over their number, in every entry."""
+        return tree_map(lambda z: _summed(z) / z[0].numel() ** 2, eps)
+
+    def covariance(self, v: State) -> State:
+        """The sum of the entries, in every entry."""
+        return tree_map(_summed, v)
+
+
+def _summed(x: Tensor) -> Tensor:
+    return x.sum(tuple(range(1, x.ndim)), keepdim=True).expand_as(x)
+
+
+@component
+class Correlated(NoiseLaw):
+    """A random walk over the entries of a sample, in their order: C_ij = min(i, j), neither white nor stationary, invertible."""
+
+    def like(self, x: State, draw: Draw) -> State:
+        """Sums of white noise."""
+        return tree_map(lambda z: z.flatten(1).cumsum(1).view_as(z), draw.normal_like(x))
+
+    def whiten(self, eps: State) -> State:
+        """Second differences."""
+        return tree_map(lambda z: _back(_steps(z.flatten(1))).view_as(z), eps)
+
+    def covariance(self, v: State) -> State:
+        """Sums of sums from the end."""
+        return tree_map(lambda z: z.flatten(1).flip(1).cumsum(1).flip(1).cumsum(1).view_as(z), v)
+
+    def log_prob(self, eps: State) -> Tensor:
+        """That of the steps: the map from steps to sums has determinant 1."""
+        return sum(White().log_prob(_steps(leaf.flatten(1))) for leaf in leaves(eps))  # pyright: ignore[reportReturnType]
+
+
+def _steps(x: Tensor) -> Tensor:
+    """x_i - x_{i-1}, x_0 = 0."""
+    return torch.diff(x, dim=1, prepend=torch.zeros_like(x[:, :1]))
+
+
+def _back(d: Tensor) -> Tensor:
+    """d_i - d_{i+1}, 0 beyond the end."""
+    return -torch.diff(d, dim=1, append=torch.zeros_like(d[:, :1]))
 
 
 REFERENCES: tuple[AffineProcess, ...] = (ReferenceVP(), ReferenceFlow(), ReferenceVE())

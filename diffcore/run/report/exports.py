@@ -20,14 +20,14 @@ from torch import Tensor
 from diffcore.declare.errors import SpecError
 from diffcore.learning import distributed
 from diffcore.numerics.draw import Draw
-from diffcore.numerics.tree import State, describe, tree_map
+from diffcore.numerics.tree import State, describe, leaves, named_leaves, tree_map
 from diffcore.run import checkpoint
 from diffcore.run.marks import MARK
 from diffcore.run.report import canvas, gallery
 from diffcore.run.report.escaping import file_name
 from diffcore.run.report.gallery import class_name, is_class, labels_of, span, visible
 from diffcore.run.report.pictures import as_images, has_picture, most
-from diffcore.run.tensorfile import TensorFile, leaves_by_name
+from diffcore.run.tensorfile import TensorFile
 
 if TYPE_CHECKING:
     from diffcore.learning.data import Range
@@ -86,7 +86,7 @@ def target(out: str | Path) -> Path:
 
 def check(pipeline: Pipeline, path: Path) -> None:
     """Raise `SpecError` where the samples of a pipeline do not go into such a file: one of zeros stands for those to come."""
-    one = pipeline.process.prior(pipeline.source.shape, Draw(0, [0], device=pipeline.device))
+    one = pipeline.process.prior(pipeline.source.event, Draw(0, [0], device=pipeline.device))
     with torch.no_grad():
         _sort(path).check(pipeline, pipeline.spec.data.decode(tree_map(torch.zeros_like, one)))
 
@@ -126,7 +126,7 @@ def _drained(batches: Iterable[Samples], take: Callable[[Samples], None]) -> Sam
 
 
 def _written(path: Path, n: int, last: Samples, note: str) -> Written:
-    shapes = " and ".join(str(tuple(leaf.shape[1:])) for leaf in leaves_by_name(last.x).values())
+    shapes = " and ".join(str(tuple(leaf.shape[1:])) for leaf in leaves(last.x))
     cost = (last.steps, last.calls, last.nfe, last.seconds)
     return Written(path, n, shapes, *cost, note)
 
@@ -135,8 +135,12 @@ def _written(path: Path, n: int, last: Samples, note: str) -> Written:
 
 
 def named(made: Samples) -> dict[str, Tensor]:
-    """The arrays of a file of samples: `x` (leaves of a tree: `x['name']`), and the conditions by name."""
-    return {**{f"x{key}": leaf for key, leaf in leaves_by_name(made.raw()).items()}, **made.cond}
+    """The arrays of a file of samples: `x` (leaves of a tree: `x.name`), and the conditions by name."""
+    return {**{_named(name): leaf for name, leaf in named_leaves(made.raw()).items()}, **made.cond}
+
+
+def _named(leaf: str) -> str:
+    return f"x.{leaf}" if leaf else "x"
 
 
 class Tensors:
@@ -347,7 +351,7 @@ def _array(raw: State, i: int) -> bytes:
     import numpy as np
 
     buffer = io.BytesIO()
-    arrays = {f"x{key}": leaf[i].detach().cpu().numpy() for key, leaf in leaves_by_name(raw).items()}
+    arrays = {_named(name): leaf[i].detach().cpu().numpy() for name, leaf in named_leaves(raw).items()}
     np.save(buffer, arrays["x"]) if isinstance(raw, Tensor) else np.savez(buffer, **arrays)  # pyright: ignore[reportArgumentType]
     return buffer.getvalue()
 

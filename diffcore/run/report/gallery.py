@@ -52,7 +52,7 @@ def _some(pipeline: Pipeline, raw: State) -> State:
 def visible(pipeline: Pipeline, raw: State) -> State:
     """Samples as they are looked at: images with opacity over white, all others as they are."""
     data = pipeline.spec.data
-    return opaque(raw, data.value_range) if data.has_opacity and data.value_range is not None else raw
+    return opaque(raw, data.value_range) if data.has_opacity and isinstance(data.value_range, Range) else raw
 
 
 def drawn(pipeline: Pipeline, shown: Shown, within: Range | None = None) -> bytes:
@@ -95,7 +95,7 @@ def span(pipeline: Pipeline, raw: Tensor) -> Range:
     """The values that pictures show: the declared range, else what real data spans, so that no outlier sets the axes, and
     what the samples span where the data is not there."""
     declared = pipeline.spec.data.value_range
-    if declared is not None:
+    if isinstance(declared, Range):
         return declared
     try:
         real = reference(pipeline, 1000)[0]
@@ -113,8 +113,7 @@ def real(pipeline: Pipeline) -> State:
     """As many real samples as a picture of samples shows, in the data's range."""
     spec = pipeline.spec
     count = max(spec.sampling.n, spec.evaluation.n if spec.metrics else 0)
-    found, declared = reference(pipeline, count)[0], spec.data.value_range
-    return found if declared is None else declared.to_raw(found)
+    return spec.data.to_raw(reference(pipeline, count)[0])
 
 
 def draw(pipeline: Pipeline, shown: Shown, path: Path, within: Range | None = None) -> None:
@@ -174,7 +173,7 @@ def draw_rows(pipeline: Pipeline, rows: Sequence[dict[str, Any]], shown: Sequenc
 
 def draw_way(pipeline: Pipeline, folder: Path) -> None:
     """`trajectory.png`, states of images and signals along the main solver's run, or `paths.png` of points."""
-    count = 200 if len(pipeline.source.shape) == 1 else 10
+    count = 200 if len(pipeline.source.event.shape) == 1 else 10
     frames = pipeline.sample_ids(range(count), 0, pipeline.usual_conditions(count), keep_frames=True).frames
     if ways.have_picture(frames):
         checkpoint.write_aside(folder / f"{ways.name(frames)}.png", ways.picture(frames))

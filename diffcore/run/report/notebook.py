@@ -62,7 +62,7 @@ def parts_of(pipeline: Pipeline) -> list[tuple[str, str]]:
     spec, classes = pipeline.spec, pipeline.source.classes
     under = "".join(f", {count} classes of {name}" for name, count in classes.items())
     found = [
-        ("data", f"{_label(pipeline, spec.data)}: {tuple(pipeline.source.shape)}{under}"),
+        ("data", f"{_label(pipeline, spec.data)}: {pipeline.source.event}{under}"),
         ("process", _label(pipeline, spec.process)),
         ("network", f"{_label(pipeline, spec.network)}: {count_parameters(pipeline.net):,} weights"),
         ("prediction", spec.prediction),

@@ -165,7 +165,7 @@ def coloured_noise(subject: Subject) -> None:
         off = max(spread(x) for x in seen)
         assert off < 1e-6, (
             f"under {type(process).__name__}, whose noise is the same number in every entry, the network sees entries {off:.3g} "
-            f"apart: take noise from `process.corrupt` or `process.noise(x, draw)`, never from the draw itself"
+            f"apart: take noise from `process.corrupt` or `process.noise.like(x, draw)`, never from the draw itself"
         )
 
 

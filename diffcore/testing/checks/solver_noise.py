@@ -24,7 +24,7 @@ def coloured_noise(subject: Subject) -> None:
         off = spread(sample(exact_field(solver, process, data), solver, x, grid=grid_of(process), seed=3).x)
         assert off < 1e-9, (
             f"under {type(process).__name__}, whose noise is the same number in every entry, entries that begin equal end "
-            f"{off:.3g} apart: take noise from `process.noise(x, draw)` (as `Solver.noise` does), never from the draw itself"
+            f"{off:.3g} apart: take noise from `process.noise.like(x, draw)` (as `Solver.noise` does), never from the draw itself"
         )
 
 

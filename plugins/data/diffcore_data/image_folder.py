@@ -101,7 +101,7 @@ class Unread:
 
     def __init__(self, data: ImageFolder, first: Table, size: int) -> None:
         self.data, self.first = data, first
-        self.shape, self.size, self.classes = first.shape, size, first.classes
+        self.event, self.size, self.classes = first.event, size, first.classes
 
     @cached_property
     def _whole(self) -> Table:

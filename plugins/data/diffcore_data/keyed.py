@@ -60,7 +60,7 @@ class Generated:
 
     def __init__(self, data: Keyed) -> None:
         self.data = data
-        self.shape: tuple[int, ...] = data.shape
+        self.event: tuple[int, ...] = data.shape
         self.size: int | None = None
         self.classes: Mapping[str, int] = {"label": data.modes} if data.modes else {}
 

@@ -73,7 +73,7 @@ class Standardised(dc.Data):
         return self.of.texts(raw)
 
     @property
-    def value_range(self) -> dc.Range | None:
+    def value_range(self) -> Any:
         """That of `of`."""
         return self.of.value_range
 

@@ -20,7 +20,7 @@ class Table:
 
     def __init__(self, x: Tensor, label: Tensor | None = None, names: Sequence[str] = (), *, tokens: bool = False) -> None:
         self.x, self.label = x, label
-        self.shape: tuple[int, ...] = tuple(x.shape[1:])
+        self.event: tuple[int, ...] = tuple(x.shape[1:])
         self.size: int | None = len(x)
         self.dtype = torch.int64 if tokens else torch.float32
         self.classes: Mapping[str, int] = {} if label is None else {"label": len(names) or int(label.max()) + 1}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -84,9 +84,9 @@ class Chain(dc.AffineProcess):
         alpha, sigma, rate = torch.sin(left), torch.sin(phi), self.steps * turning
         return dc.Coeffs(t, *(v.to(t.dtype) for v in (alpha, sigma, -sigma * rate, alpha * rate)))
 
-    def prior(self, shape: Sequence[int], draw: dc.Draw) -> Tensor:
-        """N(0, I)."""
-        return draw.normal(shape)
+    def prior(self, event: Any, draw: dc.Draw) -> dc.State:
+        """N(0, C): the noise itself."""
+        return self.noise.like(dc.Event.of(event).like(len(draw.ids), draw.device), draw)
 
     def default_grid(self, steps: int, start: float) -> Tensor:
         """Evenly spaced indices down from the start; uniform times where there are more steps than indices."""
@@ -97,15 +97,18 @@ class Chain(dc.AffineProcess):
         """A prediction with a learned variance is read where its first half is. Raises `IncompatibleError`."""
         super().check_prediction(base_of(prediction), sigma_data)
 
-    def output_shape(self, shape: Sequence[int], prediction: str) -> tuple[int, ...]:
+    def output_event(self, event: Any, prediction: str) -> dc.Event:
         """Twice the channels (the first axis) where the variance is learned."""
-        return (2 * shape[0], *shape[1:]) if is_range(prediction) else tuple(shape)
+        if not is_range(prediction):
+            return dc.Event.of(event)
+        shape = dc.Event.of(event).leaf(f"prediction '{prediction}'").shape
+        return dc.Event(2 * shape[0], *shape[1:])
 
     def check_output(self, x: dc.State, out: dc.State, prediction: str) -> None:
         """The shape of the state, with twice the channels where the variance is learned. Raises `DataError`."""
         if not is_range(prediction):
             super().check_output(x, out, prediction)
-        elif (wanted := (len(x), *self.output_shape(x.shape[1:], prediction))) != tuple(out.shape):
+        elif (wanted := (len(x), *self.output_event(x.shape[1:], prediction).shape)) != tuple(out.shape):
             raise dc.DataError(
                 f"a prediction of '{prediction}' has twice the channels: {wanted}; the network returned {tuple(out.shape)}"
             )

@@ -40,7 +40,7 @@ class Hybrid(dc.Loss):
     chain: int | None = dc.param(default=None, ge=2, le=100_000, doc="number of indices N; that of the process where null")
     drop: float = dc.param(default=0.1, ge=0, le=1, doc="probability of training a sample without its conditions")
 
-    def parts(self, model: dc.Denoiser, shape: tuple[int, ...], cond: Mapping[str, int]) -> Mapping[str, nn.Module]:
+    def parts(self, model: dc.Denoiser, event: dc.Event, cond: Mapping[str, int]) -> Mapping[str, nn.Module]:
         """None; refuses a model without a learned variance before training begins."""
         if not is_range(model.prediction):
             raise dc.IncompatibleError(

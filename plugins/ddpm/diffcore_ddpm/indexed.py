@@ -50,6 +50,6 @@ class Indexed(dc.Network):
         """Whether the network does."""
         return self.network.takes_second_time
 
-    def build(self, shape: tuple[int, ...], cond: Mapping[str, int], outputs: tuple[int, ...] | None = None) -> nn.Module:
+    def build(self, event: Any, cond: Mapping[str, int], outputs: Any = None) -> nn.Module:
         """The network behind the adapter."""
-        return IndexedModule(self.network.build(shape, cond, outputs), self.steps)
+        return IndexedModule(self.network.build(event, cond, outputs), self.steps)

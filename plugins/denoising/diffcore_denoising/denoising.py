@@ -55,4 +55,4 @@ class Denoising(dc.Loss):
         """The noise as the coupling pairs it with the data; nothing where there is no coupling."""
         if self.coupling is None:
             return ()
-        return (self.coupling.pair(x0, process.noise(x0, draw.fold(NOISE)), draw.fold(COUPLING), **cond),)
+        return (self.coupling.pair(x0, process.noise.like(x0, draw.fold(NOISE)), draw.fold(COUPLING), **cond),)

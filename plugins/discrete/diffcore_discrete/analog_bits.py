@@ -18,7 +18,7 @@ class Bits:
 
     def __init__(self, inner: dc.Source, count: int) -> None:
         self.inner, self.count = inner, count
-        self.shape: tuple[int, ...] = (*inner.shape, count)
+        self.event = dc.Event(*dc.Event.of(inner.event).leaf("data analog-bits").shape, count)
         self.size, self.classes = inner.size, inner.classes
 
     def batch(self, ids: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,7 +13,7 @@ import diffcore as dc
 
 from .categorical import Categorical, lifted, one_hot
 from .schedule import Kept, kept, time_of
-from .tokens import Tokens, certain, log_share
+from .tokens import Tokens, certain, entries_of, log_share
 
 
 @dc.component
@@ -59,9 +59,9 @@ class Masked(Tokens):
         """The mask for sure."""
         return one_hot(torch.tensor(self.mask), self.states)
 
-    def prior(self, shape: Sequence[int], draw: dc.Draw) -> Tensor:
+    def prior(self, event: Any, draw: dc.Draw) -> Tensor:
         """All entries masked."""
-        return torch.full((len(draw.ids), *shape), self.mask, device=draw.device)
+        return torch.full((len(draw.ids), *entries_of(self, event)), self.mask, device=draw.device)
 
     def coeffs(self, t: Tensor) -> Kept:
         """alpha and its derivative."""

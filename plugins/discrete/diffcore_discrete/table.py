@@ -18,7 +18,7 @@ class Rows:
 
     def __init__(self, x: Tensor, label: Tensor | None = None) -> None:
         self.x, self.label = x, label
-        self.shape: tuple[int, ...] = tuple(x.shape[1:])
+        self.event: tuple[int, ...] = tuple(x.shape[1:])
         self.size: int | None = len(x)
         self.classes: Mapping[str, int] = {} if label is None else {"label": int(label.max()) + 1}
 
@@ -32,7 +32,7 @@ class Windows:
 
     def __init__(self, tokens: Tensor, length: int, stride: int) -> None:
         self.windows = tokens.unfold(0, length, stride)
-        self.shape: tuple[int, ...] = (length,)
+        self.event: tuple[int, ...] = (length,)
         self.size: int | None = len(self.windows)
         self.classes: Mapping[str, int] = {}
 

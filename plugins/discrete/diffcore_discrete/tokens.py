@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -51,18 +50,18 @@ class Tokens(dc.Process):
         count = len(at.t) if isinstance(at.t, Tensor) and at.t.ndim else 1
         return self.marginal(torch.arange(self.values).expand(count, -1), at)
 
-    def prior(self, shape: Sequence[int], draw: dc.Draw) -> Tensor:
+    def prior(self, event: Any, draw: dc.Draw) -> Tensor:
         """Independent entries of the law `prior_probs`."""
-        z = draw.uniform(tuple(shape))
+        z = draw.uniform(entries_of(self, event))
         return pick(z, self.prior_probs.to(z.device).expand(*z.shape, -1))
 
     def corrupt(self, x0: Tensor, t: Tensor, draw: dc.Draw, eps: Tensor | None = None) -> dc.Corruption:
         """A draw from q(x_t | x_0); eps are uniform numbers of the shape of x_0. Raises `DataError` for values out of range."""
         self.check_tokens(x0)
         at = self.coeffs(torch.as_tensor(t, dtype=torch.float64, device=x0.device))
-        eps = self.noise(x0, draw) if eps is None else eps
-        xt = pick(eps, self.marginal(x0, at))
-        return dc.Corruption(xt, at, x0, eps, targets={"logits": x0})
+        z: Tensor = self.noise.like(x0, draw) if eps is None else eps
+        xt = pick(z, self.marginal(x0, at))
+        return dc.Corruption(xt, at, x0, z, targets={"logits": x0})
 
     def check_tokens(self, x0: Tensor) -> None:
         """Raise `DataError` unless these are integers of 0 to V - 1."""
@@ -76,9 +75,9 @@ class Tokens(dc.Process):
                 f"tokens from {low} to {high}, but {type(self).__name__} has values 0 to {self.values - 1}; set process.values"
             )
 
-    def output_shape(self, shape: Any, prediction: str) -> Any:
+    def output_event(self, event: Any, prediction: str) -> dc.Event:
         """One number per value of each entry."""
-        return (*shape, self.values)
+        return dc.Event(*entries_of(self, event), self.values)
 
     def check_output(self, x: Tensor, out: Any, prediction: str) -> None:
         """Refuse what is not one number per value."""
@@ -91,10 +90,6 @@ class Tokens(dc.Process):
     def reverse(self, x: Tensor, t: Any, s: Any, posterior: Categorical, z: Tensor) -> Tensor:
         """A draw of x_s from `kernel`, by inversion of the uniform numbers z."""
         return pick(z, self.kernel(x, t, s, posterior.probs))
-
-    def noise(self, x: Tensor, draw: dc.Draw) -> Tensor:
-        """Uniform numbers in float64, one per entry."""
-        return draw.uniform(x.shape[1:])
 
     def fingerprint(self) -> list[float]:
         """V, and q(x_t = 0 | x_0 = 0) at 8 times spread over (0, T]."""
@@ -109,6 +104,16 @@ class Tokens(dc.Process):
         """A law of two dependent entries whose posterior is known exactly."""
         joint = torch.outer(*torch.linspace(1, 2, 2 * self.values, dtype=torch.float64).chunk(2))
         return Chain(joint + 4 * torch.eye(self.values, dtype=torch.float64))
+
+
+def entries_of(process: Tokens, event: Any) -> tuple[int, ...]:
+    """The shape of a sample of tokens. Raises `IncompatibleError` for an event of several leaves, or of other values."""
+    leaf, name = dc.Event.of(event).leaf(f"process {type(process).__name__}"), type(process).__name__
+    if leaf.values not in (None, process.values):
+        raise dc.IncompatibleError(
+            f"the data has tokens of {leaf.values} values, and {name} has {process.values}; set process.values: {leaf.values}"
+        )
+    return leaf.shape
 
 
 def certain(logp: Tensor, x: Tensor, known: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -130,15 +130,16 @@ class TokenTransformer(dc.Network):
         if self.rotary and self.width // self.heads % 2:
             raise dc.SpecError(f"'rotary' needs an even number of channels per head; got {self.width // self.heads}")
 
-    def build(self, shape: tuple[int, ...], cond: Mapping[str, int], outputs: tuple[int, ...] | None = None) -> nn.Module:
-        """The module for events of `shape`; outputs are (*shape, V)."""
-        if outputs is None or tuple(outputs[:-1]) != tuple(shape):
+    def build(self, event: Any, cond: Mapping[str, int], outputs: Any = None) -> nn.Module:
+        """The module for tokens of any shape; outputs are (*shape, V)."""
+        shape, out = self.shapes(event, outputs)
+        if out[:-1] != shape:
             raise dc.IncompatibleError(
-                f"network 'token-transformer' gives logits of shape {(*shape, 'V')} for tokens of shape {tuple(shape)}, not "
-                f"outputs of shape {outputs or tuple(shape)}; take a process of tokens, such as 'masked'"
+                f"network 'token-transformer' gives logits of shape {(*shape, 'V')} for tokens of shape {shape}, not "
+                f"outputs of shape {out}; take a process of tokens, such as 'masked'"
             )
         if math.prod(shape) % self.group:
             raise dc.SpecError(
                 f"'group' of TokenTransformer must divide the {math.prod(shape)} entries of an event; got {self.group}"
             )
-        return TokenTransformerModule(self, math.prod(shape), outputs[-1], cond)
+        return TokenTransformerModule(self, math.prod(shape), out[-1], cond)

@@ -52,7 +52,7 @@ class DPMppSDE(dc.Stepper):
 
     def draws(self, process: dc.Process, x: dc.State, draw: dc.Draw) -> dc.State:
         """z_1 and z_2."""
-        return process.noise(x, draw.fold(1)), process.noise(x, draw.fold(2))
+        return process.noise.like(x, draw.fold(1)), process.noise.like(x, draw.fold(2))
 
     def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """One step."""

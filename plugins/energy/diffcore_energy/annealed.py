@@ -47,8 +47,8 @@ class AnnealedLangevin(dc.Stepper):
     def draws(self, process: dc.Process, x: dc.State, draw: dc.Draw) -> dc.State:
         """One noise per Langevin step; alone where there is one."""
         if self.inner == 1:
-            return process.noise(x, draw)
-        return tuple(process.noise(x, draw.fold(k)) for k in range(self.inner))
+            return process.noise.like(x, draw)
+        return tuple(process.noise.like(x, draw.fold(k)) for k in range(self.inner))
 
     def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """The Langevin steps of one level, and the way to the next."""

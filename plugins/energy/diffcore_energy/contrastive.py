@@ -49,5 +49,5 @@ class ContrastiveDivergence(NoisedLoss):
     def _chain(self, model: dc.Denoiser, x: Tensor, at: Any, draw: dc.Draw, cond: dict[str, Any]) -> Tensor:
         pull, push = -self.size * at.sigma, (2 * self.size) ** 0.5 * at.sigma
         for k in range(self.steps):
-            x = langevin(x, model(x, at, **cond).eps, model.process.noise(x, draw.fold(CHAIN, k)), pull, push)
+            x = langevin(x, model(x, at, **cond).eps, model.process.noise.like(x, draw.fold(CHAIN, k)), pull, push)
         return x

@@ -74,11 +74,10 @@ class Energy(dc.Network):
         """That of the inner network."""
         return self.net.takes_second_time
 
-    def build(self, shape: tuple[int, ...], cond: Mapping[str, int], outputs: tuple[int, ...] | None = None) -> nn.Module:
-        """The module for events of a `shape` that the inner network takes."""
-        if outputs is not None and tuple(outputs) != tuple(shape):
-            raise dc.IncompatibleError(
-                f"a gradient has the shape of the state, {tuple(shape)}, not {tuple(outputs)}: predict eps or score"
-            )
-        net = self.net.build(shape, cond, (1,) if self.form == "scalar" else None)
+    def build(self, event: Any, cond: Mapping[str, int], outputs: Any = None) -> nn.Module:
+        """The module for events that the inner network takes."""
+        event, outputs = dc.Event.of(event), dc.Event.of(event if outputs is None else outputs)
+        if outputs != event:
+            raise dc.IncompatibleError(f"a gradient has the shape of the state, {event}, not {outputs}: predict eps or score")
+        net = self.net.build(event, cond, (1,) if self.form == "scalar" else None)
         return EnergyModule(net, self.form, 1.0 if self.gives == "eps" else -1.0)

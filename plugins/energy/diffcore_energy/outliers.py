@@ -93,9 +93,9 @@ class Outliers(dc.Metric):
 
 def _open(data: dc.Data, shape: tuple[int, ...]) -> Any:
     source = data.open()
-    if tuple(source.shape) != shape:
+    if dc.Event.of(source.event).shape != shape:
         raise dc.DataError(
-            f"'other' of outliers has samples of shape {tuple(source.shape)}, the data has {shape}; give one shape"
+            f"'other' of outliers has samples of shape {dc.Event.of(source.event)}, the data has {shape}; give one shape"
         )
     return source
 

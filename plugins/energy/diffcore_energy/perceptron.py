@@ -51,6 +51,7 @@ class Perceptron(dc.Network):
     width: int = dc.param(default=128, ge=2, le=65_536, doc="units per layer")
     depth: int = dc.param(default=2, ge=1, le=1000, doc="hidden layers")
 
-    def build(self, shape: tuple[int, ...], cond: Mapping[str, int], outputs: tuple[int, ...] | None = None) -> nn.Module:
-        """The module for events of any `shape`, and outputs of any."""
-        return PerceptronModule(self, shape, cond, shape if outputs is None else outputs)
+    def build(self, event: Any, cond: Mapping[str, int], outputs: Any = None) -> nn.Module:
+        """The module for one tensor of any shape, and outputs of any."""
+        shape, out = self.shapes(event, outputs)
+        return PerceptronModule(self, shape, cond, out)

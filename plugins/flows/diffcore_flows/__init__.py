@@ -15,7 +15,8 @@ def diffcore_processes() -> Iterator[dc.Component]:
     yield dc.Component(
         "interpolant", "diffcore_flows.interpolant:Interpolant", "line to noise with latent noise gamma(t) (Albergo et al. 2023)"
     )
-    yield dc.Component("source", "diffcore_flows.source:SourceFlow", "line from any data set to the data (Liu et al. 2022)")
+    yield dc.Component("source", "diffcore_flows.source:SourceFlow", "line from any source to the data (Liu et al. 2022)")
+    yield dc.Component("empirical", "diffcore_flows.empirical:Empirical", "samples of a data set as noise", kind="noise")
     yield dc.Component(
         "matrix-path",
         "diffcore_flows.matrix_path:MatrixPath",

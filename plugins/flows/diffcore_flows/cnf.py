@@ -138,6 +138,6 @@ class CNF(dc.Network):
         """It is a flow map."""
         return True
 
-    def build(self, shape: tuple[int, ...], cond: Mapping[str, int], outputs: tuple[int, ...] | None = None) -> nn.Module:
-        """The flow of events of `shape`."""
-        return CNFModule(self, self.velocity.build(shape, cond), cond)
+    def build(self, event: Any, cond: Mapping[str, int], outputs: Any = None) -> nn.Module:
+        """The flow of one tensor of any shape that the velocity takes."""
+        return CNFModule(self, self.velocity.build(event, cond), cond)

@@ -37,7 +37,7 @@ class FlowMatching(dc.Loss):
         """Losses [B] of data x0 (B, ...); differentiable in the model's parameters."""
         process = model.process
         t = dc.times_of(self.time_law, process, draw.fold(TIME))
-        noise = process.noise(x0, draw.fold(NOISE))
+        noise = process.noise.like(x0, draw.fold(NOISE))
         if self.coupling is not None:
             noise = self.coupling.pair(x0, noise, draw.fold(COUPLING), **cond)
         mixed = process.corrupt(x0, t, draw.fold(NOISE), noise)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor
 import diffcore as dc
 
 from .matrix_read import Read, lifted, mixed
-from .source import drawn
 
 Matrix = tuple[tuple[float, ...], ...]
 
@@ -40,7 +39,11 @@ class MatrixPath(dc.Process):
     items: ClassVar[tuple[str, ...]] = ("5.14",)
     example: ClassVar[Mapping[str, Any]] = {"turn": ((0.0, -1.5), (1.5, 0.0))}
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = (
-        {"source_turn": ((0.2, 1.0), (0.0, -0.3)), "scale": ((1.0, 0.0), (0.5, 2.0)), "data": {"type": "eight-gaussians"}},
+        {
+            "source_turn": ((0.2, 1.0), (0.0, -0.3)),
+            "scale": ((1.0, 0.0), (0.5, 2.0)),
+            "noise": {"type": "empirical", "data": {"type": "eight-gaussians"}},
+        },
     )
     provides: ClassVar[frozenset[str]] = frozenset({"velocity", "flat"})
     predictions: ClassVar[tuple[str, ...]] = ("velocity", "x0")
@@ -52,8 +55,7 @@ class MatrixPath(dc.Process):
     scale: Matrix | None = dc.param(
         default=None, ge=-1e6, le=1e6, doc="L, the source's matrix at t = 1, invertible; the identity where null"
     )
-    data: dc.Data | None = dc.param(default=None, doc="where x_1 is drawn from; N(0, I) where null")
-    pool: int = dc.param(default=65536, ge=1, le=100_000_000, doc="samples of `data` that are kept and drawn from")
+    noise: dc.NoiseLaw = dc.param(factory=dc.White, doc="the law of the source x_1")
     t_min: float = dc.param(default=1e-3, gt=0, lt=1, doc="smallest time a network sees")
 
     def __attrs_post_init__(self) -> None:
@@ -86,21 +88,15 @@ class MatrixPath(dc.Process):
         """Some data of D entries, float64: for checks."""
         return draw.normal((len(self.turn),), torch.float64)
 
-    def prior(self, shape: Sequence[int], draw: dc.Draw) -> Tensor:
+    def prior(self, event: Any, draw: dc.Draw) -> Tensor:
         """L x_1, one per id."""
-        x = draw.normal(tuple(shape)) if self.data is None else drawn(self.data, self.pool, draw)
-        self._check(tuple(shape), x)
+        shape = dc.Event.of(event).leaf("process MatrixPath").shape
+        x = self._source(torch.empty(len(draw.ids), *shape, device=draw.device), draw)
         return mixed(self._matrices(x)[2], x)
-
-    def noise(self, x: Tensor, draw: dc.Draw) -> Tensor:
-        """x_1, one per id, like x."""
-        found = draw.normal_like(x) if self.data is None else drawn(self.data, self.pool, draw).to(x)
-        self._check(tuple(x.shape[1:]), found)
-        return found
 
     def corrupt(self, x0: Tensor, t: Tensor, draw: dc.Draw, eps: Tensor | None = None) -> dc.Corruption:
         """M x_0 + S x_1 at times t () or (B,), x_1 = `eps` or drawn; its targets are `velocity` and `x0`."""
-        x1, t = self.noise(x0, draw) if eps is None else eps, torch.as_tensor(t, dtype=torch.float64, device=x0.device)
+        x1, t = self._source(x0, draw) if eps is None else eps, torch.as_tensor(t, dtype=torch.float64, device=x0.device)
         if t.ndim > 1 and t.numel() != len(t):
             raise dc.DataError(f"MatrixPath mixes the entries of a sample and has one time for it; got times {tuple(t.shape)}")
         data, noise, ddata, dnoise = self.maps(t)
@@ -132,12 +128,14 @@ class MatrixPath(dc.Process):
         b, c, scale = (torch.tensor(rows, dtype=torch.float64, device=device) for rows in made)
         return b, c, scale
 
-    def _check(self, shape: tuple[int, ...], source: Tensor) -> None:
-        if math.prod(shape) != len(self.turn) or tuple(source.shape[1:]) != shape:
+    def _source(self, like: Tensor, draw: dc.Draw) -> Tensor:
+        shape = tuple(like.shape[1:])
+        if math.prod(shape) != len(self.turn):
             raise dc.DataError(
-                f"the matrices of MatrixPath act on {len(self.turn)} entries and its source has samples of shape "
-                f"{tuple(source.shape[1:])}; the data has shape {shape}: give matrices of {math.prod(shape)} rows, and one shape"
+                f"the matrices of MatrixPath act on {len(self.turn)} entries; the data has shape {shape}: give matrices of "
+                f"{math.prod(shape)} rows"
             )
+        return self.noise.like(like, draw)
 
 
 def _column(t: Any) -> Tensor:

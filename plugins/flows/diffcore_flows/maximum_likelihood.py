@@ -39,7 +39,7 @@ class MaximumLikelihood(dc.Loss):
 
     time_law: dc.TimeLaw | None = dc.param(default=None, doc="law of the times whose marginals are learnt; only t = 0 where null")
 
-    def parts(self, model: dc.Denoiser, shape: tuple[int, ...], cond: Mapping[str, int]) -> dict[str, nn.Module]:
+    def parts(self, model: dc.Denoiser, event: dc.Event, cond: Mapping[str, int]) -> dict[str, nn.Module]:
         """No further modules; refuses what does not fit."""
         check_flow(model)
         return {}

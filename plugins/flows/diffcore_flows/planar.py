@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +68,8 @@ class PlanarFlow(dc.Network):
         """It is a flow map."""
         return True
 
-    def build(self, shape: tuple[int, ...], cond: Mapping[str, int], outputs: tuple[int, ...] | None = None) -> nn.Module:
-        """The flow of events of `shape`."""
+    def build(self, event: Any, cond: Mapping[str, int], outputs: Any = None) -> nn.Module:
+        """The flow of one tensor of any shape."""
+        shape, _ = self.shapes(event, outputs)
         context = 8
         return LayeredFlow([Planar(math.prod(shape), context) for _ in range(self.layers)], cond, context)

@@ -56,7 +56,7 @@ class Pairs:
         _check(spec, teacher)
         self.spec, self.teacher = spec, teacher
         self.size: int | None = spec.n
-        self.shape: tuple[int, ...] = tuple(teacher.source.shape)
+        self.event: dc.Event = teacher.source.event
         self.classes: Mapping[str, int] = dict(teacher.source.classes)
         self._made: dict[int, dict[str, Tensor]] = {}
 
@@ -79,12 +79,12 @@ class Pairs:
         teacher, process = self.teacher, self.teacher.process
         labels = cycled(ids, self.classes)
         cond = {name: value.to(teacher.device) for name, value in labels.items()}
-        xT = process.prior(self.shape, dc.Draw(self.spec.seed, ids, device=teacher.device))
+        xT = process.prior(self.event, dc.Draw(self.spec.seed, ids, device=teacher.device))
         teacher.net.eval()
         made = dc.sample(teacher.field(cond), self.spec.solver, xT, seed=self.spec.seed, ids=ids, grad=False).x
         raw = teacher.spec.data.decode(made).cpu()
         if raw.shape != xT.shape:
-            raise dc.DataError(f"the samples of {self.spec.run} have shape {tuple(raw.shape[1:])}, its noise {self.shape}")
+            raise dc.DataError(f"the samples of {self.spec.run} have shape {tuple(raw.shape[1:])}, its noise {self.event}")
         return {"x0": raw, "noise": _standard(process, xT).cpu(), **labels}
 
 
@@ -106,7 +106,7 @@ def _standard(process: Any, xT: Tensor) -> Tensor:
 def _check(spec: Reflow, teacher: dc.Pipeline) -> None:
     declared, process = teacher.spec.data.value_range, teacher.process
     if declared != spec.range:
-        wanted = "null" if declared is None else f"{{lo: {declared.lo:g}, hi: {declared.hi:g}}}"
+        wanted = "null" if not isinstance(declared, dc.Range) else f"{{lo: {declared.lo:g}, hi: {declared.hi:g}}}"
         raise dc.DataError(f"the data of {spec.run} has another range; set data.range: {wanted}")
     if not {"velocity", "flat"} <= process.provides or not hasattr(process.coeffs(torch.tensor(0.5 * process.T)), "sigma"):
         raise dc.IncompatibleError(f"'reflow' needs an ODE between data and noise, and {type(process).__name__} has none")
@@ -121,6 +121,6 @@ def _draws_noise(spec: Reflow, teacher: dc.Pipeline) -> bool:
         return bool((solver.plan(process, solver.nodes(process)).noise != 0).any())
     teacher.net.eval()
     field = teacher.field({name: torch.zeros(1, dtype=torch.int64, device=device) for name in teacher.source.classes})
-    xT = process.prior(teacher.source.shape, dc.Draw(spec.seed, [0], device=device))
+    xT = process.prior(teacher.source.event, dc.Draw(spec.seed, [0], device=device))
     one, other = (dc.sample(field, solver, xT, seed=seed, grad=False).x for seed in (0, 1))
     return not torch.equal(one, other)

@@ -98,7 +98,8 @@ class ResidualFlow(dc.Network):
         """It is a flow map."""
         return True
 
-    def build(self, shape: tuple[int, ...], cond: Mapping[str, int], outputs: tuple[int, ...] | None = None) -> nn.Module:
-        """The flow of events of `shape`."""
+    def build(self, event: Any, cond: Mapping[str, int], outputs: Any = None) -> nn.Module:
+        """The flow of one tensor of any shape."""
+        shape, _ = self.shapes(event, outputs)
         size, context = math.prod(shape), 16
         return LayeredFlow([Residual(self, size, context) for _ in range(self.layers)], cond, context)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from diffcore_flows.empirical import Empirical
 from diffcore_flows.flow_matching import FlowMatching
 from diffcore_flows.interpolant import Interpolant
 from diffcore_flows.minibatch_ot import MinibatchOT
@@ -27,8 +28,8 @@ def finite(points):
     return REGISTRY.make("data", "finite-set", points=tuple(map(tuple, points.tolist())))
 
 
-def source(**fields):
-    return REGISTRY.make("process", "source", data=finite(SOURCE), **fields)
+def source(pool=65536, **fields):
+    return SourceFlow(noise=Empirical(data=finite(SOURCE), pool=pool), **fields)
 
 
 @pytest.mark.item("5.11", "5.12")
@@ -62,7 +63,7 @@ def test_interpolant_ends_exactly_in_data_and_noise():
 
 
 def test_prior_and_noise_of_a_source_are_its_samples():
-    for drawn in (source().prior((2,), DRAW), source().noise(torch.zeros(N, 2), DRAW)):
+    for drawn in (source().prior((2,), DRAW), source().noise.like(torch.zeros(N, 2), DRAW)):
         near = torch.cdist(drawn.double(), SOURCE)
         assert float(near.min(1).values.max()) < 1e-6
         share = float((near.argmin(1) == 0).double().mean())
@@ -94,6 +95,8 @@ def test_what_is_not_gaussian_has_no_score():
             field.check(REGISTRY.make("solver", name))
     with pytest.raises(dc.IncompatibleError, match="'score' does not fit SourceFlow"):
         dc.Denoiser(lambda x, t: x, "score", source())
+    with pytest.raises(dc.SpecError, match=r"'noise' of Flow must be Gaussian.*Empirical is not: take a process of velocities"):
+        REGISTRY.make("process", "flow", noise=source().noise)
 
 
 class Exact(torch.nn.Module):
@@ -177,4 +180,4 @@ def test_straight_pairs_are_learnt_with_zero_loss():
 
 
 def test_source_is_a_component_value():
-    assert SourceFlow(data=finite(SOURCE)) == source()
+    assert REGISTRY.make("process", "source", noise={"type": "empirical", "data": finite(SOURCE)}) == source()

@@ -22,7 +22,7 @@ class Generated:
 
     def __init__(self, spec: GalaxySamples) -> None:
         self.spec = spec
-        self.shape: tuple[int, ...] = MODELS[spec.model].shape
+        self.event: tuple[int, ...] = MODELS[spec.model].shape
         self.size: int | None = spec.size
         self.classes: Mapping[str, int] = {}
 

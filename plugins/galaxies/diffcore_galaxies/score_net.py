@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -105,13 +105,12 @@ class GalaxyScore(dc.Network):
     weights: str | None = dc.param(default=None, doc="weights file, or folder of them; null: the installed galaxygrad")
     pretrained: bool = dc.param(default=True, doc="read the weights; false: the same network from the seed")
 
-    def build(self, shape: tuple[int, ...], cond: Mapping[str, int], outputs: tuple[int, ...] | None = None) -> ScoreNet:
+    def build(self, event: Any, cond: Mapping[str, int], outputs: Any = None) -> ScoreNet:
         """The module for images of the model's shape."""
-        wanted = MODELS[self.model].shape
-        if tuple(shape) != wanted or (outputs is not None and tuple(outputs) != wanted):
+        (shape, out), wanted = self.shapes(event, outputs), MODELS[self.model].shape
+        if (shape, out) != (wanted, wanted):
             raise dc.IncompatibleError(
-                f"galaxy-score model '{self.model}' is for images {wanted} and returns the same; asked for "
-                f"{tuple(shape)} to {tuple(outputs or shape)}"
+                f"galaxy-score model '{self.model}' is for images {wanted} and returns the same; asked for {shape} to {out}"
             )
         net = ScoreNet(MODELS[self.model].side, cond)
         if self.pretrained:

@@ -97,7 +97,7 @@ def real(name: str, split: str) -> tuple[Tensor, Tensor]:
     data = dc.Registry.load().make("data", name, split=split)
     source = data.open()
     raw, cond = source.batch(torch.arange(source.size))
-    return data.value_range.to_model(raw), cond["label"]
+    return data.to_model(raw), cond["label"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -104,6 +104,7 @@ class DiT(dc.Network):
         """`second_time`."""
         return self.second_time
 
-    def build(self, shape: tuple[int, ...], cond: Mapping[str, int], outputs: tuple[int, ...] | None = None) -> nn.Module:
-        """The module for images of `shape`; outputs are images of the same sides."""
-        return DiTModule(self, image_shape("dit", shape), cond, output_channels("dit", shape, outputs))
+    def build(self, event: Any, cond: Mapping[str, int], outputs: Any = None) -> nn.Module:
+        """The module for images; outputs are images of the same sides."""
+        shape, out = self.shapes(event, outputs)
+        return DiTModule(self, image_shape("dit", shape), cond, output_channels("dit", shape, out))

@@ -85,10 +85,8 @@ def image_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
     return shape
 
 
-def output_channels(name: str, shape: tuple[int, ...], outputs: tuple[int, ...] | None) -> int:
+def output_channels(name: str, shape: tuple[int, ...], outputs: tuple[int, ...]) -> int:
     """The channels of an output image. Raises `IncompatibleError` where outputs are not images of the same sides."""
-    if outputs is None:
-        return shape[0]
     if len(outputs) != 3 or outputs[1:] != shape[1:]:
         raise dc.IncompatibleError(
             f"network '{name}' makes images of the sides of its input {shape}, not outputs of shape {outputs}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn.functional import silu
@@ -68,6 +68,7 @@ class MLP(dc.Network):
         """`second_time`."""
         return self.second_time
 
-    def build(self, shape: tuple[int, ...], cond: Mapping[str, int], outputs: tuple[int, ...] | None = None) -> nn.Module:
-        """The module for events of any `shape`, and outputs of any."""
-        return MLPModule(self, shape, cond, shape if outputs is None else outputs)
+    def build(self, event: Any, cond: Mapping[str, int], outputs: Any = None) -> nn.Module:
+        """The module for one tensor of any shape, and outputs of any."""
+        shape, out = self.shapes(event, outputs)
+        return MLPModule(self, shape, cond, out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -150,6 +150,7 @@ class UNet(dc.Network):
         """`second_time`."""
         return self.second_time
 
-    def build(self, shape: tuple[int, ...], cond: Mapping[str, int], outputs: tuple[int, ...] | None = None) -> nn.Module:
-        """The module for images of `shape`; outputs are images of the same sides."""
-        return UNetModule(self, image_shape("unet", shape), cond, output_channels("unet", shape, outputs))
+    def build(self, event: Any, cond: Mapping[str, int], outputs: Any = None) -> nn.Module:
+        """The module for images; outputs are images of the same sides."""
+        shape, out = self.shapes(event, outputs)
+        return UNetModule(self, image_shape("unet", shape), cond, output_channels("unet", shape, out))

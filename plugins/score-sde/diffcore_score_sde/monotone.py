@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -36,8 +36,9 @@ def _free(value: float) -> float:
 class LearnedVDM(nn.Module, dc.AffineProcess):
     """See `VDM`. gamma = ends[0] + (ends[1] - ends[0]) n(t), where n rises from 0 to 1 and is computed in float64."""
 
-    def __init__(self, low: float, high: float, width: int, learn_ends: bool) -> None:
+    def __init__(self, low: float, high: float, width: int, learn_ends: bool, noise: dc.NoiseLaw) -> None:
         super().__init__()
+        self.noise = noise  # pyright: ignore[reportAttributeAccessIssue]
         ends = torch.tensor([low, high])
         self.ends = nn.Parameter(ends) if learn_ends else nn.Buffer(ends)
         self.line = nn.Parameter(torch.tensor(_free(1.0)))
@@ -72,9 +73,9 @@ class LearnedVDM(nn.Module, dc.AffineProcess):
         return self.normalised(t)[0].to(t.dtype)
 
     @torch.no_grad()
-    def prior(self, shape: Sequence[int], draw: dc.Draw) -> Tensor:
-        """N(0, sigma_T^2 I)."""
-        return super().prior(shape, draw)
+    def prior(self, event: Any, draw: dc.Draw) -> dc.State:
+        """N(0, sigma_T^2 C)."""
+        return super().prior(event, draw)
 
     @torch.no_grad()
     def t_of_lam(self, lam: Tensor) -> Tensor:

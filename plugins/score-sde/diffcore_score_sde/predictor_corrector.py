@@ -74,7 +74,7 @@ class PredictorCorrector(dc.Stepper):
     def draws(self, process: dc.Process, x: dc.State, draw: dc.Draw) -> dc.State:
         """The predictor's noise as it would be alone, then one of each correction."""
         fresh = [self.predictor.draws(process, x, draw)]
-        return (*fresh, *(process.noise(x, draw.fold(k + 1)) for k in range(self.corrections)))
+        return (*fresh, *(process.noise.like(x, draw.fold(k + 1)) for k in range(self.corrections)))
 
     def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """Predict, then correct."""

@@ -46,7 +46,7 @@ class VDM(dc.AffineProcess):
         """This process where gamma is linear, else the module that learns it."""
         if self.schedule == "linear":
             return self
-        return LearnedVDM(self.gamma_min, self.gamma_max, self.width, self.learn_ends)
+        return LearnedVDM(self.gamma_min, self.gamma_max, self.width, self.learn_ends, self.noise)
 
     def coeffs(self, t: Tensor) -> dc.Coeffs:
         """alpha, sigma and their derivatives at times t of any shape: of the schedule before it has learnt, taken as linear."""

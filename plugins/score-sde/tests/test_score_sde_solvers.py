@@ -329,7 +329,7 @@ def test_trees_tensor_rows_and_pure_steps(size):
 def test_the_noises_of_a_step_are_independent_and_the_predictors_is_its_own():
     x, draw = torch.zeros(4000, 2).double(), dc.Draw(0, range(4000), index=3)
     z = PredictorCorrector(corrections=2).draws(VP, x, draw)
-    assert torch.equal(z[0], VP.noise(x, draw))
+    assert torch.equal(z[0], VP.noise.like(x, draw))
     for i in range(3):
         for j in range(i):
             assert abs(float((z[i] * z[j]).mean())) < 4.5 / 8000**0.5

@@ -15,7 +15,6 @@ Sources: Foster et al. 2020 (SIAM J. Numer. Anal. 58) for W and H; Jelincic, Fos
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -25,13 +24,6 @@ import diffcore as dc
 FIRST = -20
 """The first cell is [0, 2^FIRST)."""
 TREE = 0xB20
-Noise = Callable[[dc.State, dc.Draw], dc.State]
-"""Unit noise like a state, from a draw: `Process.noise`."""
-
-
-def white(x: dc.State, draw: dc.Draw) -> dc.State:
-    """Standard normal per entry."""
-    return draw.normal_like(x)
 
 
 class Segment(NamedTuple):
@@ -81,7 +73,7 @@ class Path:
     that of a process; the path of correlated noise is the white one with its entries mixed.
     """
 
-    def __init__(self, draw: dc.Draw, like: dc.State, power: float, depth: int, noise: Noise = white) -> None:
+    def __init__(self, draw: dc.Draw, like: dc.State, power: float, depth: int, noise: dc.NoiseLaw = dc.WHITE) -> None:
         self.like, self.power, self.depth, self.tree, self.noise = like, power, depth, draw.fold(TREE), noise
         self._zero = dc.tree_map(lambda leaf: torch.zeros_like(leaf, dtype=torch.float64), like)
         self._kept: dict[float, tuple[int, int, Segment]] = {}
@@ -142,7 +134,7 @@ class Path:
 
     def _normal(self, cell: int, node: int) -> tuple[Any, ...]:
         """Three unit states of one node: the same for every batch and every grid."""
-        return tuple(self.noise(self._zero, self.tree.fold(cell, k).at(node)) for k in range(3))
+        return tuple(self.noise.like(self._zero, self.tree.fold(cell, k).at(node)) for k in range(3))
 
 
 def _cell(cell: int) -> tuple[float, float]:

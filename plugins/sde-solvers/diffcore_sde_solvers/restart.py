@@ -96,7 +96,7 @@ class Restart(dc.Program):
             keep = float(top.alpha / bottom.alpha)
             push = float((top.sigma**2 - (keep * bottom.sigma) ** 2).clamp_min(0.0) ** 0.5)
             for k in range(interval.repeats):
-                z = process.noise(x, draw.fold(JUMP, number, k))
+                z = process.noise.like(x, draw.fold(JUMP, number, k))
                 *_, (x, *_) = self.of.moves(field, dc.lincomb((keep, x), (push, z)), times, draw)
         return x
 

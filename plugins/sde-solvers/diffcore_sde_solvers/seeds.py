@@ -91,7 +91,7 @@ class SEEDS(dc.Stepper):
 
     def draws(self, process: dc.Process, x: dc.State, draw: dc.Draw) -> dc.State:
         """One noise for each part of the step."""
-        return tuple(process.noise(x, draw.fold(k)) for k in range(self.stages))
+        return tuple(process.noise.like(x, draw.fold(k)) for k in range(self.stages))
 
     def on_path(self, path: Path, lam: float, end: float) -> dc.State:
         """The noises of the parts on a Brownian path between two levels."""

@@ -58,7 +58,7 @@ class SRA1(dc.Stepper):
 
     def draws(self, process: dc.Process, x: dc.State, draw: dc.Draw) -> dc.State:
         """z_1 and z_2."""
-        return process.noise(x, draw.fold(1)), process.noise(x, draw.fold(2))
+        return process.noise.like(x, draw.fold(1)), process.noise.like(x, draw.fold(2))
 
     def on_path(self, path: Path, lam: float, end: float) -> dc.State:
         """z_1 and z_2 of a Brownian path between two levels."""

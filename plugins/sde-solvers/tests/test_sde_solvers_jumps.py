@@ -98,7 +98,7 @@ def test_ancestral_steps_of_ddim_are_the_ddim_family(process, eta):
     a, b = instant(process, t), instant(process, s)
     field = data.field(process)
     got = dc.sample(field, ODEAncestral(of=DDIM, eta=eta), x, grid=[t, s], seed=4).x
-    z = process.noise(x, dc.Draw(4, range(5)).at(1))
+    z = process.noise.like(x, dc.Draw(4, range(5)).at(1))
     c = eta * b.sigma * (1 - (b.sigma * a.alpha / (b.alpha * a.sigma)) ** 2) ** 0.5
     want = b.alpha * data.mean(x, a) + (b.sigma**2 - c**2) ** 0.5 * data.eps(x, a) + c * z
     assert float((got - want).abs().max()) < 1e-12

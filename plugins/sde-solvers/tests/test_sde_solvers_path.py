@@ -207,7 +207,7 @@ def test_without_the_path_nothing_converges(refined):
 def test_refusals():
     class Two(EulerMaruyamaLam):
         def draws(self, process, x, draw):
-            return (process.noise(x, draw), process.noise(x, draw))
+            return (process.noise.like(x, draw), process.noise.like(x, draw))
 
     uniform = dc.Registry.load().make("grid", "uniform")
     for wrong, words in (

@@ -23,10 +23,12 @@ class Transformed(dc.AffineProcess):
     weights trained under A are read exactly. Targets that a change of c rescales (v, velocity, score) would change what the
     network must return; they are refused here and converted by `transform` and by the solver `through`.
 
+    The law of the noise is A's: the schedule is another, the noise is not.
+
     T and `min_time` are B's, moved inwards where A's ends have the narrower range of lam: no network is asked where it has
     not been trained. The start of a run is then c(T) times A's.
 
-    Raises `SpecError` where a process is not affine or shifts the mean of its states.
+    Raises `SpecError` where a process is not affine or shifts the mean of its states, and for a law of noise of its own.
     """
 
     source: ClassVar[str] = "Lai et al. 2025, arXiv 2510.21890, chapter 6; Karras et al. 2022, arXiv 2206.00364"
@@ -47,6 +49,11 @@ class Transformed(dc.AffineProcess):
             shift = process.coeffs(_time(process.T)).shift
             if isinstance(shift, Tensor) or shift != 0:
                 raise dc.SpecError(f"'{name}' of Transformed: {type(process).__name__} shifts the mean of its states")
+        if self.noise not in (dc.White(), self.of.noise):
+            raise dc.SpecError(
+                "'noise' of Transformed is that of its process 'of', for which the network was trained; leave it out"
+            )
+        object.__setattr__(self, "noise", self.of.noise)
 
     @property
     def T(self) -> float:
@@ -61,10 +68,6 @@ class Transformed(dc.AffineProcess):
     def coeffs(self, t: Tensor) -> dc.Coeffs:
         """Those of B."""
         return self.to.coeffs(t)
-
-    def noise(self, x: dc.State, draw: dc.Draw) -> dc.State:
-        """A's: the schedule is another, the law of the noise is not."""
-        return self.of.noise(x, draw)
 
     def t_of_lam(self, lam: Tensor) -> Tensor:
         """That of B."""

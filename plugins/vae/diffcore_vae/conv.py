@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import diffcore as dc
 
-from .fitting import check_build
+from .fitting import checked_shape
 from .mlp import ONE_JUMP
 from .module import Conditioned, VAEModule
 
@@ -101,9 +101,9 @@ class ConvVAE(dc.Network):
     decoder: Literal["gaussian", "bernoulli"] = dc.param(default="gaussian", doc="the density of data given latents")
     std: float | None = dc.param(default=None, gt=0, le=1e6, doc="standard deviation of a Gaussian decoder; null: learned")
 
-    def build(self, shape: tuple[int, ...], cond: Mapping[str, int], outputs: tuple[int, ...] | None = None) -> nn.Module:
-        """The module for images of `shape`."""
-        check_build(self, self.latents, shape, outputs)
+    def build(self, event: Any, cond: Mapping[str, int], outputs: Any = None) -> nn.Module:
+        """The module for images."""
+        shape = checked_shape(self, self.latents, event, outputs)
         latent, folded = self.latents[0], self.unshuffle**2
         widths = [min(self.width * 2**i, 4 * self.width) for i in range(1 + halvings(shape, latent, self.unshuffle))]
         down = encoder(shape[0] * folded, latent[0], widths, cond)

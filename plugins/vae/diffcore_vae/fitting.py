@@ -10,11 +10,16 @@ from .module import Shape, VAEModule
 from .process import check_latents
 
 
-def check_build(network: dc.Network, latents: tuple[Shape, ...], shape: Shape, outputs: Shape | None) -> None:
-    """Raise `SpecError` for bad latents, `IncompatibleError` where the process wants other outputs than data."""
+def checked_shape(network: dc.Network, latents: tuple[Shape, ...], event: Any, outputs: Any) -> Shape:
+    """The shape of the data.
+
+    Raises `SpecError` for bad latents, `IncompatibleError` where the process wants other outputs than data.
+    """
     check_latents(latents, type(network).__name__)
-    if outputs is not None and tuple(outputs) != tuple(shape):
-        raise dc.IncompatibleError(f"{type(network).__name__} makes data of shape {shape}, not {outputs}; take process 'vae'")
+    shape, out = network.shapes(event, outputs)
+    if out != shape:
+        raise dc.IncompatibleError(f"{type(network).__name__} makes data of shape {shape}, not {out}; take process 'vae'")
+    return shape
 
 
 def check_vae(model: dc.Denoiser) -> VAEModule:

@@ -19,10 +19,10 @@ STILL = 1e-6
 
 
 class LatentSource:
-    """The data of `of`, raw, with the event shape of its latents. A `dc.Source`."""
+    """The data of `of`, raw, with the event of its latents. A `dc.Source`."""
 
     def __init__(self, inner: dc.Source, shape: tuple[int, ...]) -> None:
-        self.inner, self.shape, self.size, self.classes = inner, shape, inner.size, inner.classes
+        self.inner, self.event, self.size, self.classes = inner, shape, inner.size, inner.classes
 
     def batch(self, ids: Tensor) -> tuple[dc.State, Mapping[str, Tensor]]:
         """Raw data of `of` and its conditions; `Latent.encode` makes latents of it."""
@@ -65,10 +65,10 @@ class Latent(dc.Data):
 
     def open(self) -> LatentSource:
         """The source; nothing is encoded yet. A codec file that is not there is no error here."""
-        if self._codec.ready and (self._codec.shape, self._codec.latent) != (tuple(self._inner.shape), self.shape):
+        if self._codec.ready and (self._codec.shape, self._codec.latent) != (dc.Event.of(self._inner.event).shape, self.shape):
             raise dc.DataError(
                 f"the codec {self.codec} makes latents {self._codec.latent} of data {self._codec.shape}; data.shape is "
-                f"{self.shape} and data.of has {tuple(self._inner.shape)}"
+                f"{self.shape} and data.of has {dc.Event.of(self._inner.event)}"
             )
         return LatentSource(self._inner, self.shape)
 
@@ -77,7 +77,7 @@ class Latent(dc.Data):
         return {"codec": self._codec, **{f"of.{role}": module for role, module in self.of.parts().items()}}
 
     @property
-    def value_range(self) -> dc.Range | None:
+    def value_range(self) -> Any:
         """That of `of`."""
         return self.of.value_range
 

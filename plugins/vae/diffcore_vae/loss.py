@@ -38,7 +38,7 @@ arXiv 1606.04934, appendix C.8 (free bits); Lai et al. 2025, arXiv 2510.21890, s
     beta: float = dc.param(default=1.0, ge=0, le=1e6, doc="weight of the divergences; 1 is the bound")
     free_bits: float = dc.param(default=0.0, ge=0, le=1e6, unit="nats", doc="least divergence per channel of a latent")
 
-    def parts(self, model: dc.Denoiser, shape: tuple[int, ...], cond: Mapping[str, int]) -> dict[str, nn.Module]:
+    def parts(self, model: dc.Denoiser, event: dc.Event, cond: Mapping[str, int]) -> dict[str, nn.Module]:
         """No further modules; refuses what does not fit."""
         check_vae(model)
         return {}

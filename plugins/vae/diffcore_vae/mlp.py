@@ -9,7 +9,7 @@ from torch import nn
 
 import diffcore as dc
 
-from .fitting import check_build
+from .fitting import checked_shape
 from .module import Flat, VAEModule
 
 ONE_JUMP: dict[str, str] = {
@@ -37,9 +37,9 @@ class MLPVAE(dc.Network):
     decoder: Literal["gaussian", "bernoulli"] = dc.param(default="gaussian", doc="the density of data given latents")
     std: float | None = dc.param(default=None, gt=0, le=1e6, doc="standard deviation of a Gaussian decoder; null: learned")
 
-    def build(self, shape: tuple[int, ...], cond: Mapping[str, int], outputs: tuple[int, ...] | None = None) -> nn.Module:
-        """The module for events of any shape."""
-        check_build(self, self.latents, shape, outputs)
+    def build(self, event: Any, cond: Mapping[str, int], outputs: Any = None) -> nn.Module:
+        """The module for one tensor of any shape."""
+        shape = checked_shape(self, self.latents, event, outputs)
         first, sizes = self.latents[0], (self.width, self.depth)
         halves = Flat(shape, (2, *first), *sizes, cond), Flat(first, shape, *sizes, cond)
         return VAEModule(shape, self.latents, cond, halves, sizes, self.decoder, self.std)

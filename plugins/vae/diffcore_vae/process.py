@@ -47,8 +47,8 @@ class OneJump(dc.Process):
     def __attrs_post_init__(self) -> None:
         check_latents(self.latents, type(self).__name__)
 
-    def prior(self, shape: Any, draw: dc.Draw) -> dc.State:
-        """N(0, I) for every latent, whatever the event shape."""
+    def prior(self, event: Any, draw: dc.Draw) -> dc.State:
+        """N(0, I) for every latent, whatever the event."""
         return noises(self.latents, draw)
 
     def corrupt(self, x0: dc.State, t: Tensor, draw: dc.Draw, eps: dc.State = None) -> dc.Corruption:

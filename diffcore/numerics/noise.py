@@ -1,0 +1,75 @@
+"""The law of the elementary noise of a process: one value, used by its prior, its corruption, every solver and the score."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+from torch import Tensor
+
+from diffcore.declare.component import Base, component
+from diffcore.numerics.draw import Draw
+from diffcore.numerics.tree import State, leaves
+
+
+class NoiseLaw(Base):
+    """The law of eps in x_t = alpha_t x_0 + sigma_t eps: of mean 0 and covariance C, the identity where it is white.
+
+    A law with another C gives `like`, `whiten` and `covariance`: white noise z times any root of C, C^-1 and C. Where C has no
+    inverse (noise that is equal in several entries), `whiten` is C^+, its inverse on the states that occur.
+
+    `gaussian`: whether it is normal, so that a score and a reverse kernel follow from the posterior mean.
+    """
+
+    kind: ClassVar[str] = "noise"
+    gaussian: ClassVar[bool] = True
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """The shape of one state, where the law is for states of one shape only."""
+        return None
+
+    def like(self, x: State, draw: Draw) -> State:
+        """One draw per row, of the shapes and dtypes of x."""
+        raise NotImplementedError
+
+    def whiten(self, eps: State) -> State:
+        """C^-1 eps, row by row: the score of x_t is -C^-1 E[eps | x_t] / sigma_t."""
+        raise NotImplementedError
+
+    def covariance(self, v: State) -> State:
+        """C v, row by row."""
+        raise NotImplementedError
+
+    def log_prob(self, eps: State) -> Tensor:
+        """log density of each row, [B]."""
+        raise NotImplementedError
+
+
+@component
+class White(NoiseLaw):
+    """Independent entries: standard normal where they are real, uniform on [0, 1) in float64 where the state has integers.
+
+    A uniform number is what an entry of tokens is drawn from, by inversion of its distribution.
+    """
+
+    def like(self, x: State, draw: Draw) -> State:
+        """Each leaf of a tree has its own stream."""
+        return draw.leafwise(x, lambda d, leaf: d.normal_like(leaf) if leaf.is_floating_point() else d.uniform_like(leaf))
+
+    def whiten(self, eps: State) -> State:
+        """Eps."""
+        return eps
+
+    def covariance(self, v: State) -> State:
+        """V."""
+        return v
+
+    def log_prob(self, eps: State) -> Tensor:
+        """-(|eps|^2 + n log 2 pi) / 2 of the n real entries of each row."""
+        real = [leaf.flatten(1) for leaf in leaves(eps) if leaf.is_floating_point()]
+        return -sum((leaf.square().sum(1) + leaf.shape[1] * math.log(2 * math.pi)) / 2 for leaf in real)  # pyright: ignore[reportReturnType]
+
+
+WHITE = White()
+"""The law of every process that names no other."""
