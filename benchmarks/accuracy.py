@@ -174,7 +174,7 @@ def galaxies(registry: dc.Registry) -> Iterator[Problem]:
         except dc.DiffcoreError as error:
             print(f"{model}: left out ({str(error).splitlines()[0]})", file=sys.stderr)
             continue
-        field = dc.Field(dc.Denoiser(net, "score", process=process, precondition=True))
+        field = dc.Field(dc.Denoiser(net, dc.Reading("score", "feature", "unit"), process=process))
         yield learned(model, field, (1, 32, 32), registry)
 
 

@@ -330,8 +330,8 @@ def process_of(case: Case) -> Any:
 def network(fields: dict[str, Any], process: Any, prediction: str, batch: tuple[int, ...]) -> nn.Module:
     """The network with weights that are nowhere zero, so that every derivative is there."""
     fields, shape = dict(fields), batch[1:]
-    outputs = process.output_shape(shape, prediction)
-    net = REGISTRY.make("network", fields.pop("id"), **fields).build(shape, {}, outputs if outputs != shape else None)
+    outputs = process.output_event(shape, prediction)
+    net = REGISTRY.make("network", fields.pop("id"), **fields).build(shape, {}, outputs)
     g = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in net.parameters():
@@ -342,7 +342,7 @@ def network(fields: dict[str, Any], process: Any, prediction: str, batch: tuple[
 def ours(case: Case) -> tuple[nn.Module, Callable[..., Tensor]]:
     process = process_of(case)
     net = network(case.network, process, case.prediction, case.shape)
-    return net, partial(case.loss, dc.Denoiser(net, case.prediction, process, precondition=True))
+    return net, partial(case.loss, dc.Denoiser(net, dc.Reading(case.prediction, "feature", "unit"), process))
 
 
 def compared(case: Case, x0: Tensor) -> float:
@@ -449,7 +449,7 @@ def field_on(shape: tuple[int, ...], process: str, prediction: str) -> tuple[nn.
     made = REGISTRY.make("process", process)
     kind = {"id": "unet" if len(shape) > 2 else "mlp"}
     net = network(kind, made, prediction, shape)
-    return net, dc.Field(dc.Denoiser(net, prediction, made, precondition=True))
+    return net, dc.Field(dc.Denoiser(net, dc.Reading(prediction, "feature", "unit"), made))
 
 
 def symmetry(shape: tuple[int, ...]) -> dict[str, Callable[[], Any]]:

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from diffcore.numerics.noise import WHITE, NoiseLaw, White
     from diffcore.numerics.plan import Plan, any_of
     from diffcore.numerics.process import AffineProcess, Corruption, Instant, Process, centred_pairs, refuse_shift
+    from diffcore.numerics.readings import Reading
     from diffcore.numerics.sampling import Result, frames, kernel, sample
     from diffcore.numerics.solver import Frame, Grid, Moved, Program, Solver, Stepper, check_within
     from diffcore.numerics.span import Linear, Span, lam_at, moments_of_exp, phi
@@ -88,6 +89,7 @@ _LAZY = {
     "numerics.noise": ("WHITE", "NoiseLaw", "White"),
     "run.assemble": ("assemble",),
     "run.pipeline": ("Pipeline",),
+    "numerics.readings": ("Reading",),
     "numerics.process": ("AffineProcess", "Corruption", "Instant", "Process", "centred_pairs", "refuse_shift"),
     "numerics.sampling": ("Result", "frames", "kernel", "sample"),
     "numerics.meter": ("Meter",),
@@ -149,6 +151,7 @@ __all__ = [
     "Process",
     "Program",
     "Range",
+    "Reading",
     "Registry",
     "Result",
     "Row",

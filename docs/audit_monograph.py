@@ -114,7 +114,7 @@ class _Source:
     """A data source whose samples are off."""
 
     def __init__(self, inner: Any) -> None:
-        self.inner, self.shape, self.size, self.classes = inner, inner.shape, inner.size, inner.classes
+        self.inner, self.event, self.size, self.classes = inner, inner.event, inner.size, inner.classes
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)

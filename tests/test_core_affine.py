@@ -41,7 +41,7 @@ def by_hand(name, c, x0, eps, sd=0.5):
         "x0": x0,
         "eps": eps,
         "score": -(x - c.alpha * x0) / c.sigma**2,
-        "v": c.alpha * eps - c.sigma * x0,
+        "v": (c.alpha * eps - c.sigma * x0) / (c.alpha**2 + c.sigma**2) ** 0.5,
         "velocity": c.dalpha * x0 + c.dsigma * eps,
         "edm": (x0 - skip * x) * norm / (c.sigma * sd),
     }[name]
@@ -203,7 +203,7 @@ def test_preconditioning_gives_the_network_unit_variance_and_its_time_feature():
     for process in REFERENCES:
         for t in (0.1 * process.T, 0.9 * process.T):
             made = process.corrupt(data.sample(4), torch.full((4,), t, dtype=DOUBLE), dc.Draw(1, range(4)))
-            dc.Denoiser(net, "v", process, sigma_data=0.5, precondition=True)(made.xt, t)
+            dc.Denoiser(net, dc.Reading("v", "feature", "unit", sigma_data=0.5), process)(made.xt, t)
             assert abs(float(seen["x"].var()) - 1) < 4.5 * (2 / 16000) ** 0.5
             close(seen["t"], torch.full((4,), t / process.T, dtype=DOUBLE), 1e-12)
 

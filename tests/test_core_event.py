@@ -140,7 +140,7 @@ def test_the_score_under_coloured_noise_is_that_of_the_marginal(process, predict
 
 
 def test_training_regresses_the_score_of_the_law():
-    """The expectation of the score target given x_t is the score: its regression on x_t has the slope of the exact one (4.5 s.e.)."""
+    """The regression of the score target on x_t has the slope of the exact score (4.5 s.e.)."""
     process, c, t = ReferenceFlow(noise=Correlated()), matrix(Correlated(), 3), 0.6
     x0 = dc.Draw(5, range(N), block=N).normal((3,), F64)
     made = process.corrupt(x0, torch.full((N,), t, dtype=F64), dc.Draw(6, range(N), block=N))
@@ -163,7 +163,7 @@ def test_the_prior_is_of_the_law_also_for_trees(law):
 
 
 def test_ancestral_sampling_under_coloured_noise_ends_with_the_data():
-    """Data and noise of other covariances: 200 ancestral steps give the covariance of the data within 6 s.e. and the bias of steps."""
+    """Data and noise of other covariances: 200 ancestral steps give mean and covariance of the data, to .05 and .03."""
     process = ReferenceVP(noise=Correlated())
     c, s = matrix(Correlated(), 3), torch.diag(torch.tensor([0.4, 0.6, 0.3], dtype=F64) ** 2)
     mean = torch.tensor([0.5, -1.0, 1.0], dtype=F64)
@@ -186,7 +186,7 @@ def test_laws_are_in_specs_and_messages():
     made = REGISTRY.make("process", "vp", noise={"type": "white"})
     assert made == REGISTRY.make("process", "vp")
     assert made.noise == dc.WHITE
-    with pytest.raises(dc.SpecError, match=r"no noise 'whit'; did you mean 'white'\?"):
-        REGISTRY.make("process", "vp", noise="whit")
+    with pytest.raises(dc.SpecError, match="no noise 'whit'"):
+        REGISTRY.make("process", "vp", noise={"type": "whit"})
     with pytest.raises(dc.SpecError, match="'noise' of Transformed is that of 'of'"):
-        REGISTRY.make("process", "transformed", of="vp", to="flow", noise={"type": "empirical", "data": "two-moons"})
+        REGISTRY.make("process", "transformed", of={"type": "vp"}, to={"type": "flow"}, noise=Correlated())

@@ -33,7 +33,7 @@ class Kelvin(dc.Data):
     mean: float = dc.param(default=280.0, doc="mean of the second channel")
     std: float = dc.param(default=15.0, doc="deviation of the second channel")
 
-    shape, size, classes = (2, 3), 64, {}
+    event, size, classes = (2, 3), 64, {}
 
     def open(self):
         return self

@@ -297,11 +297,11 @@ def test_a_process_without_coefficients_is_preconditioned_by_its_own_rule():
 
         predictions: ClassVar[tuple[str, ...]] = ("v",)
 
-        def posterior(self, x, out, at, prediction, sigma_data):
+        def posterior(self, x, out, at, reading):
             return out
 
     process = Tokens()
-    found = dc.Denoiser(lambda x, t: x, "v", process, precondition=True)(numbers(3, 2), 0.5)
+    found = dc.Denoiser(lambda x, t: x, dc.Reading("v", "feature", "unit"), process)(numbers(3, 2), 0.5)
     assert torch.equal(found, numbers(3, 2))
     scaled = instant(FLOW, 0.5)
     assert torch.allclose(FLOW.scale_input(numbers(3, 2), scaled, 0.5), numbers(3, 2) / (0.25 * 0.25 + 0.25) ** 0.5)

@@ -336,9 +336,9 @@ def test_a_network_of_a_pipeline_is_read_as_it_was_made():
     for net in (pipeline.net, copy.deepcopy(pipeline.net)):
         assert torch.equal(dc.Denoiser(net, process=pipeline.process)(x, 0.4).mean, wanted)
     assert torch.equal(dc.Denoiser(pipeline.net, "v", pipeline.process)(x, 0.4).mean, wanted)
-    for wrong in ({"prediction": "eps"}, {"precondition": False}, {"sigma_data": 0.5}):
-        with pytest.raises(dc.IncompatibleError, match=f"made by a pipeline to be read with {next(iter(wrong))} = "):
-            dc.Denoiser(pipeline.net, process=pipeline.process, **wrong)
+    for wrong in ("eps", dc.Reading("v"), dc.Reading("v", "feature", "unit", sigma_data=0.5)):
+        with pytest.raises(dc.IncompatibleError, match="made by a pipeline to be read as Reading"):
+            dc.Denoiser(pipeline.net, wrong, pipeline.process)
 
 
 def shake(net):
@@ -385,7 +385,11 @@ def test_fields_of_the_same_process_share_plans_and_those_of_others_do_not():
         return HEAD(x)
 
     runs = []
-    for denoiser in (dc.Denoiser(net, "v", VP), dc.Denoiser(net, "eps", VP), dc.Denoiser(net, "v", VP, precondition=True)):
+    for denoiser in (
+        dc.Denoiser(net, "v", VP),
+        dc.Denoiser(net, "eps", VP),
+        dc.Denoiser(net, dc.Reading("v", "feature", "unit"), VP),
+    ):
         seen.clear()
         dc.sample(dc.Field(denoiser), REGISTRY.make("solver", "euler", steps=7), start(5))
         runs.append(list(seen)[1:])
@@ -429,7 +433,7 @@ class Own:
     """A source of pairs; whatever is given replaces what is sound."""
 
     def __init__(self, batch=None, **changes):
-        self.shape, self.size, self.classes = (2,), 32, {}
+        self.event, self.size, self.classes = (2,), 32, {}
         self.y = start(32, 3)
         self.give = batch or (lambda ids: (self.y[ids, :2], {"y": self.y[ids]}))
         self.__dict__.update(changes)
@@ -464,7 +468,7 @@ def own_registry(source, net=Conditional):
     class OwnNet(dc.Network):
         """Whatever was given."""
 
-        def build(self, shape, cond, **more):
+        def build(self, event, cond, outputs=None):
             torch.manual_seed(0)
             return net()
 
@@ -580,7 +584,7 @@ class Items(torch.utils.data.Dataset):
 )
 def test_a_torch_data_set_is_taken_as_it_is(data, classes):
     pipeline = own(data, lambda: Labelled(classes.get("label", 1)))
-    assert (pipeline.source.shape, pipeline.source.size, pipeline.source.classes) == ((2,), 12, classes)
+    assert (pipeline.source.event, pipeline.source.size, pipeline.source.classes) == (dc.Event(2), 12, classes)
     x, cond = pipeline.source.batch(torch.tensor([5, 2]))
     assert torch.equal(x, torch.tensor([[5.0, 5.0], [2.0, 2.0]]))
     assert {k: v.tolist() for k, v in cond.items()} == {k: [1, 2] for k in classes}

@@ -120,7 +120,7 @@ class Averaged(dc.Loss):
 
     decay: float = dc.param(default=0.5, doc="of the average")
 
-    def parts(self, model, shape, cond):
+    def parts(self, model, event, cond):
         return {"average": copy.deepcopy(model.net).requires_grad_(False), "counter": nn.BatchNorm1d(2, affine=False)}
 
     def __call__(self, model, x0, draw, **cond):
@@ -248,7 +248,7 @@ def test_a_solver_named_twice_is_sampled_once(registry):
 class Pairs(dc.Data):
     """States that are dicts: a position and a velocity."""
 
-    shape: ClassVar[Any] = {"x": (2,), "v": (3,)}
+    event: ClassVar[Any] = {"x": (2,), "v": (3,)}
     size: ClassVar[None] = None
     classes: ClassVar[dict[str, int]] = {}
 
@@ -268,15 +268,12 @@ class Together(dc.AffineProcess):
         one = torch.ones_like(t)
         return dc.Coeffs(t, 1 - t, t, -one, one)
 
-    def prior(self, shape, draw):
-        return {name: draw.fold(i).normal(event) for i, (name, event) in enumerate(shape.items())}
-
 
 @dc.component
 class Joint(dc.Network):
     """One linear map of both leaves."""
 
-    def build(self, shape, cond):
+    def build(self, event, cond, outputs=None):
         class Net(nn.Module):
             """(x, v) -> (x, v)."""
 
@@ -308,7 +305,7 @@ def test_a_state_that_is_a_tree_is_trained_and_sampled_from_a_spec(registry):
 class Words(dc.Data):
     """Two real numbers per sample, whose signs are its letters."""
 
-    shape: ClassVar[tuple[int, ...]] = (2,)
+    event: ClassVar[tuple[int, ...]] = (2,)
     size: ClassVar[None] = None
     classes: ClassVar[dict[str, int]] = {}
 
@@ -358,7 +355,7 @@ class Learned(dc.AffineProcess):
 class Critic(dc.Loss):
     """Beside the network a critic with random first weights that nobody trains."""
 
-    def parts(self, model, shape, cond):
+    def parts(self, model, event, cond):
         return {"critic": nn.Linear(2, 1)}
 
     def __call__(self, model, x0, draw, **cond):
@@ -475,7 +472,7 @@ class TwoLabels(dc.Data):
     def open(self):
         return self
 
-    shape: ClassVar[tuple[int, ...]] = (2,)
+    event: ClassVar[tuple[int, ...]] = (2,)
     size: ClassVar[int | None] = None
     classes: ClassVar[dict[str, int]] = {"colour": 2, "form": 4}
 

@@ -434,7 +434,7 @@ def test_what_a_component_may_have_of_its_own():
     class OwnSource(dc.Data):
         """x."""
 
-        shape, size, classes = (2,), None, {}
+        event, size, classes = (2,), None, {}
         range = dc.Range(lo=0.0, hi=1.0)
 
     assert OwnSource().value_range == dc.Range(lo=0.0, hi=1.0)

@@ -110,14 +110,14 @@ class Masking(dc.Process):
     provides: ClassVar[frozenset[str]] = frozenset({"unmask"})
     predictions: ClassVar[tuple[str, ...]] = ("probabilities",)
 
-    def prior(self, shape, draw):
-        return torch.full((len(draw.ids), *shape), MASK)
+    def prior(self, event, draw):
+        return torch.full((len(draw.ids), *dc.Event.of(event).shape), MASK)
 
     def corrupt(self, x0, t, draw):
         hidden = draw.uniform(x0.shape[1:]) < dc.expand(t, x0)
         return dc.Corruption(torch.where(hidden, MASK, x0), self.coeffs(t), x0, targets={"probabilities": x0})
 
-    def posterior(self, x, out, at, prediction, sigma_data):
+    def posterior(self, x, out, at, reading):
         return out
 
 
@@ -176,14 +176,14 @@ class Geodesic(dc.Process):
     provides: ClassVar[frozenset[str]] = frozenset({"velocity", "retract"})
     predictions: ClassVar[tuple[str, ...]] = ("x0",)
 
-    def prior(self, shape, draw):
-        return nn.functional.normalize(draw.normal(shape, DOUBLE), dim=-1)
+    def prior(self, event, draw):
+        return nn.functional.normalize(draw.normal(dc.Event.of(event).shape, DOUBLE), dim=-1)
 
     def corrupt(self, x0, t, draw):
         away = tangent(x0, self.prior(x0.shape[1:], draw))
         return dc.Corruption(self.retract(x0, dc.expand(t, x0) * away), self.coeffs(t), x0)
 
-    def posterior(self, x, out, at, prediction, sigma_data):
+    def posterior(self, x, out, at, reading):
         return out
 
     def velocity(self, x, at, posterior):
@@ -308,7 +308,7 @@ class Langevin(dc.Process):
         spread = [z @ torch.linalg.cholesky(c).T for z, (_, c) in zip(noise, moved, strict=True)]
         return dc.Corruption(mean + torch.stack(spread), self.coeffs(t), x0, noise)
 
-    def posterior(self, x, out, at, prediction, sigma_data):
+    def posterior(self, x, out, at, reading):
         return out
 
     def velocity(self, x, at, posterior):

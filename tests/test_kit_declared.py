@@ -73,5 +73,5 @@ def test_the_sets_of_known_law_declare_it(name, law):
     cls = R.get("data", name)
     data = R.make("data", name, **cls.example)
     assert isinstance(data.oracle(), law)
-    assert data.oracle().shape == data.open().shape
+    assert data.oracle().shape == dc.Event.of(data.open().event).shape
     assert R.make("data", "two-moons").oracle() is None

@@ -518,8 +518,8 @@ class VarianceForDeviation(Line):
 class WidePrior(Line):
     """N(0, 1.5^2) = not sigma_T."""
 
-    def prior(self, shape, draw):
-        return 1.5 * super().prior(shape, draw)
+    def prior(self, event, draw):
+        return 1.5 * super().prior(event, draw)
 
 
 @dc.component
@@ -586,8 +586,8 @@ class SingleCoefficients(Line):
 class Misreads(Line):
     """E[x_0|x_t] = 0.9 net."""
 
-    def posterior(self, x, out, at, prediction, sigma_data):
-        return super().posterior(x, 0.9 * out, at, prediction, sigma_data)
+    def posterior(self, x, out, at, reading):
+        return super().posterior(x, 0.9 * out, at, reading)
 
 
 @dc.component
@@ -610,8 +610,8 @@ class RisingGrid(Line):
 class SamePrior(Line):
     """x_T = N(0, 1) of seed 0, always."""
 
-    def prior(self, shape, draw):
-        return dc.Draw(0, draw.ids).normal(shape)
+    def prior(self, event, draw):
+        return dc.Draw(0, draw.ids).normal(dc.Event.of(event).shape)
 
 
 @dc.component
@@ -1242,7 +1242,7 @@ class Perceptron(dc.Network):
     spoil: str = dc.param(default="", doc="what is wrong")
     event_shape: ClassVar[tuple[int, ...]] = (6,)
 
-    def build(self, shape, cond):
+    def build(self, event, cond, outputs=None):
         net = Layers(shape[0], self.spoil)
         net.null_cond = net.null_cond if cond else {}
         return net
@@ -1293,7 +1293,7 @@ class DoubleOutput(Perceptron):
 class Numbers:
     """Uniform numbers by id, to be spoiled."""
 
-    shape, size, classes = (2,), 100, {}
+    event, size, classes = (2,), 100, {}
 
     def __init__(self, spoil):
         self.spoil, self.count = spoil, 0

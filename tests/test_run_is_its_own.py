@@ -331,7 +331,7 @@ def test_damaged_weights_name_the_checkpoint_that_can_be_taken(run, registry):
 class Tied(dc.Network):
     """One matrix used twice."""
 
-    def build(self, shape, cond):
+    def build(self, event, cond, outputs=None):
         class Net(nn.Module):
             """(x, v) -> W W x."""
 

@@ -171,7 +171,8 @@ def param(
     """A field of a component: its default (mandatory when left out), documentation, unit and bounds.
 
     The bounds hold for each number in a tuple or map, are checked when the component is made (`SpecError`), and appear in
-    `diffcore show` and in the JSON Schema; `validator(component, attribute, value)` may raise too. Where there is none, integers have 64 bits and numbers are finite, at most 1e30.
+    `diffcore show` and in the JSON Schema. `validator(component, attribute, value)` may raise too. Where there is no bound,
+    integers have 64 bits and numbers are finite, at most 1e30.
     """
     metadata = {"doc": doc, "unit": unit, "gt": gt, "ge": ge, "lt": lt, "le": le, "choices": choices}
     kwargs: dict[str, Any] = {"factory": factory} if factory is not None else {"default": default}
@@ -198,7 +199,7 @@ def component(cls: type[T]) -> type[T]:
     return attrs.frozen(cls, kw_only=True, slots=False, field_transformer=_checked)
 
 
-@dataclass_transform(kw_only_default=True, field_specifiers=(param,))
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(param,))
 def fielded(cls: type[T]) -> type[T]:
     """Fields of a base class that all components derived from it have.
 

@@ -115,16 +115,22 @@ def _edm_row(c: Coeffs, sigma_data: float) -> Row:
     return c.sigma / (sigma_data * norm), -c.alpha * sigma_data / norm
 
 
+def _v_row(c: Coeffs) -> Row:
+    norm = (c.alpha**2 + c.sigma**2) ** 0.5
+    return -c.sigma / norm, c.alpha / norm
+
+
 ROWS: dict[str, Callable[[Coeffs, float], Row]] = {
     "x0": lambda c, sigma_data: (1.0, 0.0),
     "eps": lambda c, sigma_data: (0.0, 1.0),
     "score": lambda c, sigma_data: (0.0, -1.0 / c.sigma),
-    "v": lambda c, sigma_data: (-c.sigma, c.alpha),
+    "v": lambda c, sigma_data: _v_row(c),
     "velocity": lambda c, sigma_data: (c.dalpha, c.dsigma),
     "edm": _edm_row,
 }
-"""Target name -> its row (p, q) at given coefficients: x0, eps, score = -eps/sigma, v = alpha eps - sigma x_0 (Salimans and
-Ho), velocity = alpha' x_0 + sigma' eps, edm = (sigma x_0 - alpha sd^2 eps) / (sd sqrt(alpha^2 sd^2 + sigma^2))."""
+"""Target name -> its row (p, q) at given coefficients: x0, eps, score = -eps/sigma, v = (alpha eps - sigma x_0) /
+sqrt(alpha^2 + sigma^2) (Salimans and Ho, for any alpha and sigma), velocity = alpha' x_0 + sigma' eps, edm = (sigma x_0 -
+alpha sd^2 eps) / (sd sqrt(alpha^2 sd^2 + sigma^2))."""
 
 
 def row(name: str, c: Coeffs, sigma_data: float = 0.5) -> Row:

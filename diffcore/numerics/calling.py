@@ -21,6 +21,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from diffcore.declare.errors import DataError, NumericsError
 from diffcore.numerics.kept import PLANS
 from diffcore.numerics.process import Process
+from diffcore.numerics.readings import Reading
 from diffcore.numerics.tree import State, leaves, pytree, tree_map
 
 EARLY = 6
@@ -37,8 +38,9 @@ class Caller:
     careful: whether the network is handed copies and its output is copied; None before its first call.
     """
 
-    def __init__(self, net: Net, process: Process, prediction: str) -> None:
-        self.net, self.process, self.prediction = net, process, prediction
+    def __init__(self, net: Net, process: Process, reading: Reading) -> None:
+        self.net, self.process, self.reading, self.prediction = net, process, reading, reading.prediction
+        self._whole = reading.output == ""
         self.careful: bool | None = None
         self._early: list[tuple[Tensor, int]] | None = []  # the first outputs and their versions; None once EARLY are known
         if isinstance(net, nn.Module) and net in HARMLESS:
@@ -60,12 +62,12 @@ class Caller:
         out = self._run(fed, time, cond)
         if fed._version != mark or time._version != clock:
             self._refuse("t" if time._version != clock else "x")
-        plain = out.__class__ is Tensor and out.dtype == x.dtype and out.shape == x.shape and out is not fed
+        plain = self._whole and out.__class__ is Tensor and out.dtype == x.dtype and out.shape == x.shape and out is not fed
         return out if plain else self._read(x, out, fed)
 
     def traced(self, x: State, fed: State, time: Tensor, cond: Cond) -> State:
         """The call within a graph that is compiled: a copy leaves nothing there where nobody writes."""
-        out = _sample_of(self.net(_copied(fed), _copied(time), **_copied(cond)))
+        out = self.reading.part(self.net(_copied(fed), _copied(time), **_copied(cond)))
         return _copied(in_precision(leaves(x)[0].dtype, out))
 
     def _with_copies(self, x: State, fed: State, time: Tensor, cond: Cond, at: Any) -> State:
@@ -151,7 +153,7 @@ class Caller:
         return _copied(out) if out is fed else out
 
     def _checked(self, x: State, out: Any) -> State:
-        out = _sample_of(out)
+        out = self.reading.part(out)
         if (x.__class__ is Tensor and not isinstance(out, Tensor)) or not all(isinstance(v, Tensor) for v in _values(out)):
             raise DataError(f"{self._who} returned {_described(out)}; it must return {_wanted(x)}, '{self.prediction}' of x")
         odd = next((v.dtype for v in leaves(out) if not v.is_floating_point()), None)
@@ -187,12 +189,6 @@ def _copied(x: Any) -> Any:
     if isinstance(x, Tensor):
         return x.clone()
     return pytree.tree_map_only(Tensor, torch.clone, x) if x else x
-
-
-def _sample_of(out: Any) -> Any:
-    """The output itself, or the attribute `sample` in which other libraries return it."""
-    found = None if out.__class__ is Tensor else getattr(out, "sample", None)
-    return found if isinstance(found, Tensor) else out
 
 
 def _values(tree: Any) -> list[Any]:

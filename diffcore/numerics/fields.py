@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import torch
 from torch import Tensor, nn
 from torch.compiler import is_compiling
@@ -20,7 +19,7 @@ from diffcore.numerics.arguments import real, shown
 from diffcore.numerics.calling import Caller, Net, in_precision
 from diffcore.numerics.kept import Kept
 from diffcore.numerics.process import AffineProcess, Process
-from diffcore.numerics.readings import check_parts, check_prediction, reading_of
+from diffcore.numerics.readings import Reading, check_parts, check_reading, reading_of
 from diffcore.numerics.tree import State, batch_size, leaves, tree_map
 
 if TYPE_CHECKING:
@@ -31,14 +30,12 @@ if TYPE_CHECKING:
 class Denoiser:
     """A network (or plain function) `net(x, t, **cond)` read as a posterior of x_0 given x_t.
 
-    net: returns the quantity named by `prediction` (x0, eps, score, v, velocity, edm, or another name the process reads),
-    of the shape of x, or an object that has it as `sample`. It is called with t of shape (B,) (or of the shape of a per-pixel
-    time), which it must not change in place, and with x in the precision of its parameters; its output returns to that of the
-    state. t has the precision of the parameters as well, and is float32 or better where there is none or several; with
-    `precondition` it is never half precision, which cannot tell .999 from 1, and the network casts what it makes of it.
-    precondition: scale the input to unit variance, x / sqrt(alpha^2 sigma_data^2 + sigma^2), and give the network
-    `process.embed_time(t)` instead of t; on for networks built from a spec, off for your own.
-    prediction, sigma_data (0.5) and precondition are those of the attribute `net.reading` where a pipeline made the network.
+    reading: what the network returns, x0, eps, score, v, velocity, edm, or another name that the process reads, of the shape of
+    x, or an object that has it as `sample`; a `dc.Reading` also says which time it is told, how its input is scaled and which
+    part of its output counts. That of the attribute `net.reading` where a pipeline made the network.
+    net: called with t of shape (B,) (or of the shape of a per-pixel time), which it must not change in place, and with x in the
+    precision of its parameters; its output returns to that of the state. t has the precision of the parameters as well, but never
+    half precision, which cannot tell .999 from 1, or 999 from 1000: the network casts what it makes of it.
     null: condition name -> value that stands for "no condition", without a batch axis; default: the network's `null_cond`.
     parts: the modules of the pipeline by role, for losses with more players than the network (see `Loss.parts`).
 
@@ -49,39 +46,33 @@ class Denoiser:
     def __init__(
         self,
         net: Net,
-        prediction: str | None = None,
+        reading: str | Reading | None = None,
         process: Process | None = None,
         *,
-        sigma_data: float | None = None,
-        precondition: bool | None = None,
         null: Mapping[str, Any] | None = None,
         parts: Mapping[str, nn.Module] | None = None,
     ) -> None:
         check_parts(net, process, null, parts)
         assert process is not None
-        self.reading = reading_of(net, process, prediction, sigma_data, precondition)
-        self.prediction, self.sigma_data, self.precondition = attrs.astuple(self.reading)
-        check_prediction(process, self.prediction, self.sigma_data)
+        self.reading = reading_of(net, process, reading)
+        self.prediction, self.sigma_data = self.reading.prediction, self.reading.sigma_data
+        check_reading(process, self.reading)
         self.net, self.process = net, process
         self.null: Mapping[str, Any] = getattr(net, "null_cond", {}) if null is None else null
         self.parts: Mapping[str, nn.Module] = parts or {}
-        self.base, self._call = self, Caller(net, process, self.prediction)
+        self.base, self._call = self, Caller(net, process, self.reading)
         self.kept = Kept(32)
 
     def with_net(self, net: Net) -> Denoiser:
         """Another network read in the same way: a teacher, a fake score, an average."""
-        return Denoiser(net, self.prediction, self.process, **self._options, null=self.null, parts=self.parts)
-
-    @property
-    def _options(self) -> dict[str, Any]:
-        return {"sigma_data": self.sigma_data, "precondition": self.precondition}
+        return Denoiser(net, self.reading, self.process, null=self.null, parts=self.parts)
 
     def __call__(self, x: State, t: Any, **cond: Any) -> Any:
         """The posterior of x_0 given x_t = x. t: `Coeffs`, a float, or a tensor that broadcasts from the left against x."""
         at = t if isinstance(t, tuple) else self.point(t, x)
         if cond and any(value is None or isinstance(value, (int, float)) for value in cond.values()):
             cond = {key: self._filled(key, value, x) for key, value in cond.items()}
-        return self.process.posterior(x, self.network(x, at, **cond), at, self.prediction, self.sigma_data)
+        return self.process.posterior(x, self.network(x, at, **cond), at, self.reading)
 
     def many(self, x: State, t: Any, conds: Sequence[Mapping[str, Any]]) -> list[Any]:
         """The posteriors under several conditions, in one call of the network on a batch that many times as large."""
@@ -90,7 +81,7 @@ class Denoiser:
         wide = at.map(lambda v: v if v.ndim == 0 else torch.cat([v.expand(size, *v.shape[1:])] * count))
         out = self.network(tree_map(lambda leaf: torch.cat([leaf] * count), x), wide, **merged)
         parts = [tree_map(lambda leaf, i=i: leaf[i * size : (i + 1) * size], out) for i in range(count)]
-        return [self.process.posterior(x, part, at, self.prediction, self.sigma_data) for part in parts]
+        return [self.process.posterior(x, part, at, self.reading) for part in parts]
 
     def _filled(self, key: str, value: Any, x: State) -> Tensor:
         """A condition as a tensor with one row per sample: the null value in every row where it is None."""
@@ -101,7 +92,7 @@ class Denoiser:
         return tensor.expand(leaf.shape[0], *tensor.shape) if value is None or tensor.ndim == 0 else tensor
 
     def network(self, x: State, at: Any, s: Any = None, **cond: Any) -> State:
-        """Call the network once, with its input scaled and its time embedded where `precondition` says so.
+        """Call the network once, with its input and its time as it reads them.
 
         s: the second time (a point like `at`) of networks that have one.
         """
@@ -111,7 +102,7 @@ class Denoiser:
             cond = {name: in_precision(own, v) if isinstance(v, Tensor) else v for name, v in cond.items()}
         if s is not None:
             cond["s"] = self.time(s.t, x) if s.time is None else s.time
-        fed = self.process.scale_input(x, at, self.sigma_data) if self.precondition else x
+        fed = self.reading.feed(self.process, x, at)
         fed = fed if own is None else in_precision(own, fed)
         if is_compiling():
             return self._call.traced(x, fed, time, cond)
@@ -129,19 +120,20 @@ class Denoiser:
 
     def clock(self, x: State) -> Hashable:
         """What the time input depends on beside process and times: equal for denoisers that share a plan."""
-        return type(self), self.precondition, self._time_type(leaves(x)[0].dtype)
+        return type(self), self.reading.time, self._time_type(leaves(x)[0].dtype)
 
     def _time_type(self, state: torch.dtype) -> torch.dtype:
-        """That of the parameters, and no less than float32 where it is the network that casts."""
+        """That of the parameters, and no less than float32."""
         fine = torch.float64 if state == torch.float64 else torch.float32
         own = fine if self.precision is None else self.precision
-        return fine if self.precondition and torch.finfo(own).bits < 32 else own
+        return fine if torch.finfo(own).bits < 32 else own
 
     def time(self, t: Any, x: State) -> Tensor:
         """The network's time input at times t: (B,) or the shape of t, on the device of x, its own memory."""
         leaf = leaves(x)[0]
-        fine = torch.as_tensor(t, dtype=torch.float64 if leaf.dtype == torch.float64 else torch.float32, device=leaf.device)
-        fine = self.process.embed_time(fine) if self.precondition else fine
+        exact = leaf.dtype == torch.float64 or self.reading.time not in ("t", "feature")
+        fine = torch.as_tensor(t, dtype=torch.float64 if exact else torch.float32, device=leaf.device)
+        fine = self.reading.clock(self.process, fine)
         kind = self._time_type(leaf.dtype)
         fine = fine if fine.dtype == kind else fine.to(kind)
         return fine.expand(leaf.shape[0]).contiguous() if fine.ndim == 0 else fine

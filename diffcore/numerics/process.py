@@ -118,12 +118,16 @@ class Process(Base):
         """The time feature a network built from a spec receives; about 0 to 1."""
         return t / self.T
 
+    def index(self, t: Tensor) -> Tensor:
+        """The place of a time in the table of the process, which may lie between two; for processes that are a table."""
+        raise NotImplementedError
+
     def scale_input(self, x: State, at: Any, sigma_data: float) -> State:
         """The state as a network built from a spec receives it: of about unit size."""
         return x
 
-    def posterior(self, x: State, out: State, at: Any, prediction: str, sigma_data: float) -> Any:
-        """How a network's output is read: the only place that knows what `prediction` means for this process."""
+    def posterior(self, x: State, out: State, at: Any, reading: Any) -> Any:
+        """How a network's output is read: the only place that knows what `reading.prediction` means for this process."""
         raise NotImplementedError
 
     def output_event(self, event: Any, prediction: str) -> Event:
@@ -257,9 +261,9 @@ class AffineProcess(Process):
             return x
         return tree_map(lambda leaf: leaf * expand(scale, leaf), shifted(x, at.shift, -1.0))
 
-    def posterior(self, x: State, out: State, at: Coeffs, prediction: str, sigma_data: float) -> Posterior:
-        """The output as the row `prediction` of `ROWS`."""
-        return Posterior(x, out, prediction, at, sigma_data, self.noise)
+    def posterior(self, x: State, out: State, at: Coeffs, reading: Any) -> Posterior:
+        """The output as the row `reading.prediction` of `ROWS`."""
+        return Posterior(x, out, reading.prediction, at, reading.sigma_data, self.noise)
 
     def check_output(self, x: State, out: State, prediction: str) -> None:
         """A row of x_0 and eps has the shape of x."""

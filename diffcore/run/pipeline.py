@@ -69,7 +69,7 @@ class Pipeline(Assembly):
             raise UnfitError(self.problems)
         self.step, self.missing, self._loaded = 0, dict[str, str](), known is not None
         self.notes: tuple[str, ...] = tuple(foresight.notes(self)) if known is None else ()
-        self.net.reading = Reading(spec.prediction, spec.sigma_data, precondition=True)  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+        self.net.reading = Reading(spec.prediction, "feature", "unit", sigma_data=spec.sigma_data)  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
         self.denoiser = Denoiser(self.net, process=cast(Process, self.process))
         self.extra: Mapping[str, nn.Module] = {}
         if spec.init is not None:

@@ -73,9 +73,9 @@ class Limited(Process):
         """That of the process: every process can."""
         return self.inner.corrupt(x0, t, draw, eps)
 
-    def posterior(self, x: State, out: State, at: Any, prediction: str, sigma_data: float) -> Any:
+    def posterior(self, x: State, out: State, at: Any, reading: Any) -> Any:
         """As it is where "affine" is shown, else sealed."""
-        known = self.inner.posterior(x, out, self._full(at), prediction, sigma_data)
+        known = self.inner.posterior(x, out, self._full(at), reading)
         return known if "affine" in self.provides else Sealed(known)
 
     def velocity(self, x: State, at: Any, posterior: Any) -> State:

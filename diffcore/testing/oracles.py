@@ -25,6 +25,7 @@ from diffcore.numerics.affine import Coeffs, combine
 from diffcore.numerics.draw import Draw
 from diffcore.numerics.fields import Denoiser, Field
 from diffcore.numerics.process import Process
+from diffcore.numerics.readings import Reading
 from diffcore.numerics.tree import expand
 
 DATA = Coeffs(0.0, 1.0, 0.0, 0.0, 0.0)
@@ -98,7 +99,7 @@ class Oracle:
 
     def denoiser(self, process: Process, prediction: str = "x0", sigma_data: float = 0.5) -> Denoiser:
         """The exact denoiser: an ordinary `Denoiser` around the exact network, so that its calls are counted."""
-        return Denoiser(self.net(process, prediction, sigma_data), prediction, process, sigma_data=sigma_data)
+        return Denoiser(self.net(process, prediction, sigma_data), Reading(prediction, sigma_data=sigma_data), process)
 
     def field(self, process: Process, prediction: str = "x0", **kwargs: Any) -> Field:
         """The exact field; keyword arguments (guidance, cond, ...) go to `Field`."""

@@ -104,7 +104,7 @@ def test_array_file_gives_its_values_and_labels(tmp_path: Path, suffix: str, dty
     data = ArrayFile(path=write(tmp_path / f"a.{suffix}", x=values, label=label), range=dc.Range(lo=0, hi=23))
     source = data.open()
     x, cond = source.batch(torch.tensor([3, 0]))
-    assert (source.size, source.shape, dict(source.classes)) == (4, (2, 3), {"label": 3})
+    assert (source.size, source.event, dict(source.classes)) == (4, (2, 3), {"label": 3})
     torch.testing.assert_close(x, torch.from_numpy(values[[3, 0]]).float(), rtol=0, atol=0)
     assert cond["label"].tolist() == [1, 2]
 
@@ -145,7 +145,7 @@ def test_folder_of_pictures_without_classes(tmp_path: Path):
     for row in range(3):
         Image.fromarray(PICTURES[row]).save(tmp_path / f"{row}.PNG")
     source = ImageFolder(path=str(tmp_path), colour="grey").open()
-    assert (source.size, source.shape, dict(source.classes)) == (3, (1, 5, 4), {})
+    assert (source.size, source.event, dict(source.classes)) == (3, (1, 5, 4), {})
     luma = PICTURES[1] @ np.array([0.299, 0.587, 0.114])
     np.testing.assert_allclose(source.batch(torch.tensor([1]))[0][0, 0].numpy(), luma, atol=1.0)
 

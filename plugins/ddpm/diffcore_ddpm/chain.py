@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+import attrs
 import torch
 from torch import Tensor
 
@@ -88,6 +89,10 @@ class Chain(dc.AffineProcess):
         """N(0, C): the noise itself."""
         return self.noise.like(dc.Event.of(event).like(len(draw.ids), draw.device), draw)
 
+    def index(self, t: Tensor) -> Tensor:
+        """N t - 1, between 0 and N - 1."""
+        return (self.steps * t - 1).clamp(0, self.steps - 1)
+
     def default_grid(self, steps: int, start: float) -> Tensor:
         """Evenly spaced indices down from the start; uniform times where there are more steps than indices."""
         fits = steps <= round(start * self.steps)
@@ -113,9 +118,10 @@ class Chain(dc.AffineProcess):
                 f"a prediction of '{prediction}' has twice the channels: {wanted}; the network returned {tuple(out.shape)}"
             )
 
-    def posterior(self, x: dc.State, out: dc.State, at: dc.Coeffs, prediction: str, sigma_data: float) -> dc.Posterior:
+    def posterior(self, x: dc.State, out: dc.State, at: dc.Coeffs, reading: dc.Reading) -> dc.Posterior:
         """The output as a row of x_0 and eps, and its second half as the learned variance where there is one."""
-        if not is_range(prediction):
-            return super().posterior(x, out, at, prediction, sigma_data)
+        if not is_range(reading.prediction):
+            return super().posterior(x, out, at, reading)
         value, ranged = out.chunk(2, dim=1)
-        return RangePosterior(x, value, base_of(prediction), at, sigma_data, (ranged + 1) / 2)
+        known = super().posterior(x, value, at, attrs.evolve(reading, prediction=base_of(reading.prediction)))
+        return RangePosterior(known, (ranged + 1) / 2)

@@ -67,5 +67,5 @@ def _still(known: dc.Posterior) -> dc.Posterior:
     """The posterior without the history of its mean; a learned variance keeps its own."""
     still = known.detach()
     if isinstance(known, RangePosterior):
-        return RangePosterior(still.x, still.value, still.name, still.at, still.sigma_data, known.fraction)
+        return RangePosterior(still, known.fraction)
     return still

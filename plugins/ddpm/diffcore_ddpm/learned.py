@@ -26,18 +26,17 @@ class RangePosterior(dc.Posterior):
 
     __slots__ = ("fraction",)
 
-    def __init__(self, x: dc.State, value: dc.State, name: str, at: dc.Coeffs, sigma_data: float, fraction: dc.State) -> None:
-        super().__init__(x, value, name, at, sigma_data)
+    def __init__(self, known: dc.Posterior, fraction: dc.State) -> None:
+        super().__init__(known.x, known.value, known.name, known.at, known.sigma_data, known.noise)
         self.fraction = fraction
 
     def replace(self, name: str, value: dc.State) -> RangePosterior:
         """Another expectation with the same variance."""
-        return RangePosterior(self.x, value, name, self.at, self.sigma_data, self.fraction)
+        return RangePosterior(super().replace(name, value), self.fraction)
 
     def detach(self) -> RangePosterior:
         """The same values without their history."""
-        known = super().detach()
-        return RangePosterior(known.x, known.value, known.name, known.at, known.sigma_data, self.fraction.detach())
+        return RangePosterior(super().detach(), self.fraction.detach())
 
 
 def fraction_of(posterior: dc.Posterior) -> dc.State:

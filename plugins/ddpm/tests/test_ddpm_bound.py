@@ -24,7 +24,7 @@ def known(x0, off, fraction=None):
     at = dc.Coeffs(0.5, 0.6, 0.8, -1.0, 1.0)
     if fraction is None:
         return dc.Posterior(x0, x0 - off, "x0", at)
-    return RangePosterior(x0, x0 - off, "x0", at, 0.5, torch.full_like(x0, fraction))
+    return RangePosterior(dc.Posterior(x0, x0 - off, "x0", at), torch.full_like(x0, fraction))
 
 
 def column(value):

@@ -129,8 +129,8 @@ def test_a_learned_variance_needs_a_network_that_has_one():
     chain = Chain()
     with pytest.raises(dc.DataError, match="twice the channels"):
         dc.sample(dc.Field(dc.Denoiser(lambda x, t: x, "eps-range", chain)), DDPM(), X, steps=3)
-    assert chain.output_shape((3, 8, 8), "v-range") == (6, 8, 8)
-    assert chain.output_shape((3, 8, 8), "v") == (3, 8, 8)
+    assert chain.output_event((3, 8, 8), "v-range") == dc.Event(6, 8, 8)
+    assert chain.output_event((3, 8, 8), "v") == dc.Event(3, 8, 8)
 
 
 def test_guidance_moves_the_mean_and_keeps_the_variance():

@@ -42,7 +42,7 @@ def law_of(process):
 def test_losses_of_all_targets_agree_up_to_known_factors(process, prediction):
     """6.05: |d score|^2 = |d eps|^2 / s^2 = a^2 |d x0|^2 / s^4 = (a / (s (a' s - a s')))^2 |d velocity|^2."""
     net, x0, draw = Recorder(), batch(), dc.Draw(9, range(24))
-    model = dc.Denoiser(net, prediction, process, sigma_data=0.7)
+    model = dc.Denoiser(net, dc.Reading(prediction, sigma_data=0.7), process)
     value = {t: Denoising(target=t, time_law=law_of(process))(model, x0, draw) for t in TARGETS}
     at = process.coeffs(net.t.double())
     a, s, da, ds = at.alpha, at.sigma, at.dalpha, at.dsigma
@@ -50,7 +50,7 @@ def test_losses_of_all_targets_agree_up_to_known_factors(process, prediction):
     for name, factor in {
         "x0": a**2 / s**4,
         "eps": s**-2,
-        "v": (a / (s * (a**2 + s**2))) ** 2,
+        "v": a**2 / (s**2 * (a**2 + s**2)),
         "velocity": (a / (s * (da * s - a * ds))) ** 2,
         "edm": a**2 / s**4 * (s * 0.7) ** 2 / norm,
     }.items():
@@ -63,7 +63,7 @@ def test_every_target_is_its_combination_of_data_and_noise(process, target):
     """6.03: eps, x_0, -eps / s, a eps - s x_0, a' x_0 + s' eps and Karras' F, of the data and of the guess alike."""
     net, x0 = Recorder(), batch()
     found = Denoising(target=target, time_law=law_of(process))(
-        dc.Denoiser(net, "x0", process, sigma_data=0.7), x0, dc.Draw(9, range(24))
+        dc.Denoiser(net, dc.Reading("x0", sigma_data=0.7), process), x0, dc.Draw(9, range(24))
     )
     a, s, da, ds = (v[:, None] for v in (lambda c: (c.alpha, c.sigma, c.dalpha, c.dsigma))(process.coeffs(net.t.double())))
     norm = (0.49 * a**2 + s**2).sqrt()
@@ -74,7 +74,7 @@ def test_every_target_is_its_combination_of_data_and_noise(process, target):
             "x0": x,
             "eps": eps,
             "score": -eps / s,
-            "v": a * eps - s * x,
+            "v": (a * eps - s * x) / (a**2 + s**2) ** 0.5,
             "velocity": da * x + ds * eps,
             "edm": (x - 0.49 * a / norm**2 * net.x) * norm / (0.7 * s),
         }[target]
@@ -86,7 +86,7 @@ def test_every_target_is_its_combination_of_data_and_noise(process, target):
 @pytest.mark.parametrize("prediction", READABLE)
 @pytest.mark.parametrize("weighting", [SNR(), MinSNR(), EDM(), Sigmoid()])
 def test_a_weighting_is_the_same_loss_in_every_target(process, prediction, weighting):
-    model = dc.Denoiser(Recorder(), prediction, process, sigma_data=0.7)
+    model = dc.Denoiser(Recorder(), dc.Reading(prediction, sigma_data=0.7), process)
     x0, draw = batch(), dc.Draw(9, range(24))
     values = [Denoising(target=t, weighting=weighting, time_law=law_of(process))(model, x0, draw) for t in TARGETS]
     for value in values[1:]:
@@ -142,7 +142,7 @@ def test_every_choice_has_the_posterior_mean_as_minimiser(process, target, weigh
 MMSE = {  # of N(m, d^2) per entry, with V = a^2 d^2 + s^2
     "x0": lambda a, s, d: d**2 * s**2 / (a**2 * d**2 + s**2),
     "eps": lambda a, s, d: a**2 * d**2 / (a**2 * d**2 + s**2),
-    "v": lambda a, s, d: (a**2 + s**2) ** 2 * d**2 / (a**2 * d**2 + s**2),
+    "v": lambda a, s, d: (a**2 + s**2) * d**2 / (a**2 * d**2 + s**2),
 }
 
 
@@ -171,7 +171,7 @@ def test_a_network_that_starts_at_zero_has_unit_edm_loss(processes, prediction):
         return zero if prediction == "edm" else x * (sd**2 / (sd**2 + t**2))[:, None]
 
     loss = Denoising(target="x0", weighting=EDM(sigma_data=sd), time_law=LogNormal())
-    value = loss(dc.Denoiser(net, prediction, process, sigma_data=sd), x0, dc.Draw(3, range(n), block=1000))
+    value = loss(dc.Denoiser(net, dc.Reading(prediction, sigma_data=sd), process), x0, dc.Draw(3, range(n), block=1000))
     assert abs(float(value.mean()) - 1) < 4 * float(value.std()) / math.sqrt(n)
 
 

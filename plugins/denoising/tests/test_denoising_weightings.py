@@ -29,7 +29,7 @@ def error_of(name, at, e, sigma_data):
         "x0": x0,
         "eps": eps,
         "score": -eps / at.sigma,
-        "v": at.alpha * eps - at.sigma * x0,
+        "v": (at.alpha * eps - at.sigma * x0) / (at.alpha**2 + at.sigma**2).sqrt(),
         "velocity": at.dalpha * x0 + at.dsigma * eps,
         "edm": (at.sigma * x0 - at.alpha * sigma_data**2 * eps) / (sigma_data * norm),
     }[name]

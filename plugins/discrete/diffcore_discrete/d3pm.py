@@ -136,7 +136,7 @@ class D3PM(Tokens):
         made = torch.stack([between(self, j, k) for j, k in pairs]).to(x.device)
         return _shaped(made, high, x)
 
-    def posterior(self, x: Tensor, out: Tensor, at: Level, prediction: str, sigma_data: float) -> Categorical:
+    def posterior(self, x: Tensor, out: Tensor, at: Level, reading: dc.Reading) -> Categorical:
         """Logits; what shows is certain where there is a mask."""
         logp = out.log_softmax(-1)
         return Categorical(x, at, logp if self.mask is None else certain(logp, x, x != self.mask))

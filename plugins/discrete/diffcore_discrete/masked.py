@@ -82,10 +82,10 @@ class Masked(Tokens):
         revealed = torch.cat([(1 - stays) * probs, stays.expand(*x.shape, 1)], -1)
         return torch.where((x == self.mask)[..., None], revealed, one_hot(x, self.states))
 
-    def posterior(self, x: Tensor, out: Tensor, at: Kept, prediction: str, sigma_data: float) -> Categorical:
+    def posterior(self, x: Tensor, out: Tensor, at: Kept, reading: dc.Reading) -> Categorical:
         """The network's law where there is a mask, certainty elsewhere."""
         logp = certain(out.log_softmax(-1), x, x != self.mask)
-        if prediction == "logits":
+        if reading.prediction == "logits":
             return Categorical(x, at, logp)
         shift = log_share(at) - math.log(self.values)
         return Categorical(x, at, logp, out.double() + lifted(shift, x))

@@ -52,7 +52,7 @@ def final_law(process: Tokens, chain: Chain, steps: int, law: Callable[..., Tens
     for t, s in zip(grid[:-1].tolist(), grid[1:].tolist(), strict=True):
         at, end = point(process, t), point(process, s)
         logits = chain.posterior(states, process.transition(at)).clamp_min(1e-300).log()
-        known = process.posterior(states, logits, at, "logits", 0.5)
+        known = process.posterior(states, logits, at, dc.Reading("logits"))
         found = found @ joint_step(law(states, known, at, end))
     shape = (process.states, process.states)
     return found.reshape(shape)[: process.values, : process.values]

@@ -65,9 +65,9 @@ class UniformTokens(Tokens):
         """q(x_t = x | x_0 = a) for every a: symmetric, so the marginal as a function of its start."""
         return self.marginal(x, at).clamp_min(1e-30)
 
-    def posterior(self, x: Tensor, out: Tensor, at: Kept, prediction: str, sigma_data: float) -> Categorical:
+    def posterior(self, x: Tensor, out: Tensor, at: Kept, reading: dc.Reading) -> Categorical:
         """Logits as they are; ratios by inverting p_t(y)/p_t(x) = alpha w_y + (1 - alpha)/V sum w, w_a = p(a)/q(x|a)."""
-        if prediction == "logits":
+        if reading.prediction == "logits":
             return Categorical(x, at, out.log_softmax(-1))
         here = one_hot(x, self.values) > 0
         log_ratio = torch.where(here, 0.0, out.double())

@@ -73,7 +73,7 @@ def _like(tree: dc.State, leaves: tuple[Tensor, ...]) -> dc.State:
 
 @dc.component
 class TorchDiffEq(Continuous):
-    """dy/du = pace k / S as in runge-kutta, by an adaptive method of torchdiffeq from each time of the grid to the next.
+    """dy/du = pace k as in runge-kutta, by an adaptive method of torchdiffeq from each time of the grid to the next.
 
     The step size is one for the whole batch, from the norm of all its samples together: a sample depends, within the tolerance,
     on those beside it, and costs as much as the hardest. `adaptive` has neither fault; this is for dopri8, and for comparison.

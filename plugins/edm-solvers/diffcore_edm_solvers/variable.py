@@ -19,7 +19,7 @@ import diffcore as dc
 
 Variable = Literal["t", "sigma", "lam", "angle"]
 READS: dict[Variable, str] = {"t": "velocity", "sigma": "eps", "lam": "velocity", "angle": "v"}
-"""What k stands for: dy/du = pace k / S."""
+"""What k stands for: with y = x / S, dy/du = pace k."""
 
 
 def position(variable: Variable, c: dc.Coeffs) -> Tensor:
@@ -38,8 +38,6 @@ def scale(variable: Variable, c: dc.Coeffs) -> Tensor:
 
 def pace(variable: Variable, c: dc.Coeffs) -> Tensor:
     """The factor that makes k, as `READS` says, the slope dy/du."""
-    if variable == "angle":
-        return 1 / scale(variable, c)
     return 1 / c.dlam if variable == "lam" else torch.ones_like(c.alpha)
 
 

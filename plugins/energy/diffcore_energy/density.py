@@ -43,7 +43,7 @@ def log_density(model: dc.Denoiser, x: Tensor, t: Any, **cond: Any) -> Tensor:
     at, c = model.point(t, x), 1.0
     _check(model, at)
     a, b = dc.convert(at, dc.row(model.prediction, at, model.sigma_data), dc.row("eps", at, model.sigma_data))
-    if model.precondition:
+    if model.reading.input == "unit":
         c = (at.alpha**2 * model.sigma_data**2 + at.sigma**2) ** 0.5
     net: Any = model.net
     energy = net.sign * net.energy(dc.lincomb((1 / c, x)), model.time(at.t, x), **cond)
@@ -55,7 +55,8 @@ def _check(model: dc.Denoiser, at: dc.Coeffs) -> None:
         raise dc.IncompatibleError(
             f"log p needs a network that is an energy, such as 'energy'; this is {type(model.net).__name__}"
         )
-    if model.precondition and type(model.process).scale_input is not dc.AffineProcess.scale_input:
+    own = type(model.process).scale_input is not dc.AffineProcess.scale_input
+    if model.reading.input not in ("none", "unit") or (model.reading.input == "unit" and own):
         raise dc.IncompatibleError(f"{type(model.process).__name__} scales the network's input its own way: E is not known in x")
     dc.refuse_shift(model.process, at)
 

@@ -52,7 +52,11 @@ def test_every_prediction_gives_the_density_of_a_gaussian(process, sign, precond
     want = DATA.log_prob(X, at)
     for name in process.predictions:
         try:
-            model = dc.Denoiser(Quadratic(process, name, t, c, sign), name, process, sigma_data=0.5, precondition=precondition)
+            model = dc.Denoiser(
+                Quadratic(process, name, t, c, sign),
+                dc.Reading(name, "feature" if precondition else "t", "unit" if precondition else "none", sigma_data=0.5),
+                process,
+            )
         except dc.IncompatibleError:  # eps and score of a process that ends in pure noise
             continue
         torch.testing.assert_close(model(X, t).mean, DATA.mean(X, at), rtol=0, atol=1e-10)
@@ -78,7 +82,7 @@ def test_a_linear_network_is_the_energy_of_a_gaussian(form):
     class Linear(dc.Network):
         """k y."""
 
-        def build(self, shape, cond, outputs=None):
+        def build(self, event, cond, outputs=None):
             return Scaled()
 
     model = dc.Denoiser(Energy(net=Linear(), form=form).build(tuple(X.shape[1:]), {}), "eps", process)
@@ -95,7 +99,10 @@ def test_its_slope_is_the_score_of_a_network(prediction):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = Energy(net=Perceptron(width=24), form="inner").build((3,), {}).double()
-    model, x = dc.Denoiser(net, prediction, ReferenceVP(), sigma_data=0.6, precondition=True), X.clone().requires_grad_()
+    model, x = (
+        dc.Denoiser(net, dc.Reading(prediction, "feature", "unit", sigma_data=0.6), ReferenceVP()),
+        X.clone().requires_grad_(),
+    )
     (slope,) = torch.autograd.grad(log_density(model, x, 0.3).sum(), x)
     torch.testing.assert_close(slope, model(X, 0.3).score, rtol=0, atol=1e-10)
 

@@ -139,7 +139,7 @@ def test_the_solver_needs_a_flow_map(process, model):
 
 def test_preconditioned_networks_are_read_the_same(process, exact, gauss):
     plain = dc.Denoiser(exact(gauss, process), "velocity", process)
-    scaled = dc.Denoiser(exact(gauss, process, 0.7), "velocity", process, precondition=True, sigma_data=0.7)
+    scaled = dc.Denoiser(exact(gauss, process, 0.7), dc.Reading("velocity", "feature", "unit", sigma_data=0.7), process)
     s, _, t = times(process)
     close(MeanFlow().map(scaled, noise(), t, s), MeanFlow().map(plain, noise(), t, s), 1e-12)
 

@@ -24,7 +24,13 @@ def many(n, block=500):
 
 def scene(process, points, raw=None, n=64):
     """A model of single points per class that is exact, data of class 0 and 1, and their labels."""
-    model = dc.Denoiser(points(process, POINTS, raw), "velocity", process, precondition=raw is not None, sigma_data=raw or 0.5)
+    model = dc.Denoiser(
+        points(process, POINTS, raw),
+        dc.Reading(
+            "velocity", "feature" if raw is not None else "t", "unit" if raw is not None else "none", sigma_data=raw or 0.5
+        ),
+        process,
+    )
     label = torch.arange(n) % 2
     return model, POINTS[label], label
 
@@ -133,7 +139,11 @@ class MLP(nn.Module):
 @pytest.mark.parametrize("precondition", [False, True])
 def test_derivative_is_the_difference_along_the_trajectory(process, precondition):
     """11.09: dh/dt = (h(x + e v, t + e, s) - h(x - e v, t - e, s)) / 2e, through input scaling and time embedding."""
-    model = dc.Denoiser(MLP(3, dtype=torch.float64), "velocity", process, precondition=precondition)
+    model = dc.Denoiser(
+        MLP(3, dtype=torch.float64),
+        dc.Reading("velocity", "feature" if precondition else "t", "unit" if precondition else "none"),
+        process,
+    )
     draw, e = many(40), 1e-5 * process.T
     t = process.T * (0.1 + 0.8 * draw.uniform())
     x, v, end = draw.normal((3,), torch.float64), draw.fold(1).normal((3,), torch.float64), dc.Instant(t * draw.fold(2).uniform())

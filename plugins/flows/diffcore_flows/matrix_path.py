@@ -109,9 +109,9 @@ class MatrixPath(dc.Process):
         size = (sigma_data**2 * data.square().sum((-2, -1)) + noise.square().sum((-2, -1))) / len(self.turn)
         return x * lifted(size**-0.5, x)
 
-    def posterior(self, x: Tensor, out: Tensor, at: dc.Instant, prediction: str, sigma_data: float) -> Read:
+    def posterior(self, x: Tensor, out: Tensor, at: dc.Instant, reading: dc.Reading) -> Read:
         """The output as `velocity` or as `x0`."""
-        return Read(self, x, out, at, prediction)
+        return Read(self, x, out, at, reading.prediction)
 
     def velocity(self, x: Tensor, at: dc.Instant, posterior: Read) -> Tensor:
         """E[M' x_0 + S' x_1 | x_t]."""

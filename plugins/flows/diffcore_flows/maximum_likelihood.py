@@ -62,8 +62,7 @@ def log_density(model: dc.Denoiser, x: Tensor, t: Any, draw: dc.Draw | None = No
 
 def input_scale(model: dc.Denoiser, x: Tensor, at: Any) -> Tensor:
     """What the state is multiplied with before the network sees it, like x."""
-    ones = torch.ones_like(x)
-    return model.process.scale_input(ones, at, model.sigma_data) if model.precondition else ones
+    return model.reading.feed(model.process, torch.ones_like(x), at)
 
 
 def check_flow(model: dc.Denoiser) -> None:

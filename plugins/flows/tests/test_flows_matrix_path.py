@@ -74,8 +74,8 @@ def test_the_velocity_of_an_affine_map_given_the_data():
     mu = mixed(m, x0)
     want = mixed(dm, x0) + mixed(ds @ torch.linalg.inv(s), made.xt - mu)
     assert float((made.target("velocity") - want).abs().max()) < 1e-10
-    assert float((PATH.posterior(made.xt, x0, made.at, "x0", 0.5).velocity - want).abs().max()) < 1e-10
-    assert float((PATH.posterior(made.xt, want, made.at, "velocity", 0.5).mean - x0).abs().max()) < 1e-10
+    assert float((PATH.posterior(made.xt, x0, made.at, dc.Reading("x0")).velocity - want).abs().max()) < 1e-10
+    assert float((PATH.posterior(made.xt, want, made.at, dc.Reading("velocity")).mean - x0).abs().max()) < 1e-10
 
 
 def test_a_rotation_turns_the_data():
@@ -98,7 +98,7 @@ def test_zero_generators_are_the_straight_flow():
     assert torch.allclose(ours.xt, theirs.xt, rtol=0, atol=1e-14)
     assert torch.allclose(ours.target("velocity"), theirs.target("velocity"), rtol=0, atol=1e-14)
     for name in ("x0", "velocity"):
-        a, b = (p.posterior(ours.xt, x0, r.at, name, 0.5) for p, r in ((path, ours), (flow, theirs)))
+        a, b = (p.posterior(ours.xt, x0, r.at, dc.Reading(name)) for p, r in ((path, ours), (flow, theirs)))
         assert torch.allclose(a.mean, b.mean, rtol=0, atol=1e-12)
         assert torch.allclose(a.velocity, b.velocity, rtol=0, atol=1e-12)
 

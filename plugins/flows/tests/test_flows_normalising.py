@@ -103,7 +103,7 @@ def test_the_gradient_of_a_sample_is_that_of_the_inverse_map(name):
 def test_the_density_of_data_integrates_to_one_through_the_pipeline_scaling(name):
     # with the input scaled by 1 / sigma_data the density is that of the data, not of the scaled data
     net = built(name, (2,), {}, 0.1)
-    model = dc.Denoiser(net, "velocity", ReferenceFlow(), sigma_data=0.5, precondition=True)
+    model = dc.Denoiser(net, dc.Reading("velocity", "feature", "unit", sigma_data=0.5), ReferenceFlow())
     side = torch.linspace(-5, 5, 101, dtype=F64)
     grid = torch.cartesian_prod(side, side)
     with torch.no_grad():
@@ -116,7 +116,7 @@ def test_the_density_of_data_integrates_to_one_through_the_pipeline_scaling(name
 
 @pytest.mark.item("5.01")
 def test_flow_map_is_a_semigroup():
-    model = dc.Denoiser(built("real-nvp", cond={}), "velocity", ReferenceFlow(), sigma_data=0.5, precondition=True)
+    model = dc.Denoiser(built("real-nvp", cond={}), dc.Reading("velocity", "feature", "unit", sigma_data=0.5), ReferenceFlow())
     psi = NormalisingFlowMap()
     torch.testing.assert_close(psi.map(model, X, 0.4, 0.4), X, rtol=1e-12, atol=1e-12)
     twice = psi.map(model, psi.map(model, X, 0.9, 0.4), 0.4, 0.1)

@@ -67,7 +67,7 @@ def test_pairs_are_the_ends_of_the_ode(folder, registry):
     torch.testing.assert_close(cond["noise"], noise, rtol=0, atol=0)
     torch.testing.assert_close(x0, dc.sample(teacher.field(), solver, noise).x, rtol=1e-5, atol=1e-5)
     assert source.size == 100
-    assert (source.shape, dict(source.classes)) == ((2,), {})
+    assert (source.event, dict(source.classes)) == (dc.Event(2), {})
 
 
 def test_every_combination_of_classes_has_pairs():

@@ -62,7 +62,7 @@ class GalaxySamples(dc.Data):
 def _denoiser(model: Name, weights: str | None) -> dc.Denoiser:
     with torch.random.fork_rng(devices=[]):  # initial values, all overwritten
         net = GalaxyScore(model=model, weights=weights).build(MODELS[model].shape, {}).eval()
-    return dc.Denoiser(net, "score", process=GalaxyVP(), precondition=True)
+    return dc.Denoiser(net, dc.Reading("score", "feature", "unit"), process=GalaxyVP())
 
 
 @lru_cache(maxsize=64)

@@ -27,7 +27,7 @@ def registry():
 def made(wheel):
     process = GalaxyVP()
     net = GalaxyScore().build(SHAPE, {}).eval()
-    return dc.Field(dc.Denoiser(net, "score", process=process, precondition=True))
+    return dc.Field(dc.Denoiser(net, dc.Reading("score", "feature", "unit"), process=process))
 
 
 def make(registry, kind, name, **fields):

@@ -45,7 +45,7 @@ def test_the_velocity_is_the_drift_of_the_original():
 
     x = torch.linspace(-2, 3, 8, dtype=torch.float64).reshape(2, 4)
     for sigma_data in (0.5, 1.0):
-        denoiser = dc.Denoiser(net, "score", process=GalaxyVP(), sigma_data=sigma_data, precondition=True)
+        denoiser = dc.Denoiser(net, dc.Reading("score", "feature", "unit", sigma_data=sigma_data), process=GalaxyVP())
         for t in (0.02, 1.0, 9.0):
             velocity = dc.Field(denoiser).velocity(x, t)
             assert torch.allclose(velocity, -(x + x**2) / 2, rtol=1e-12, atol=1e-12)
@@ -63,7 +63,7 @@ def test_the_fine_solution_is_of_fourth_order():
         c = process.coeffs(10 * t.double()).map(lambda value: dc.expand(value, x))
         return -(x - c.alpha * m) / (c.alpha**2 * d**2 + c.sigma**2)
 
-    denoiser = dc.Denoiser(net, "score", process=process, precondition=True)
+    denoiser = dc.Denoiser(net, dc.Reading("score", "feature", "unit"), process=process)
     x = torch.linspace(-2, 2, 12, dtype=torch.float64).reshape(3, 4)
     state = end.alpha * m + (v1 / v0).sqrt() * (x - start.alpha * m)
     want = m + end.alpha * d**2 / v1 * (state - end.alpha * m)

@@ -16,7 +16,7 @@ def spec(seeded):
 
 def test_samples_are_addressed_by_number(spec):
     source = spec.open()
-    assert (source.shape, source.size, dict(source.classes)) == ((1, 32, 32), 40, {})
+    assert (source.event, source.size, dict(source.classes)) == ((1, 32, 32), 40, {})
     whole, cond = source.batch(torch.arange(40))
     assert whole.shape == (40, 1, 32, 32)
     assert not cond

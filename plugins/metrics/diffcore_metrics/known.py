@@ -53,7 +53,7 @@ def model_density(field: dc.Field | None) -> LogDensity | None:
 def _flow_density(base: Any, net: Any, x: Tensor) -> Tensor:
     parameter = next(net.parameters())
     x, at = x.to(parameter), base.point(0.0, x)
-    scale = base.process.scale_input(torch.ones_like(x), at, base.sigma_data) if base.precondition else torch.ones_like(x)
+    scale = base.reading.feed(base.process, torch.ones_like(x), at)
     return (net.log_prob(scale * x, base.time(at.t, x)) + scale.log().flatten(1).sum(1)).double().cpu()
 
 

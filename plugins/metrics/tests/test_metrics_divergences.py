@@ -158,7 +158,7 @@ def test_the_density_of_a_normalising_flow_is_its_own():
     for part in flow.parameters():
         torch.nn.init.normal_(part, std=0.2, generator=generator)
     process = registry.make("process", "flow")
-    model = dc.Denoiser(flow, "velocity", process, sigma_data=2.0, precondition=True)
+    model = dc.Denoiser(flow, dc.Reading("velocity", "feature", "unit", sigma_data=2.0), process)
     log_q = model_density(dc.Field(model))
     points, weights = rule(torch.tensor([-40.0, -40.0]).double(), torch.tensor([40.0, 40.0]).double(), 60, 6)
     total = float((log_q(points.reshape(-1, 2)).exp().reshape(points.shape[:2]) * weights).sum())

@@ -67,7 +67,7 @@ class VDMLoss(dc.Loss):
         process = process.watched(squared) if isinstance(process, LearnedVDM) else process
         t = first + (process.T - first) * spread(draw.fold(TIME))
         noised = process.corrupt(x0, t, draw.fold(NOISE))
-        at = noised.at._replace(time=process.embed_time(noised.at.t)) if model.precondition else noised.at
+        at = noised.at._replace(time=model.reading.clock(process, noised.at.t))
         error = (model(noised.xt, at, **cond).eps - noised.eps).flatten(1).square().sum(1)
         value = (process.T - first) / unit * -process.coeffs(t).dlam.to(error) * error
         known.append(value.detach())

@@ -157,7 +157,7 @@ class Net(torch.nn.Module):
 
 def setting(learn_ends=False):
     process, net = bent(learn_ends=learn_ends), Net()
-    model = dc.Denoiser(net, "v", process, precondition=True)
+    model = dc.Denoiser(net, dc.Reading("v", "feature", "unit"), process)
     return process, net, model, Gaussian([0.3, -0.2], 0.5).sample(32)
 
 

@@ -26,7 +26,7 @@ class Pulled(dc.Process):
     predictions = ("velocity",)
     min_time = 0.1
 
-    def posterior(self, x, out, at, prediction, sigma_data):
+    def posterior(self, x, out, at, reading):
         return Known(out)
 
     def velocity(self, x, at, posterior):

@@ -34,7 +34,7 @@ class Small(torch.nn.Module):
 
 def gradient(process, prediction, **fields):
     """The loss and its gradient at the fixed network, on 32 samples, with times away from both ends."""
-    model = dc.Denoiser(Small(), prediction, process, precondition=True)
+    model = dc.Denoiser(Small(), dc.Reading(prediction, "feature", "unit"), process)
     loss = REGISTRY.make("loss", "denoising", time_law={"type": "lognormal", "std": 0.8}, **fields)
     value = loss(model, POINTS.sample(32), dc.Draw(4, range(32)))
     return value, torch.cat([g.flatten() for g in torch.autograd.grad(value.mean(), list(model.net.parameters()))])

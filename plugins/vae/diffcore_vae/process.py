@@ -55,7 +55,7 @@ class OneJump(dc.Process):
         """Raises `IncompatibleError`."""
         raise dc.IncompatibleError(REFUSAL)
 
-    def posterior(self, x: dc.State, out: Tensor, at: Any, prediction: str, sigma_data: float) -> Decoded:
+    def posterior(self, x: dc.State, out: Tensor, at: Any, reading: dc.Reading) -> Decoded:
         """The output is the decoder's mean."""
         return Decoded(out)
 

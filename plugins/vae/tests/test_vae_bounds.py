@@ -68,7 +68,7 @@ def expected(net, x):
 
 
 def denoiser(net, latents):
-    return dc.Denoiser(net, "decoder", OneJump(latents=latents), precondition=True)
+    return dc.Denoiser(net, dc.Reading("decoder", "feature", "unit"), OneJump(latents=latents))
 
 
 def evaluation(net, latents, x):

@@ -145,7 +145,7 @@ def test_training_resumes(work):
 def test_without_codec_and_weights_the_first_use_says_what_to_do(work):
     latent = data(codec="nowhere")
     source = latent.open()
-    assert (source.shape, source.size) == ((2, 4, 4), 1797)
+    assert (source.event, source.size) == ((2, 4, 4), 1797)
     for use in (lambda: latent.encode(source.batch(torch.arange(2))[0]), lambda: latent.decode(torch.zeros(1, 2, 4, 4))):
         with pytest.raises(dc.DataError, match="codec nowhere is not there"):
             use()
@@ -159,7 +159,7 @@ def test_plain_codec_round_trip(work):
     z = latent.encode(raw)
     latent.parts()["codec"].export("plain.safetensors")
     plain = data(codec="plain.safetensors")
-    assert plain.open().shape == (2, 4, 4)
+    assert plain.open().event == (2, 4, 4)
     assert plain.parts()["codec"].fitted
     assert torch.equal(plain.encode(raw), z)
     assert torch.equal(plain.decode(z), latent.decode(z))

@@ -51,7 +51,7 @@ def built(request):
 
 def model_of(network, net):
     process = OneJump(latents=network.latents)
-    return dc.Denoiser(net, "decoder", process, precondition=True), process
+    return dc.Denoiser(net, dc.Reading("decoder", "feature", "unit"), process), process
 
 
 def test_every_parameter_learns_from_the_loss(built):
