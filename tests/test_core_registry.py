@@ -346,6 +346,15 @@ def test_public_names_are_what_they_say_whatever_is_imported_first():
 
 
 def test_a_field_that_hides_a_method_is_refused():
+    with pytest.raises(dc.SpecError, match="method 'noise' of Hidden has the name of a field of its base class"):
+
+        @dc.component
+        class Hidden(dc.AffineProcess):
+            """Draws its own."""
+
+            def noise(self, x, draw):
+                return x
+
     with pytest.raises(dc.SpecError, match="field 'draws' of Hides hides the method"):
 
         @dc.component

@@ -16,6 +16,7 @@ import diffcore as dc
 from diffcore.run import scaffold
 from diffcore.testing import Gaussian
 from diffcore.testing.base import RULES
+from diffcore.testing.references import Correlated
 from diffcore.testing.suite import cases
 
 DOUBLE = torch.float64
@@ -544,8 +545,8 @@ class LiftsFromTheRight(Line):
 class GlobalCorruption(Line):
     """eps = randn of the global generator."""
 
-    def noise(self, x, draw):
-        return torch.randn(x.shape, dtype=x.dtype)
+    def corrupt(self, x0, t, draw, eps=None):
+        return super().corrupt(x0, t, draw, torch.randn(x0.shape, dtype=x0.dtype))
 
 
 @dc.component
@@ -1243,7 +1244,7 @@ class Perceptron(dc.Network):
     event_shape: ClassVar[tuple[int, ...]] = (6,)
 
     def build(self, event, cond, outputs=None):
-        net = Layers(shape[0], self.spoil)
+        net = Layers(self.shapes(event)[0][0], self.spoil)
         net.null_cond = net.null_cond if cond else {}
         return net
 
@@ -1499,11 +1500,70 @@ GENERAL = [
 
 def outcomes(cls: type, only: str = "") -> list[Any]:
     registry = dc.Registry()
+    registry.add(dc.White, "white")
     registry.add(cls)
-    return [c.run() for c in cases(registry, "local") if not only or c.name.endswith(f"-{only}")]
+    chosen = [c for c in cases(registry, "local") if "noise-white" not in c.name]
+    return [c.run() for c in chosen if not only or c.name.endswith(f"-{only}")]
 
 
-PLANTED = [*SOLVERS, *PROCESSES, *GRIDS, *OTHERS, *REST, *GENERAL]
+# --- laws of noise ---------------------------------------------------------------------------------------------------
+@dc.component
+class SmoothNoise(Correlated):
+    """A random walk, C_ij = min(i, j)."""
+
+
+@dc.component
+class NotWhitened(SmoothNoise):
+    """C_ij = min(i, j); score = -eps / sigma."""
+
+    def whiten(self, eps):
+        return eps
+
+
+@dc.component
+class OffCentre(SmoothNoise):
+    """C_ij = min(i, j), mean = .05."""
+
+    def like(self, x, draw):
+        return super().like(x, draw) + 0.05
+
+
+@dc.component
+class OtherCovariance(SmoothNoise):
+    """C_ij = min(i, j), and 1.1 times that of its draws."""
+
+    def covariance(self, v):
+        return 1.1 * super().covariance(v)
+
+    def whiten(self, eps):
+        return super().whiten(eps) / 1.1
+
+
+@dc.component
+class OtherDensity(SmoothNoise):
+    """log p = that of white noise."""
+
+    def log_prob(self, eps):
+        return dc.WHITE.log_prob(eps)
+
+
+@dc.component
+class OfTheBatch(SmoothNoise):
+    """C_ij = min(i, j), drawn for the batch."""
+
+    def like(self, x, draw):
+        return super().like(x, dc.Draw(draw.seed, range(len(x)), index=draw.index))
+
+
+NOISES = [
+    (NotWhitened, "covariance", "`whiten` is .* from the inverse"),
+    (OffCentre, "covariance", "standard errors from 0"),
+    (OtherCovariance, "covariance", "standard errors from what `covariance` says"),
+    (OtherDensity, "density", "from that of N.0, C."),
+    (OfTheBatch, "keyed", "depends on the batch"),
+]
+
+PLANTED = [*SOLVERS, *PROCESSES, *NOISES, *GRIDS, *OTHERS, *REST, *GENERAL]
 
 
 @pytest.mark.parametrize(("broken", "check", "message"), PLANTED, ids=[f"{c.__name__}-{n}" for c, n, _ in PLANTED])
@@ -1626,6 +1686,7 @@ def test_a_grid_that_fails_on_one_installed_process_only():
             return 0.01
 
     registry = dc.Registry()
+    registry.add(dc.White, "white")
     registry.add(ShortAtSmallest)
     registry.add(Late)
     found = {c.rule.name: c.run() for c in cases(registry, "short-at-smallest") if c.rule}
@@ -1650,6 +1711,7 @@ def test_a_time_law_that_leaves_one_installed_process_only():
             return process.T * (0.01 + 0.99 * draw.uniform())
 
     registry = dc.Registry()
+    registry.add(dc.White, "white")
     registry.add(AllTimes)
     registry.add(Later)
     found = {c.rule.name: c.run() for c in cases(registry, "all-times") if c.rule}
@@ -1679,6 +1741,7 @@ class Kinked(dc.AffineProcess):
 
 
 SOUND = [
+    SmoothNoise,
     Kinked,
     Multistep,
     Ancestral,

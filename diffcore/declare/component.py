@@ -190,6 +190,12 @@ def component(cls: type[T]) -> type[T]:
     hidden = [n for n in get_annotations(cls) if any(isfunction(vars(b).get(n)) for b in cls.__mro__[1:])]
     if hidden:
         raise SpecError(f"field '{hidden[0]}' of {cls.__name__} hides the method of that name of its base class; rename it")
+    kept = {f.name for b in cls.__mro__[1:] for f in vars(b).get("__attrs_attrs__", ())}
+    lost = [n for n, value in vars(cls).items() if n in kept and isfunction(value)]
+    if lost:
+        raise SpecError(
+            f"the method '{lost[0]}' of {cls.__name__} has the name of a field of its base class, which would hide it; rename it"
+        )
     final = [(n, b.__name__) for n in vars(cls) for b in cls.__mro__[1:] if getattr(vars(b).get(n), "__final__", False)]
     if final:
         name, base = final[0]

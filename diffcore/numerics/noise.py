@@ -48,7 +48,8 @@ class NoiseLaw(Base):
 
 @component
 class White(NoiseLaw):
-    """Independent entries: standard normal where they are real, uniform on [0, 1) in float64 where the state has integers.
+    """eps ~ N(0, I), C = I: independent entries, standard normal where they are real, and uniform on [0, 1), in float64, where
+    the state has integers.
 
     A uniform number is what an entry of tokens is drawn from, by inversion of its distribution.
     """
