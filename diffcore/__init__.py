@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from diffcore.declare.component import Alias, Base, Component, component, fielded, param
+from diffcore.declare.component import Alias, Base, Component, Frozen, component, fielded, param
 from diffcore.declare.discovery import Entry, Plugin
 from diffcore.declare.errors import (
     CheckpointError,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from diffcore.numerics.flow_map import FlowMap, FlowMapSolver, flow_map_of
     from diffcore.numerics.guidance import Guidance
     from diffcore.numerics.meter import Meter
-    from diffcore.numerics.noise import WHITE, NoiseLaw, White
+    from diffcore.numerics.noise import WHITE, ByPart, NoiseLaw, White
     from diffcore.numerics.plan import Plan, any_of
     from diffcore.numerics.process import AffineProcess, Corruption, Instant, Process, centred_pairs, refuse_shift
     from diffcore.numerics.readings import Reading
@@ -86,7 +86,7 @@ _LAZY = {
     "learning.network": ("Network",),
     "numerics.draw": ("Draw",),
     "numerics.event": ("Event",),
-    "numerics.noise": ("WHITE", "NoiseLaw", "White"),
+    "numerics.noise": ("WHITE", "ByPart", "NoiseLaw", "White"),
     "run.assemble": ("assemble",),
     "run.pipeline": ("Pipeline",),
     "numerics.readings": ("Reading",),
@@ -109,6 +109,7 @@ __all__ = [
     "AffineProcess",
     "Alias",
     "Base",
+    "ByPart",
     "CheckpointError",
     "Coeffs",
     "Component",
@@ -127,6 +128,7 @@ __all__ = [
     "FlowMap",
     "FlowMapSolver",
     "Frame",
+    "Frozen",
     "Grid",
     "Guidance",
     "Guided",

@@ -14,6 +14,7 @@ __all__ = ["API_VERSION"]
 def diffcore_processes() -> Iterator[Component]:
     """The law of noise that a process has where none is named."""
     yield Component("white", "diffcore.numerics.noise:White", "independent standard normal entries", kind="noise")
+    yield Component("by-part", "diffcore.numerics.noise:ByPart", "a law for each part of a tree", kind="noise")
 
 
 @hookimpl

@@ -188,5 +188,40 @@ def test_laws_are_in_specs_and_messages():
     assert made.noise == dc.WHITE
     with pytest.raises(dc.SpecError, match="no noise 'whit'"):
         REGISTRY.make("process", "vp", noise={"type": "whit"})
-    with pytest.raises(dc.SpecError, match="'noise' of Transformed is that of 'of'"):
+    with pytest.raises(dc.SpecError, match="'noise' of Transformed is that of its process 'of'"):
         REGISTRY.make("process", "transformed", of={"type": "vp"}, to={"type": "flow"}, noise=Correlated())
+
+
+def test_a_law_for_each_part():
+    """Part by part the covariances of the parts, none between them; other parts are refused; a spec says it."""
+    law = dc.ByPart(parts={"b": Correlated(), "a": dc.White()})
+    assert law == dc.ByPart(parts=dc.Frozen({"a": dc.White(), "b": Correlated()}))
+    assert hash(law) == hash(pickle.loads(pickle.dumps(law)))
+    x = law.like({"a": torch.zeros(N, 2), "b": torch.zeros(N, 3)}, dc.Draw(1, range(N), block=N))
+    flat = torch.cat([x["a"], x["b"]], 1).double()
+    wanted = torch.block_diag(torch.eye(2, dtype=F64), matrix(Correlated(), 3))
+    spread = ((wanted.diag()[:, None] * wanted.diag() + wanted**2) / N).sqrt()
+    assert float(((flat.T @ flat / N - wanted).abs() / spread).max()) < 4.5
+    normal = MultivariateNormal(torch.zeros(5, dtype=F64), wanted)
+    double = {name: part[:4].double() for name, part in x.items()}
+    torch.testing.assert_close(law.log_prob(double), normal.log_prob(flat[:4]), rtol=1e-9, atol=1e-9)
+    back = law.whiten(law.covariance(double))
+    torch.testing.assert_close(back, double, rtol=1e-9, atol=1e-9)
+    for state in ({"a": x["a"]}, x["a"], {**x, "c": x["a"]}):
+        with pytest.raises(dc.DataError, match="the noise has laws for the parts a, b, and the sample has"):
+            law.like(state, dc.Draw(1, range(N)))
+    with pytest.raises(dc.SpecError, match="must name the law of each part"):
+        dc.ByPart(parts={})
+    made = REGISTRY.make(
+        "process", "vp", noise={"type": "by-part", "parts": {"x": {"type": "white"}, "e": {"type": "symmetric"}}}
+    )
+    assert type(made.noise.parts["e"]).__name__ == "Symmetric"
+
+
+def test_maps_and_lists_in_fields_are_fixed():
+    frozen = dc.Frozen({"b": 1, "a": (2,)})
+    assert (list(frozen), frozen["b"], len(frozen), repr(frozen)) == (["a", "b"], 1, 2, "{'a': (2,), 'b': 1}")
+    assert hash(frozen) == hash(dc.Frozen([("a", (2,)), ("b", 1)]))
+    assert frozen == {"a": (2,), "b": 1}
+    with pytest.raises(TypeError):
+        frozen["a"] = 3

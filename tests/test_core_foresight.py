@@ -110,7 +110,7 @@ class Rows(dc.Data):
     classes: ClassVar[dict[str, int]] = {}
 
     @property
-    def shape(self):
+    def event(self):
         return tuple(self.x.shape[1:])
 
     @property

@@ -586,7 +586,7 @@ CHANGES = {
     "one less": (lambda pets: shutil.rmtree(pets / "dog"), r"classes was \{'label': 2\}, is \{'label': 1\}"),
     "larger": (
         lambda pets: [fill(pets / name, 9, side=16) for name in ("cat", "dog")],
-        r"shape was \[3, 8, 8\], is \[3, 16, 16\]",
+        r"samples was .\(3, 8, 8\)., is .\(3, 16, 16\).",
     ),
     "more": (lambda pets: fill(pets / "cat", 50, count=5), "number of samples was 6, is 8"),
     "gone": (lambda pets: shutil.rmtree(pets), None),

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from inspect import get_annotations, isfunction
 from types import NoneType
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from typing import Any, ClassVar, TypeVar, cast, dataclass_transform
 
 import attrs
 
@@ -19,6 +19,7 @@ from diffcore.declare.declarations import check_declarations
 from diffcore.declare.errors import SpecError, shorten, shown
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 
 def _is_id(instance: Component, attribute: attrs.Attribute[str], value: str) -> None:
@@ -214,10 +215,42 @@ def fielded(cls: type[T]) -> type[T]:
     return attrs.define(cls, eq=False, kw_only=True, slots=False, field_transformer=_checked)
 
 
+class Frozen(Mapping[str, V]):
+    """A map that does not change, by name: hashable, compared by value, picklable. Maps in fields of a component become one."""
+
+    def __init__(self, entries: Mapping[str, V] | Iterable[tuple[str, V]] = ()) -> None:
+        self._entries = dict(sorted(dict(entries).items()))
+
+    def __getitem__(self, name: str) -> V:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._entries.items()))
+
+    def __repr__(self) -> str:
+        """As a dict is written."""
+        return repr(self._entries)
+
+
+def _fixed(value: Any) -> Any:
+    """Maps and lists as values that cannot change."""
+    if isinstance(value, list):
+        return tuple(map(_fixed, cast(list[Any], value)))
+    return Frozen({str(name): _fixed(entry) for name, entry in value.items()}) if isinstance(value, Mapping) else value
+
+
 def _checked(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
-    """The fields, with the check of `param` also where they are plain defaults or have a validator of their own."""
+    """The fields, checked as by `param` also where they are plain defaults or have a validator of their own; maps and lists in
+    them are fixed.
+    """
 
     def validator(of: attrs.Attribute[Any]) -> Any:
         return check if of.validator in (None, check) else attrs.validators.and_(check, of.validator)
 
-    return [f.evolve(validator=validator(f)) for f in fields]
+    return [f.evolve(validator=validator(f), converter=f.converter or _fixed) for f in fields]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
 
-from diffcore.declare.component import Base, component
+from diffcore.declare.component import Base, component, param
+from diffcore.declare.errors import DataError, SpecError
 from diffcore.numerics.draw import Draw
 from diffcore.numerics.tree import State, leaves
 
@@ -70,6 +72,47 @@ class White(NoiseLaw):
         """-(|eps|^2 + n log 2 pi) / 2 of the n real entries of each row."""
         real = [leaf.flatten(1) for leaf in leaves(eps) if leaf.is_floating_point()]
         return -sum((leaf.square().sum(1) + leaf.shape[1] * math.log(2 * math.pi)) / 2 for leaf in real)  # pyright: ignore[reportReturnType]
+
+
+@component
+class ByPart(NoiseLaw):
+    """A law for each part of a sample that is a tree, all independent: C is block-diagonal. `parts` names every part.
+
+    Raises `DataError` for a state with other parts.
+    """
+
+    parts: Mapping[str, NoiseLaw] = param(doc="part -> its law, such as {x: {type: white}}")
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a law of no part."""
+        if not self.parts:
+            raise SpecError("'parts' of ByPart must name the law of each part, such as {x: {type: white}}; got none")
+
+    def like(self, x: State, draw: Draw) -> State:
+        """Each part has its own stream."""
+        self._check(x)
+        return {name: self.parts[name].like(x[name], draw.fold(i)) for i, name in enumerate(sorted(x))}
+
+    def whiten(self, eps: State) -> State:
+        """Part by part."""
+        return {name: self.parts[name].whiten(part) for name, part in eps.items()}
+
+    def covariance(self, v: State) -> State:
+        """Part by part."""
+        return {name: self.parts[name].covariance(part) for name, part in v.items()}
+
+    def log_prob(self, eps: State) -> Tensor:
+        """The sum over parts."""
+        return sum(self.parts[name].log_prob(part) for name, part in eps.items())  # pyright: ignore[reportReturnType]
+
+    def _check(self, x: State) -> None:
+        found = set(x) if isinstance(x, Mapping) else {"a single tensor"}
+        if found != set(self.parts):
+            has = ", ".join(sorted(map(str, found)))
+            raise DataError(
+                f"the noise has laws for the parts {', '.join(self.parts)}, and the sample has {has}; name the law of each part "
+                f"in noise.parts"
+            )
 
 
 WHITE = White()

@@ -137,7 +137,7 @@ def test_samples_that_no_memory_holds_are_refused_by_their_number(override, path
     monkeypatch.setattr(sizes, "memory", lambda device: needs)
     dc.assemble(SOUND, registry=REGISTRY, overrides=[override])
     monkeypatch.setattr(sizes, "memory", lambda device: needs - 1)
-    with pytest.raises(dc.SpecError, match=rf"{path}: .*shape \(2,\) take at least"):
+    with pytest.raises(dc.SpecError, match=rf"{path}: .*samples of \(2,\) take at least"):
         dc.assemble(SOUND, registry=REGISTRY, overrides=[override])
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffcore.declare.errors import DataError
 from diffcore.numerics.affine import Coeffs
+from diffcore.numerics.event import Event
 from diffcore.numerics.tree import State, batch_size, leaves, tree_map
 from diffcore.testing.base import SkipError, Subject, check, normal, poisoned_noise, same
 
@@ -58,9 +59,8 @@ def as_declared(subject: Subject) -> None:
         assert leaf.dtype in (torch.float32, torch.int64), f"samples are {leaf.dtype}, must be float32 (or int64 for tokens)"
         assert not leaf.is_floating_point() or bool(torch.isfinite(leaf).all()), "samples hold NaN or Inf"
     if isinstance(raw, Tensor):
-        assert tuple(raw.shape) == (len(ids), *source.shape), (
-            f"batch of shape {tuple(raw.shape)}, declared event shape {source.shape}"
-        )
+        declared = Event.of(source.event)
+        assert tuple(raw.shape) == (len(ids), *declared.shape), f"batch of shape {tuple(raw.shape)}, declared event {declared}"
     model = data.encode(raw)
     if data.value_range is not None:
         assert float(model.abs().max()) <= 1 + 1e-6, "outside [-1, 1] after rescaling"
