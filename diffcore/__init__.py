@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from diffcore.numerics.flow_map import FlowMap, FlowMapSolver, flow_map_of
     from diffcore.numerics.guidance import Guidance
     from diffcore.numerics.meter import Meter
+    from diffcore.numerics.moments import along, conjugate_gradient, moments
     from diffcore.numerics.plan import Plan, any_of
     from diffcore.numerics.process import AffineProcess, Corruption, Instant, Process, centred_pairs, refuse_shift
     from diffcore.numerics.sampling import Result, frames, kernel, sample
@@ -90,6 +91,7 @@ _LAZY = {
     "numerics.process": ("AffineProcess", "Corruption", "Instant", "Process", "centred_pairs", "refuse_shift"),
     "numerics.sampling": ("Result", "frames", "kernel", "sample"),
     "numerics.meter": ("Meter",),
+    "numerics.moments": ("along", "conjugate_gradient", "moments"),
     "numerics.plan": ("Plan", "any_of"),
     "numerics.span": ("Linear", "Span", "lam_at", "moments_of_exp", "phi"),
     "numerics.solver": ("Frame", "Grid", "Moved", "Program", "Solver", "Stepper", "check_within"),
@@ -160,12 +162,14 @@ __all__ = [
     "Trainer",
     "UnknownComponentError",
     "Weighting",
+    "along",
     "any_of",
     "assemble",
     "centred_pairs",
     "check_within",
     "combine",
     "component",
+    "conjugate_gradient",
     "convert",
     "dropped",
     "expand",
@@ -177,6 +181,7 @@ __all__ = [
     "leaves",
     "lincomb",
     "mean_square",
+    "moments",
     "moments_of_exp",
     "note",
     "param",
