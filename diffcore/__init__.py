@@ -48,11 +48,13 @@ if TYPE_CHECKING:
     from diffcore.numerics.fields import Denoiser, Field, Guided, second_derivatives
     from diffcore.numerics.flow_map import FlowMap, FlowMapSolver, flow_map_of
     from diffcore.numerics.guidance import Guidance
+    from diffcore.numerics.laws import GaussianLaw, Law
     from diffcore.numerics.meter import Meter
     from diffcore.numerics.moments import along, conjugate_gradient, moments
     from diffcore.numerics.plan import Plan, any_of
     from diffcore.numerics.process import AffineProcess, Corruption, Instant, Process, centred_pairs, refuse_shift
-    from diffcore.numerics.sampling import Result, frames, kernel, sample
+    from diffcore.numerics.rescoring import kernel, rescore
+    from diffcore.numerics.sampling import Result, frames, sample
     from diffcore.numerics.solver import Frame, Grid, Moved, Program, Solver, Stepper, check_within
     from diffcore.numerics.span import Linear, Span, lam_at, moments_of_exp, phi
     from diffcore.numerics.tree import State, expand, leaves, lincomb, tree_map
@@ -89,7 +91,9 @@ _LAZY = {
     "run.assemble": ("assemble",),
     "run.pipeline": ("Pipeline",),
     "numerics.process": ("AffineProcess", "Corruption", "Instant", "Process", "centred_pairs", "refuse_shift"),
-    "numerics.sampling": ("Result", "frames", "kernel", "sample"),
+    "numerics.laws": ("GaussianLaw", "Law"),
+    "numerics.rescoring": ("kernel", "rescore"),
+    "numerics.sampling": ("Result", "frames", "sample"),
     "numerics.meter": ("Meter",),
     "numerics.moments": ("along", "conjugate_gradient", "moments"),
     "numerics.plan": ("Plan", "any_of"),
@@ -124,11 +128,13 @@ __all__ = [
     "FlowMap",
     "FlowMapSolver",
     "Frame",
+    "GaussianLaw",
     "Grid",
     "Guidance",
     "Guided",
     "IncompatibleError",
     "Instant",
+    "Law",
     "Linear",
     "Loader",
     "Loss",
@@ -191,6 +197,7 @@ __all__ = [
     "reading",
     "refuse_shift",
     "require_memory",
+    "rescore",
     "row",
     "sample",
     "second_derivatives",

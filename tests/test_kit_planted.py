@@ -531,6 +531,29 @@ class WrongReverse(Line):
 
 
 @dc.component
+class VarianceForLaw(Line):
+    """The law of its reverse step has std = its variance."""
+
+    def reverse_law(self, x, t, s, posterior):
+        law = super().reverse_law(x, t, s, posterior)
+        return law._replace(std=law.std**2)
+
+
+@dc.component
+class DoublesLaw(Line):
+    """The law of its reverse step draws right, and has the density of std = half its deviation."""
+
+    def reverse_law(self, x, t, s, posterior):
+        right = super().reverse_law(x, t, s, posterior)
+
+        class Doubled:
+            sample = staticmethod(right.sample)
+            log_prob = staticmethod(right._replace(std=right.std / 2).log_prob)
+
+        return Doubled()
+
+
+@dc.component
 class LiftsFromTheRight(Line):
     """t broadcast as torch does = from the right."""
 
@@ -682,6 +705,8 @@ PROCESSES = [
     (VarianceForDeviation, "kernel_moments", "variance"),
     (WidePrior, "prior_moments", "variance"),
     (WrongReverse, "reverse_kernel", "Bayes|noise of the step"),
+    (VarianceForLaw, "reverse_law", r"sample\(z\) of the law .* is not reverse"),
+    (DoublesLaw, "reverse_law", "log-density of reverse_law"),
     (LiftsFromTheRight, "times_per_entry", "from the left"),
     (GlobalCorruption, "noise_is_an_argument", "global generator"),
     (MutatesData, "noise_is_an_argument", "changed in place"),
@@ -1518,7 +1543,7 @@ ALONE = (
     *(PlainArithmetic, TensorHistory, RequiresNothing, AssumesFlat, ReadsSigma, TenPercentMore, BlurredData, MovedData),
     *(BothWithWeight, FreeAdded, MeanAsNoise, OnlyWithout, ScalesInPlace),
     *(StartsAsEnds, WhiteNoise, OneNoiseForTwo, TimesAsNoise, OwnCorruption, Reversed, ProjectedReversed, CallsAnother),
-    *(BeyondT, OverstatesWeakOrder),
+    *(BeyondT, OverstatesWeakOrder, VarianceForLaw, DoublesLaw),
 )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import diffcore as dc
 
-from .categorical import NEVER, Categorical, one_hot, pick
+from .categorical import NEVER, Categorical, Entries, one_hot, pick
 from .chain import Chain
 
 
@@ -90,7 +90,11 @@ class Tokens(dc.Process):
 
     def reverse(self, x: Tensor, t: Any, s: Any, posterior: Categorical, z: Tensor) -> Tensor:
         """A draw of x_s from `kernel`, by inversion of the uniform numbers z."""
-        return pick(z, self.kernel(x, t, s, posterior.probs))
+        return self.reverse_law(x, t, s, posterior).sample(z)
+
+    def reverse_law(self, x: Tensor, t: Any, s: Any, posterior: Categorical) -> Entries:
+        """Independent entries, each of the law `kernel`."""
+        return Entries(self.kernel(x, t, s, posterior.probs))
 
     def noise(self, x: Tensor, draw: dc.Draw) -> Tensor:
         """Uniform numbers in float64, one per entry."""
