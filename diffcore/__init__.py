@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from diffcore.learning.trainer import Player, Trainer
     from diffcore.numerics.affine import ROWS, Coeffs, Posterior, Row, combine, convert, row
     from diffcore.numerics.draw import Draw
+    from diffcore.numerics.drive import Drive, drive
     from diffcore.numerics.fields import Denoiser, Field, Guided, second_derivatives
     from diffcore.numerics.flow_map import FlowMap, FlowMapSolver, flow_map_of
     from diffcore.numerics.guidance import Guidance
@@ -88,6 +89,7 @@ _LAZY = {
     "learning.metric": ("Evaluation", "Measured", "Metric"),
     "learning.network": ("Network",),
     "numerics.draw": ("Draw",),
+    "numerics.drive": ("Drive", "drive"),
     "run.assemble": ("assemble",),
     "run.pipeline": ("Pipeline",),
     "numerics.process": ("AffineProcess", "Corruption", "Instant", "Process", "centred_pairs", "refuse_shift"),
@@ -122,6 +124,7 @@ __all__ = [
     "Denoiser",
     "DiffcoreError",
     "Draw",
+    "Drive",
     "Entry",
     "Evaluation",
     "Field",
@@ -177,6 +180,7 @@ __all__ = [
     "component",
     "conjugate_gradient",
     "convert",
+    "drive",
     "dropped",
     "expand",
     "flow_map_of",
