@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from diffcore.numerics.sampling import Result, frames, sample
     from diffcore.numerics.solver import Frame, Grid, Moved, Program, Solver, Stepper, check_within
     from diffcore.numerics.span import Linear, Span, lam_at, moments_of_exp, phi
-    from diffcore.numerics.tree import State, expand, leaves, lincomb, tree_map
+    from diffcore.numerics.tree import State, expand, leaves, lincomb, take, tree_map
     from diffcore.run.assemble import assemble
     from diffcore.run.pipeline import Pipeline
     from diffcore.run.spec import Spec
@@ -103,7 +103,7 @@ _LAZY = {
     "numerics.solver": ("Frame", "Grid", "Moved", "Program", "Solver", "Stepper", "check_within"),
     "run.spec": ("Spec",),
     "learning.trainer": ("Player", "Trainer"),
-    "numerics.tree": ("State", "expand", "leaves", "lincomb", "tree_map"),
+    "numerics.tree": ("State", "expand", "leaves", "lincomb", "take", "tree_map"),
 }
 _WHERE = {name: module for module, names in _LAZY.items() for name in names}
 
@@ -205,6 +205,7 @@ __all__ = [
     "row",
     "sample",
     "second_derivatives",
+    "take",
     "tensor_names",
     "times_of",
     "tree_map",

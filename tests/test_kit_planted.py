@@ -83,6 +83,18 @@ class LostCarry(Multistep):
 
 
 @dc.component
+class SharedHistory(Multistep):
+    """m_(i-1) = 0, and a carry of one number for the whole batch."""
+
+    def init(self, x):
+        return x.new_zeros(())
+
+    def step(self, field, x, row, carry, z):
+        m = field.posterior(x, row.t).mean
+        return dc.Moved(dc.lincomb((row.keep, x), (row.now + row.before, m)), carry + 1)
+
+
+@dc.component
 class StaleHistory(Multistep):
     """Keeps m_(i-1) in a global = shared by all runs."""
 
@@ -440,6 +452,8 @@ SOLVERS = [
     (SwappedIndex, "from_the_middle", "errors by steps"),
     (WrongSign, "order", "has order|does not converge"),
     (LostCarry, "order", "order 1.0"),
+    (SharedHistory, "rows_in_order", r"the carry holds a tensor of shape \(\), of which rows cannot be taken"),
+    (CouplesBatch, "rows_in_order", "rows in another order change step"),
     (StaleHistory, "interleaved", "interleaved with another run"),
     (StaleHistory, "pure_steps", "two results"),
     (GlobalNoise, "no_global_noise", "global generator"),

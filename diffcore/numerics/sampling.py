@@ -73,7 +73,8 @@ def frames(
 
     x: the state at `start` (default T), batch first. grid: a `Grid`, or the times themselves (rising ones carry data to noise,
     with solvers that go both ways); steps: its number of steps.
-    seed, ids: the noise of row i is that of global sample `ids[i]` (default i), whatever the batch.
+    seed, ids: the noise of row i is that of global sample `ids[i]` (default i), whatever the batch. Where rows belong together
+    (`Solver.group`), ids hold whole groups, and one stream serves a group.
     grad: whether gradients flow through the run (to x, the network, a learned schedule); default: where x requires them or
     the solver needs them. Guidance that differentiates through the network does so in either case.
 
@@ -266,7 +267,8 @@ def checked(field: Field, solver: Solver, x: State, seed: int, ids: Sequence[int
     for name, value in field.cond.items():
         if isinstance(value, Tensor) and value.ndim and value.shape[0] != len(found[0]):
             raise DataError(f"condition '{name}' has {value.shape[0]} rows for {len(found[0])} samples; give one row per sample")
-    return field.steps(solver), Draw(seed, rows, device=found[0].device)
+    solver = field.steps(solver)
+    return solver, Draw(seed, rows, device=found[0].device).groups(solver.group)
 
 
 def _numbers(ids: Any, n: int) -> Sequence[int]:
