@@ -45,19 +45,23 @@ if TYPE_CHECKING:
     from diffcore.learning.trainer import Player, Trainer
     from diffcore.numerics.affine import ROWS, Coeffs, Posterior, Row, combine, convert, row
     from diffcore.numerics.draw import Draw
+    from diffcore.numerics.drive import Drive, drive
     from diffcore.numerics.event import Event
     from diffcore.numerics.fields import Denoiser, Field, Guided, second_derivatives
     from diffcore.numerics.flow_map import FlowMap, FlowMapSolver, flow_map_of
     from diffcore.numerics.guidance import Guidance
+    from diffcore.numerics.laws import GaussianLaw, Law
     from diffcore.numerics.meter import Meter
+    from diffcore.numerics.moments import along, conjugate_gradient, moments
     from diffcore.numerics.noise import WHITE, ByPart, NoiseLaw, White
     from diffcore.numerics.plan import Plan, any_of
     from diffcore.numerics.process import AffineProcess, Corruption, Instant, Process, centred_pairs, refuse_shift
     from diffcore.numerics.readings import Reading
-    from diffcore.numerics.sampling import Result, frames, kernel, sample
+    from diffcore.numerics.rescoring import kernel, rescore
+    from diffcore.numerics.sampling import Result, frames, sample
     from diffcore.numerics.solver import Frame, Grid, Moved, Program, Solver, Stepper, check_within
     from diffcore.numerics.span import Linear, Span, lam_at, moments_of_exp, phi
-    from diffcore.numerics.tree import State, expand, leaves, lincomb, tree_map
+    from diffcore.numerics.tree import State, expand, leaves, lincomb, take, tree_map
     from diffcore.run.assemble import assemble
     from diffcore.run.pipeline import Pipeline
     from diffcore.run.spec import Spec
@@ -87,18 +91,22 @@ _LAZY = {
     "numerics.draw": ("Draw",),
     "numerics.event": ("Event",),
     "numerics.noise": ("WHITE", "ByPart", "NoiseLaw", "White"),
+    "numerics.drive": ("Drive", "drive"),
     "run.assemble": ("assemble",),
     "run.pipeline": ("Pipeline",),
     "numerics.readings": ("Reading",),
     "numerics.process": ("AffineProcess", "Corruption", "Instant", "Process", "centred_pairs", "refuse_shift"),
-    "numerics.sampling": ("Result", "frames", "kernel", "sample"),
+    "numerics.laws": ("GaussianLaw", "Law"),
+    "numerics.rescoring": ("kernel", "rescore"),
+    "numerics.sampling": ("Result", "frames", "sample"),
     "numerics.meter": ("Meter",),
+    "numerics.moments": ("along", "conjugate_gradient", "moments"),
     "numerics.plan": ("Plan", "any_of"),
     "numerics.span": ("Linear", "Span", "lam_at", "moments_of_exp", "phi"),
     "numerics.solver": ("Frame", "Grid", "Moved", "Program", "Solver", "Stepper", "check_within"),
     "run.spec": ("Spec",),
     "learning.trainer": ("Player", "Trainer"),
-    "numerics.tree": ("State", "expand", "leaves", "lincomb", "tree_map"),
+    "numerics.tree": ("State", "expand", "leaves", "lincomb", "take", "tree_map"),
 }
 _WHERE = {name: module for module, names in _LAZY.items() for name in names}
 
@@ -121,6 +129,7 @@ __all__ = [
     "Denoiser",
     "DiffcoreError",
     "Draw",
+    "Drive",
     "Entry",
     "Evaluation",
     "Event",
@@ -129,11 +138,13 @@ __all__ = [
     "FlowMapSolver",
     "Frame",
     "Frozen",
+    "GaussianLaw",
     "Grid",
     "Guidance",
     "Guided",
     "IncompatibleError",
     "Instant",
+    "Law",
     "Linear",
     "Loader",
     "Loss",
@@ -170,13 +181,16 @@ __all__ = [
     "UnknownComponentError",
     "Weighting",
     "White",
+    "along",
     "any_of",
     "assemble",
     "centred_pairs",
     "check_within",
     "combine",
     "component",
+    "conjugate_gradient",
     "convert",
+    "drive",
     "dropped",
     "expand",
     "fielded",
@@ -188,6 +202,7 @@ __all__ = [
     "leaves",
     "lincomb",
     "mean_square",
+    "moments",
     "moments_of_exp",
     "note",
     "param",
@@ -197,9 +212,11 @@ __all__ = [
     "reading",
     "refuse_shift",
     "require_memory",
+    "rescore",
     "row",
     "sample",
     "second_derivatives",
+    "take",
     "tensor_names",
     "times_of",
     "tree_map",

@@ -180,7 +180,7 @@ def chain_of(solver, field, grid, start):
     for row in solver.plan(VP, grid).rows(field, probe):
         ends = dc.kernel(field, solver, probe, row, None)
         slope = float(ends.mean[1] - ends.mean[0])
-        mean, variance = slope * mean + float(ends.mean[0]), slope**2 * variance + float(ends.stddev[0]) ** 2
+        mean, variance = slope * mean + float(ends.mean[0]), slope**2 * variance + float(ends.std) ** 2
     return torch.distributions.Normal(torch.tensor(mean, dtype=DOUBLE), variance**0.5)
 
 
@@ -200,9 +200,8 @@ def test_the_likelihood_of_the_samplers_chain_is_an_average_over_noising_paths()
         t, s = at.at(i), at.at(i + 1)
         a, v = float(t.alpha / s.alpha), float(t.sigma**2 - (t.alpha / s.alpha) ** 2 * s.sigma**2)
         y = a * x + v**0.5 * draw.fold(i).normal((1,), DOUBLE)
-        log_weight += (
-            dc.kernel(field, solver, y, rows[i], None).log_prob(x) - torch.distributions.Normal(a * x, v**0.5).log_prob(y)
-        )[:, 0]
+        back = dc.kernel(field, solver, y, rows[i], None).log_prob(x)
+        log_weight += back - torch.distributions.Normal(a * x, v**0.5).log_prob(y)[:, 0]
         x = y
     start = torch.distributions.Normal(float(at.alpha[0]) * 0.4, float(at.alpha[0] ** 2 * 0.49 + at.sigma[0] ** 2) ** 0.5)
     weight = (log_weight + start.log_prob(x)[:, 0]).exp()

@@ -229,11 +229,13 @@ def test_interleaved_runs_count_their_own_cost():
 
 def test_the_scale_of_a_kernel_is_matched_from_the_left():
     """Noise per sample, with as many samples as dimensions."""
-    x = torch.zeros(3, 3, dtype=DOUBLE)
+    x, z = torch.zeros(3, 3, dtype=DOUBLE), numbers(3, 3)
     grid = torch.tensor([[1.0, 1.0, 1.0], [0.9, 0.5, 0.1]], dtype=DOUBLE)
     row = Noisy().plan(FLOW, grid).rows(Gaussian([0.0] * 3, 1.0).field(FLOW), x)[0]
-    scale = dc.kernel(Gaussian([0.0] * 3, 1.0).field(FLOW), Noisy(), x, row, None).scale
-    assert torch.equal(scale, grid[1][:, None].expand(3, 3))
+    law = dc.kernel(Gaussian([0.0] * 3, 1.0).field(FLOW), Noisy(), x, row, None)
+    assert torch.equal(law.sample(z), grid[1][:, None] * z)
+    want = torch.distributions.Normal(0.0, grid[1][:, None]).log_prob(z).sum(1)
+    torch.testing.assert_close(law.log_prob(z), want)
 
 
 def test_a_learned_schedule_gets_its_gradient_through_the_run():

@@ -490,5 +490,5 @@ def test_stored_trajectories_are_rescored_with_gradients():
     assert sum(plan.draws) == 5
     close(total, value, 1e-8)
     close(torch.autograd.grad(total, theta)[0], slope, 1e-8)
-    with pytest.raises(dc.IncompatibleError, match="Heun has no Gaussian step kernel"):
+    with pytest.raises(dc.IncompatibleError, match="Heun has no known step kernel"):
         dc.kernel(field, Heun(), stored[0], next(iter(Heun().plan(process, grid).rows(field, stored[0]))), None)

@@ -84,6 +84,28 @@ class LostCarry(Multistep):
 
 
 @dc.component
+class SharedHistory(Multistep):
+    """m_(i-1) = 0, and a carry of one number for the whole batch."""
+
+    def init(self, x):
+        return x.new_zeros(())
+
+    def step(self, field, x, row, carry, z):
+        m = field.posterior(x, row.t).mean
+        return dc.Moved(dc.lincomb((row.keep, x), (row.now + row.before, m)), carry + 1)
+
+
+@dc.component
+class LooksAtPlaces(Multistep):
+    """m + 1e-3 k in row k of the batch."""
+
+    def step(self, field, x, row, carry, z):
+        m = field.posterior(x, row.t).mean
+        place = 1e-3 * torch.arange(len(x), dtype=x.dtype)
+        return dc.Moved(dc.lincomb((row.keep, x), (row.now, m), (row.before, carry), (place, torch.ones_like(m))), m)
+
+
+@dc.component
 class StaleHistory(Multistep):
     """Keeps m_(i-1) in a global = shared by all runs."""
 
@@ -441,6 +463,8 @@ SOLVERS = [
     (SwappedIndex, "from_the_middle", "errors by steps"),
     (WrongSign, "order", "has order|does not converge"),
     (LostCarry, "order", "order 1.0"),
+    (SharedHistory, "rows_in_order", r"the carry holds a tensor of shape \(\), of which rows cannot be taken"),
+    (LooksAtPlaces, "rows_in_order", "rows in another order change step"),
     (StaleHistory, "interleaved", "interleaved with another run"),
     (StaleHistory, "pure_steps", "two results"),
     (GlobalNoise, "no_global_noise", "global generator"),
@@ -529,6 +553,29 @@ class WrongReverse(Line):
 
     def reverse(self, x, t, s, posterior, z):
         return super().reverse(x, t, s._replace(sigma=s.sigma * 1.01), posterior, z)
+
+
+@dc.component
+class VarianceForLaw(Line):
+    """The law of its reverse step has std = its variance."""
+
+    def reverse_law(self, x, t, s, posterior):
+        law = super().reverse_law(x, t, s, posterior)
+        return law._replace(std=law.std**2)
+
+
+@dc.component
+class DoublesLaw(Line):
+    """The law of its reverse step draws right, and has the density of std = half its deviation."""
+
+    def reverse_law(self, x, t, s, posterior):
+        right = super().reverse_law(x, t, s, posterior)
+
+        class Doubled:
+            sample = staticmethod(right.sample)
+            log_prob = staticmethod(right._replace(std=right.std / 2).log_prob)
+
+        return Doubled()
 
 
 @dc.component
@@ -683,6 +730,8 @@ PROCESSES = [
     (VarianceForDeviation, "kernel_moments", "variance"),
     (WidePrior, "prior_moments", "variance"),
     (WrongReverse, "reverse_kernel", "Bayes|noise of the step"),
+    (VarianceForLaw, "reverse_law", r"sample\(z\) of the law .* is not reverse"),
+    (DoublesLaw, "reverse_law", "log-density of reverse_law"),
     (LiftsFromTheRight, "times_per_entry", "from the left"),
     (GlobalCorruption, "noise_is_an_argument", "global generator"),
     (MutatesData, "noise_is_an_argument", "changed in place"),
@@ -1578,7 +1627,7 @@ ALONE = (
     *(PlainArithmetic, TensorHistory, RequiresNothing, AssumesFlat, ReadsSigma, TenPercentMore, BlurredData, MovedData),
     *(BothWithWeight, FreeAdded, MeanAsNoise, OnlyWithout, ScalesInPlace),
     *(StartsAsEnds, WhiteNoise, OneNoiseForTwo, TimesAsNoise, OwnCorruption, Reversed, ProjectedReversed, CallsAnother),
-    *(BeyondT, OverstatesWeakOrder),
+    *(BeyondT, OverstatesWeakOrder, VarianceForLaw, DoublesLaw),
 )
 
 

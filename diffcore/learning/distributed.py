@@ -80,21 +80,22 @@ def average(tensors: Iterable[Tensor]) -> None:
         item.copy_(part.view_as(item))
 
 
-def share(n: int) -> range:
-    """This process's contiguous part of n samples; the parts differ by at most one."""
+def share(n: int, group: int = 1) -> range:
+    """This process's contiguous part of n samples, of whole groups; the parts differ by at most one group."""
     rank, size = world()
-    return range(n * rank // size, n * (rank + 1) // size)
+    parts = n // group
+    return range(parts * rank // size * group, parts * (rank + 1) // size * group)
 
 
-def gather(x: Tensor, n: int) -> Tensor:
-    """The rows of all processes, in order of sample number, on every process."""
+def gather(x: Tensor, n: int, group: int = 1) -> Tensor:
+    """The rows of all processes, each with its `share`, in order of sample number, on every process."""
     size = world()[1]
     if size == 1:
         return x
-    longest = -(-n // size) + 1
+    counts = [(n // group * (r + 1) // size - n // group * r // size) * group for r in range(size)]
+    longest = max(counts)
     padded = torch.zeros((longest, *x.shape[1:]), dtype=x.dtype, device=x.device)
     padded[: len(x)] = x
     parts = [torch.empty_like(padded) for _ in range(size)]
     dist.all_gather(parts, padded)
-    counts = [n * (r + 1) // size - n * r // size for r in range(size)]
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])

@@ -73,7 +73,7 @@ class Caller:
     def _with_copies(self, x: State, fed: State, time: Tensor, cond: Cond, at: Any) -> State:
         """A call of a network that writes where it should not, or is not known yet: then it is looked at."""
         given, handed = (time, fed, cond), (_copied(time), _copied(fed), _copied(cond))
-        out = self._checked(x, self._run(handed[1], handed[0], handed[2]))
+        out = self.read(x, self._run(handed[1], handed[0], handed[2]))
         if self.careful is None and ordinary((x, handed, out)):
             if not torch.equal(time, handed[0]):
                 self._refuse("t")
@@ -149,10 +149,11 @@ class Caller:
 
     def _read(self, x: State, out: Any, fed: State) -> State:
         """The output in the precision of the state; a copy where it is the state itself."""
-        out = self._checked(x, out)
+        out = self.read(x, out)
         return _copied(out) if out is fed else out
 
-    def _checked(self, x: State, out: Any) -> State:
+    def read(self, x: State, out: Any) -> State:
+        """What the network returned, in the precision of the state. Raises `DataError` for what cannot be read."""
         out = self.reading.part(out)
         if (x.__class__ is Tensor and not isinstance(out, Tensor)) or not all(isinstance(v, Tensor) for v in _values(out)):
             raise DataError(f"{self._who} returned {_described(out)}; it must return {_wanted(x)}, '{self.prediction}' of x")

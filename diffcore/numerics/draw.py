@@ -129,6 +129,21 @@ class Draw:
         """The draws of some rows of the batch only."""
         return self._with(ids=[self.ids[r] for r in rows])
 
+    def groups(self, n: int) -> Draw:
+        """One stream for every n consecutive ids, the first a multiple of n, and no longer one for each.
+
+        Raises `DataError` where a group is cut.
+        """
+        if whole("a group", n, 1) == 1:
+            return self
+        ids = list(self.ids)
+        if len(ids) % n or any(ids[k - k % n] % n or i != ids[k - k % n] + k % n for k, i in enumerate(ids)):
+            raise DataError(
+                f"{n} samples belong together, as those of the ids 0 to {n - 1} do, and these {len(ids)} ids cut such a group: "
+                f"give whole ones"
+            )
+        return self._with(block=n)
+
     def normal(self, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal, shape (B, *shape)."""
         return self._fill(_NORMAL, _sizes(shape), dtype, lambda out, g: out.normal_(generator=g))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any, Self
 
 from torch import Tensor
@@ -43,6 +45,16 @@ class Meter:
 
     def __exit__(self, *error: object) -> None:
         RUNNING.meters.remove(self)
+
+
+@contextmanager
+def silent() -> Generator[None]:
+    """Nothing is counted: what is run within was counted, or will be, where it is run for good."""
+    kept, RUNNING.meters = RUNNING.meters, []
+    try:
+        yield
+    finally:
+        RUNNING.meters = kept
 
 
 class _Running(threading.local):

@@ -15,6 +15,7 @@ from diffcore.declare.errors import DataError, IncompatibleError, SpecError, did
 from diffcore.numerics.affine import Coeffs, Posterior, at_least_float32, combine, row, shifted
 from diffcore.numerics.draw import Draw
 from diffcore.numerics.event import Event
+from diffcore.numerics.laws import GaussianLaw, Law
 from diffcore.numerics.noise import WHITE, NoiseLaw, White
 from diffcore.numerics.span import Span
 from diffcore.numerics.tree import State, expand, leaves, lincomb, tree_map
@@ -144,6 +145,15 @@ class Process(Base):
     def reverse(self, x: State, t: Any, s: Any, posterior: Any, z: State) -> State:
         """A sample of x_s given x_t and the posterior of x_0, from the noise z (capability "reverse")."""
         raise NotImplementedError
+
+    def reverse_law(self, x: State, t: Any, s: Any, posterior: Any) -> Law:
+        """The distribution that `reverse` draws from: its `sample(z)` is `reverse(..., z)`, its `log_prob(x_s)` is [B].
+
+        Raises `IncompatibleError` for a process that does not say.
+        """
+        raise IncompatibleError(
+            f"{type(self).__name__} does not tell the distribution of its reverse step: give it `reverse_law`"
+        )
 
     def reverse_noise(self, t: Any, s: Any) -> Tensor:
         """The weight of z in `reverse` for planned steps; zero where none is drawn."""
@@ -288,6 +298,10 @@ class AffineProcess(Process):
         centred = shifted(x, t.shift, -1.0)
         moved = lincomb((_kept(t, s), centred), (s.alpha * fresh, posterior.mean), (s.sigma * fresh**0.5, z))
         return shifted(moved, s.shift)
+
+    def reverse_law(self, x: State, t: Coeffs, s: Coeffs, posterior: Posterior) -> GaussianLaw:
+        """N of the mean and the deviation of `reverse`."""
+        return GaussianLaw(self.reverse(x, t, s, posterior, None), self.reverse_noise(t, s), self)
 
     def reverse_noise(self, t: Coeffs, s: Coeffs) -> Tensor:
         """sigma_s sqrt(1 - r)."""

@@ -20,7 +20,7 @@ from diffcore.numerics.meter import Meter
 from diffcore.numerics.process import AffineProcess, Process
 from diffcore.numerics.runtime import run
 from diffcore.numerics.solver import Frame, Grid, Solver, Stepper, check_grid, constant, ended
-from diffcore.numerics.tree import State, batch_size, describe, expand, leaves
+from diffcore.numerics.tree import State, batch_size, describe, leaves
 
 Mode = Literal["eager", "compile", "graph"]
 MOST_STEPS = 10**6
@@ -73,7 +73,8 @@ def frames(
 
     x: the state at `start` (default T), batch first. grid: a `Grid`, or the times themselves (rising ones carry data to noise,
     with solvers that go both ways); steps: its number of steps.
-    seed, ids: the noise of row i is that of global sample `ids[i]` (default i), whatever the batch.
+    seed, ids: the noise of row i is that of global sample `ids[i]` (default i), whatever the batch. Where rows belong together
+    (`Solver.group`), ids hold whole groups, and one stream serves a group.
     grad: whether gradients flow through the run (to x, the network, a learned schedule); default: where x requires them or
     the solver needs them. Guidance that differentiates through the network does so in either case.
 
@@ -88,7 +89,7 @@ def _begun(
     field: Field, solver: Solver, x: State, grid: Any, steps: Any, start: Any, seed: int, ids: Any, grad: Any
 ) -> tuple[Solver, Draw, Tensor, bool]:
     """The solver as guidance wraps it, its noise, its times and whether gradients flow; what is wrong is refused, or said."""
-    solver, draw = _checked(field, solver, x, seed, ids)
+    solver, draw = checked(field, solver, x, seed, ids)
     nodes = resolve_grid(field, solver, grid, steps, start)
     grad = _wants_grad(solver, x, grad)
     if start is None and (grid is None or isinstance(grid, Grid)):
@@ -240,23 +241,7 @@ def _times(grid: Any) -> Tensor:
         ) from None
 
 
-def kernel(field: Field, solver: Stepper, x: State, row: Any, carry: Any) -> torch.distributions.Normal:
-    """The distribution of x_s in one stochastic step, for solvers whose noise is additive: N(step(z = 0), row.noise^2).
-
-    `log_prob` of a stored next state under it re-scores a trajectory (reinforcement learning, likelihood ratios).
-    Raises `IncompatibleError` for a solver whose step is not such a kernel.
-    """
-    own = "reverse" not in solver.requires or type(field.process).reverse is AffineProcess.reverse
-    if not (isinstance(solver, Stepper) and solver.additive_noise and own):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise IncompatibleError(f"solver {type(solver).__name__} has no Gaussian step kernel under this process")
-    if not isinstance(row.noise, Tensor) and row.noise == 0:
-        raise IncompatibleError(f"this step of solver {type(solver).__name__} draws no noise: it has no density")
-    mean = solver.step(field, x, row, carry, torch.zeros_like(x)).x
-    scale = torch.as_tensor(row.noise, dtype=mean.dtype, device=mean.device)
-    return torch.distributions.Normal(mean, expand(scale, mean).expand_as(mean))
-
-
-def _checked(field: Field, solver: Solver, x: State, seed: int, ids: Sequence[int] | None) -> tuple[Solver, Draw]:
+def checked(field: Field, solver: Solver, x: State, seed: int, ids: Sequence[int] | None) -> tuple[Solver, Draw]:
     """The solver as guidance wraps it, and the noise of the samples."""
     if not isinstance(field, Field):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise IncompatibleError(f"sample needs a field, Field(denoiser), such as pipeline.field(); got {shown(field)}")
@@ -282,7 +267,8 @@ def _checked(field: Field, solver: Solver, x: State, seed: int, ids: Sequence[in
     for name, value in field.cond.items():
         if isinstance(value, Tensor) and value.ndim and value.shape[0] != len(found[0]):
             raise DataError(f"condition '{name}' has {value.shape[0]} rows for {len(found[0])} samples; give one row per sample")
-    return field.steps(solver), Draw(seed, rows, device=found[0].device)
+    solver = field.steps(solver)
+    return solver, Draw(seed, rows, device=found[0].device).groups(solver.group)
 
 
 def _numbers(ids: Any, n: int) -> Sequence[int]:

@@ -127,6 +127,11 @@ class Solver(Base):
     steps: int = param(default=20, ge=1, le=100_000, doc="number of steps")
     grid: Grid | None = param(default=None, doc="time grid; the process's own where none is named")
 
+    @property
+    def group(self) -> int:
+        """How many consecutive rows belong together (particles of one problem): batches and processes hold whole groups."""
+        return 1
+
     def frames(self, field: Field, x: State, grid: Tensor, draw: Draw) -> Iterator[Frame]:
         """The frames of a run, the start included. What they cost is counted by the loop that takes them (`dc.frames`)."""
         raise NotImplementedError
@@ -204,7 +209,7 @@ class Stepper(Solver):
         raise NotImplementedError
 
     def init(self, x: State) -> Any:
-        """What is carried from step to step (a tree of fixed shapes); None where nothing is."""
+        """What is carried from step to step: a tree of fixed shapes, every leaf batch first; None where nothing is."""
         return None
 
     def step(self, field: Field, x: State, row: Any, carry: Any, z: State) -> Moved:

@@ -43,6 +43,11 @@ def batch_size(tree: State) -> int:
     return leaves(tree)[0].shape[0]
 
 
+def take(tree: Any, rows: Tensor) -> Any:
+    """Rows of every tensor of a tree, a carry or a condition, such as those [n] that a resampling keeps; None stays None."""
+    return tree_map(lambda leaf: leaf[rows] if isinstance(leaf, Tensor) else leaf, tree)
+
+
 def describe(tree: State) -> str:
     """A state in a few words, `(64, 2) float32`, leaf by leaf."""
     found = [f"{tuple(leaf.shape)} {str(leaf.dtype).removeprefix('torch.')}" for leaf in leaves(tree)]

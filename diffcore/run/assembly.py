@@ -131,6 +131,8 @@ class Assembly:
         yield "network", {"data", "process", "network", "prediction", "trainer"}, partial(self._network, loaded)
         yield "sampling.cond", {"data", "sampling"}, lambda: self.classes(1, numbered(self.known, spec.sampling.cond))
         yield "sampling.mode", {"sampling"}, self._check_mode
+        for path in ("sampling.n", "evaluation.n"):
+            yield path, {"solver", "guidance", path.partition(".")[0]}, partial(self._check_groups, path)
         yield "evaluation.calls", {"evaluation"}, self._check_budgets
         for path in sizes.COUNTS if not loaded else ():
             yield path, {"data", path.partition(".")[0]}, partial(self._check_size, path)
@@ -151,6 +153,12 @@ class Assembly:
 
     def _check_size(self, path: str) -> None:
         sizes.check(path, self.spec, self.source.event, self.device)
+
+    def _check_groups(self, path: str) -> None:
+        solver = self.spec.solver
+        for guidance in self.spec.guidance:
+            solver = guidance.solver(solver)
+        sizes.check_groups(self.spec.sampling.n if path == "sampling.n" else self.spec.evaluation.n, solver.group)
 
     def _check_mode(self) -> None:
         if self.spec.sampling.mode == "graph" and self.device.type != "cuda":

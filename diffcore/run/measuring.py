@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from diffcore.declare.errors import SpecError
+from diffcore.declare.errors import SpecError, note
 from diffcore.learning import conditions
 from diffcore.learning.metric import Evaluation, Measured
 from diffcore.numerics.draw import Draw, mix
@@ -56,6 +56,8 @@ def measure(pipeline: Pipeline, solver: Solver, progress: Progress | None = None
     made = pipeline.sample(plan.n, plan.seed, _asked(pipeline, real[1]), solver=solver, batch=plan.batch, progress=progress)
     measured: dict[str, Measured] = {}
     ev = _evaluation(pipeline, made, *real)
+    if made.logw is not None and pipeline.spec.metrics:
+        note(f"the samples of {label(registry, solver)} are weighted (logw), and metrics take them as they are, all alike")
     for metric in pipeline.spec.metrics:
         for name, value in metric.measure(ev).items():
             measured[f"{name} ({label(registry, metric)})" if name in measured else name] = value
@@ -154,5 +156,7 @@ def cost(pipeline: Pipeline, solver: Solver) -> tuple[int, float]:
     counted = Denoiser(net, spec.prediction, process=process, null=pipeline.denoiser.null)
     cond = pipeline.conditions(1, {name: torch.zeros(*size) for name, size in pipeline.arrays.items()})
     field = Field(counted, spec.guidance, cond=cond, flow_map=spec.flow_map)
-    *_, last = frames(field, solver.stand_in(), process.prior(event, Draw(0, [0])))
+    rows = range(field.steps(solver.stand_in()).group)
+    field = field.bound({name: value.expand(len(rows), *value.shape[1:]) for name, value in cond.items()})
+    *_, last = frames(field, solver.stand_in(), process.prior(event, Draw(0, rows)))
     return last.calls, last.nfe

@@ -224,31 +224,40 @@ class Pipeline(Assembly):
         n, seed = whole("n", n, 1, 2**40), whole("seed", seed)
         batch = self.spec.sampling.batch if batch is None else whole("batch", batch, 1, 2**40)
         chosen, started = self.conditions(n, self.spec.sampling.cond if cond is None else cond), time.perf_counter()
-        batch *= distributed.world()[1]
+        group = self.group_of(solver, n, guided=guided)
+        batch = max(batch // group, 1) * group * distributed.world()[1]
         nfe, calls, steps = 0.0, 0, 0
         if progress:
             progress.start(n, "sampling")
         for first in range(0, n, batch):
             ids = range(first, min(first + batch, n))
             part = {k: v[ids.start : ids.stop] for k, v in chosen.items()}
-            made = self._shared(ids, seed, part, solver, guided)
+            made = self._shared(ids, seed, part, solver, guided, group)
             nfe, calls, steps = max(nfe, made.nfe), max(calls, made.calls), max(steps, made.steps)
             if progress:
                 progress.update(ids.stop)
             spent = time.perf_counter() - started
-            yield Samples(made.x, part, nfe, calls, spent, self, steps, made.logw, made.logp)
+            yield Samples(made.x, part, nfe, calls, spent, self, steps, made.logw, made.logp, group)
         if progress:
             progress.close()
 
-    def _shared(self, ids: range, seed: int, cond: Mapping[str, Tensor], solver: Solver | None, guided: bool) -> Result:
+    def group_of(self, solver: Solver | None, n: int, *, guided: bool = True) -> int:
+        """How many samples of a solver belong together. Raises `SpecError` where n of them are not whole groups."""
+        group: int = self.field(guided=guided).steps(self.solver if solver is None else solver).group
+        sizes.check_groups(n, group)
+        return group
+
+    def _shared(
+        self, ids: range, seed: int, cond: Mapping[str, Tensor], solver: Solver | None, guided: bool, group: int
+    ) -> Result:
         """The samples with these numbers, each process making its part (of the first the shape, where that is none)."""
-        share = distributed.share(len(ids))
-        rows = share if len(share) else range(1)
+        share = distributed.share(len(ids), group)
+        rows = share if len(share) else range(group)
         part = {k: v[rows.start : rows.stop].to(self.device) for k, v in cond.items()}
         made = self.sample_ids(ids[rows.start : rows.stop], seed, part, solver, guided=guided)
 
         def gathered(leaf: Any) -> Any:
-            return None if leaf is None else distributed.gather(leaf[: len(share)], len(ids))
+            return None if leaf is None else distributed.gather(leaf[: len(share)], len(ids), group)
 
         return attrs.evolve(made, x=tree_map(gathered, made.x), logw=gathered(made.logw), logp=gathered(made.logp))
 

@@ -23,7 +23,7 @@ class Samples:
     """Samples as the network makes them, with their conditions and cost. `raw()` is what they mean: in the range of the data.
 
     steps: those that the solver took. logw: log-weight of each sample, logp: log-probability of its steps, [n]; None where the
-    solver has none.
+    solver has none. group: how many consecutive ones belong together, with weights relative to each other.
     """
 
     x: State
@@ -35,6 +35,7 @@ class Samples:
     steps: int = 0
     logw: Tensor | None = None
     logp: Tensor | None = None
+    group: int = 1
 
     @property
     def numbers(self) -> dict[str, State]:

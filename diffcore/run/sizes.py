@@ -51,6 +51,13 @@ def memory(device: torch.device) -> int:
     return min(whole, int(limit)) if limit.strip().isdecimal() else whole
 
 
+def check_groups(n: int, group: int) -> None:
+    """Raise `SpecError` where n samples are not whole groups, saying how many would be."""
+    if n % group:
+        near = " or ".join(str(m) for m in (n - n % group, n - n % group + group) if m)
+        raise SpecError(f"{n} samples, and {group} of this solver belong together: take whole groups, such as {near}")
+
+
 def check(path: str, spec: Spec, event: Event, device: torch.device) -> None:
     """Raise `SpecError` where the number at a path of `COUNTS` asks for more than there is."""
     section, _, name = path.partition(".")

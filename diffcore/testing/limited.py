@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffcore.numerics.affine import Coeffs, Posterior
 from diffcore.numerics.fields import Denoiser, Field
+from diffcore.numerics.laws import Law
 from diffcore.numerics.process import AffineProcess, Corruption, Instant, Process
 from diffcore.numerics.span import Span
 from diffcore.numerics.tree import State
@@ -93,6 +94,11 @@ class Limited(Process):
         """Needs "reverse"."""
         self._needs("the reverse kernel", "reverse")
         return self.inner.reverse(x, self._full(t), self._full(s), getattr(posterior, "_known", posterior), z)
+
+    def reverse_law(self, x: State, t: Any, s: Any, posterior: Any) -> Law:
+        """Needs "reverse"."""
+        self._needs("the law of the reverse kernel", "reverse")
+        return self.inner.reverse_law(x, self._full(t), self._full(s), getattr(posterior, "_known", posterior))
 
     def reverse_noise(self, t: Any, s: Any) -> Tensor:
         """Needs "reverse"."""

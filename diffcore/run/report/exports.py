@@ -135,8 +135,9 @@ def _written(path: Path, n: int, last: Samples, note: str) -> Written:
 
 
 def named(made: Samples) -> dict[str, Tensor]:
-    """The arrays of a file of samples: `x` (leaves of a tree: `x.name`), and the conditions by name."""
-    return {**{_named(name): leaf for name, leaf in named_leaves(made.raw()).items()}, **made.cond}
+    """The arrays of a file of samples: `x` (leaves of a tree: `x.name`), logw and logp where there are, conditions by name."""
+    beside = {name: value for name, value in made.numbers.items() if name != "x"}
+    return {**{_named(name): leaf for name, leaf in named_leaves(made.raw()).items()}, **beside, **made.cond}
 
 
 def _named(leaf: str) -> str:

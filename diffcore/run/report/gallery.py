@@ -173,7 +173,8 @@ def draw_rows(pipeline: Pipeline, rows: Sequence[dict[str, Any]], shown: Sequenc
 
 def draw_way(pipeline: Pipeline, folder: Path) -> None:
     """`trajectory.png`, states of images and signals along the main solver's run, or `paths.png` of points."""
-    count = 200 if len(pipeline.source.event.shape) == 1 else 10
+    count, group = 200 if len(pipeline.source.event.shape) == 1 else 10, pipeline.group_of(None, 0)
+    count = -(-count // group) * group
     frames = pipeline.sample_ids(range(count), 0, pipeline.usual_conditions(count), keep_frames=True).frames
     if ways.have_picture(frames):
         checkpoint.write_aside(folder / f"{ways.name(frames)}.png", ways.picture(frames))

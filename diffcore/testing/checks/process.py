@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diffcore.numerics.affine import Posterior, convert, row
 from diffcore.numerics.fields import Denoiser, Field
+from diffcore.numerics.laws import GaussianLaw
 from diffcore.numerics.process import AffineProcess, Process
 from diffcore.numerics.solver import check_grid
 from diffcore.numerics.tree import State, leaves, tree_map
@@ -187,6 +188,21 @@ def reverse_kernel(subject: Subject) -> None:
         )
         weight = process.reverse_noise(*process.pairs(torch.tensor([high, low], dtype=torch.float64) * process.T))
         _close(weight, precision.reshape(1) ** -0.5, 1e-8, "reverse_noise is not the standard deviation of the step")
+
+
+@check("process", applies=lambda cls: _affine(cls) and "reverse" in cls.provides)
+def reverse_law(subject: Subject) -> None:
+    """`reverse_law` is what `reverse` draws from: sample(z) is that draw, of log-density log p(z) - n log(weight) (1e-8)."""
+    process = subject.component
+    x0, xt, z = normal(3, 5), normal(3, 5, seed=1), normal(3, 5, seed=2)
+    for high, low in ((0.9, 0.85), (0.6, 0.2), (0.3, 0.29)):
+        t, s = process.pairs(torch.tensor([high, low], dtype=torch.float64) * process.T)
+        at, end = t.at(0), s.at(0)
+        known = Posterior(xt, x0, "x0", at)
+        law, drawn = process.reverse_law(xt, at, end, known), process.reverse(xt, at, end, known, z)
+        _close(law.sample(z), drawn, 1e-8, f"sample(z) of the law of the step {high} T -> {low} T is not reverse(..., z)")
+        want = GaussianLaw(torch.zeros_like(z), 1.0, process).log_prob(z) - 5 * process.reverse_noise(t, s).log()
+        _close(law.log_prob(drawn), want, 1e-8, "the log-density of reverse_law is not that of the noise of the step")
 
 
 @check("process", applies=_affine)

@@ -13,9 +13,9 @@ from torch import Tensor
 from diffcore.numerics.fields import Denoiser, Field
 from diffcore.numerics.process import Instant, Process
 from diffcore.numerics.sampling import sample
-from diffcore.numerics.tree import State, tree_map
+from diffcore.numerics.tree import State, pytree, take, tree_map
 from diffcore.testing.base import SkipError, Subject, check, same, worst
-from diffcore.testing.bench import DATA, affine, grid_of, plans, start_at, z_of
+from diffcore.testing.bench import DATA, affine, grid_of, oracle_of, plans, processes, start_at, z_of
 from diffcore.testing.driving import drive, exact_field
 from diffcore.testing.limited import limited
 from diffcore.testing.oracles import Gaussian
@@ -77,6 +77,40 @@ def _columns(solver: Any, process: Process, grid: Tensor) -> Iterator[tuple[Tens
 def _finish(solver: Any, process: Process, data: Gaussian, x: Tensor, grid: Tensor, noise: Drawn) -> Tensor:
     *_, moment = drive(solver, exact_field(solver, process, data), x, grid, noise)
     return moment.after
+
+
+@check("solver", applies=plans)
+def rows_in_order(subject: Subject) -> None:
+    """Every leaf of the carry is batch first, and (groups of) rows in another order give the step in that order (1e-9)."""
+    solver = subject.component
+    for process in processes(subject):
+        oracle = oracle_of(process)
+        field, x = exact_field(solver, process, oracle), start_at(process, oracle, 3 * solver.group)
+        order = torch.tensor([2, 0, 1]).repeat_interleave(solver.group) * solver.group
+        order = order + torch.arange(len(order)) % solver.group
+        for i, moment in enumerate(drive(solver, field, x, grid_of(process), partial(z_of, solver, process))):
+            odd = [leaf for leaf in pytree.tree_leaves(moment.carried) if not _has_rows(leaf, len(order))]
+            assert not odd, (
+                f"{type(process).__name__}: after step {i} the carry holds {_described(odd[0])}, of which rows cannot be taken: "
+                f"every leaf has the {len(order)} samples as its first axis"
+            )
+            x, carry, z = take((moment.x, moment.carry, moment.z), order)
+            other = solver.step(field, x, moment.row, carry, z)
+            pairs = zip(*map(_leaves, ((other.x, other.carry), take((moment.after, moment.carried), order))), strict=True)
+            off = max(worst(a, b) for a, b in pairs)
+            assert off < 1e-9, f"{type(process).__name__}: rows in another order change step {i} by {off:.3g}"
+
+
+def _leaves(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _has_rows(leaf: Any, rows: int) -> bool:
+    return leaf is None or (isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == rows)
+
+
+def _described(leaf: Any) -> str:
+    return f"a tensor of shape {tuple(leaf.shape)}" if isinstance(leaf, Tensor) else f"a {type(leaf).__name__}"
 
 
 @check("solver", applies=plans)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 import torch
@@ -45,6 +45,21 @@ class Categorical:
         """Without its history of gradients."""
         ratio = None if self.log_ratio is None else self.log_ratio.detach()
         return Categorical(self.x, self.at, self.logp.detach(), ratio)
+
+
+class Entries(NamedTuple):
+    """Independent tokens: probs (B, *shape, K), float64, not necessarily normalised."""
+
+    probs: Tensor
+
+    def sample(self, z: Tensor) -> Tensor:
+        """By inversion of the uniform numbers z, shape of z."""
+        return pick(z, self.probs)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log probability of all entries of a sample together, float64 [B]; -inf for what cannot be."""
+        found = chosen(self.probs, x).log() - self.probs.sum(-1).log()
+        return found.flatten(1).sum(1)
 
 
 def pick(z: Tensor, probs: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import diffcore as dc
 
-from .categorical import NEVER, Categorical, one_hot, pick
+from .categorical import NEVER, Categorical, Entries, one_hot, pick
 from .chain import Chain
 
 
@@ -89,7 +89,11 @@ class Tokens(dc.Process):
 
     def reverse(self, x: Tensor, t: Any, s: Any, posterior: Categorical, z: Tensor) -> Tensor:
         """A draw of x_s from `kernel`, by inversion of the uniform numbers z."""
-        return pick(z, self.kernel(x, t, s, posterior.probs))
+        return self.reverse_law(x, t, s, posterior).sample(z)
+
+    def reverse_law(self, x: Tensor, t: Any, s: Any, posterior: Categorical) -> Entries:
+        """Independent entries, each of the law `kernel`."""
+        return Entries(self.kernel(x, t, s, posterior.probs))
 
     def fingerprint(self) -> list[float]:
         """V, and q(x_t = 0 | x_0 = 0) at 8 times spread over (0, T]."""

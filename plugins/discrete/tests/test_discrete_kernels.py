@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -214,3 +215,26 @@ def test_bad_tokens_are_refused_in_one_line():
 def test_joint_step_is_a_product():
     laws = torch.tensor([[[0.2, 0.8], [0.5, 0.5]]], dtype=torch.float64)
     assert joint_step(laws).tolist() == [[0.1, 0.1, 0.4, 0.4]]
+
+
+@pytest.mark.parametrize("name", ["masked", "uniform-tokens", "d3pm"])
+def test_the_law_of_a_reverse_step_is_what_is_drawn(name):
+    """Probabilities of all states of two entries add up to 1 and are the shares of uniform numbers that lead there; a stored run
+    is scored by them."""
+    registry = dc.Registry.load()
+    process, solver = registry.make("process", name, values=3), registry.make("solver", "ancestral")
+    field, grid = process.oracle().field(process), torch.tensor([0.8, 0.5, 0.2], dtype=torch.float64)
+    frames = list(dc.frames(field, solver, process.prior((2,), dc.Draw(0, range(5))), grid=grid, seed=3))
+    t, s = process.pairs(grid)
+    scores = dc.rescore(field, solver, frames, grid=grid)
+    states = torch.cartesian_prod(*[torch.arange(process.states)] * 2)
+    for i, (before, after) in enumerate(pairwise(frames)):
+        at, end = (c.at(i).map(lambda v: v.item()) for c in (t, s))
+        law = process.reverse_law(before.x, at, end, field.posterior(before.x, at))
+        every = torch.stack([law.log_prob(state.expand(5, 2)) for state in states])
+        torch.testing.assert_close(every.exp().sum(0), torch.ones(5, dtype=torch.float64))
+        even = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+        shares = torch.stack([(law.sample(u.expand(5, 2))[:, :, None] == torch.arange(process.states)) for u in even])
+        shares = shares.double().mean(0)
+        want = shares[torch.arange(5)[:, None], torch.arange(2), after.x].prod(1)
+        assert float((scores[i].exp() - want).abs().max()) < 0.005

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import mse_loss
 
 import diffcore as dc
@@ -112,21 +111,9 @@ def target(model: dc.Denoiser, x: dc.State, at: dc.Coeffs, end: dc.Instant, v: d
     if not len(apart):
         return v
     few = [dc.tree_map(lambda a: a[apart], tree) for tree in (x, v)]
-    slope = derivative(model, few[0], at.at(apart), end.at(apart), few[1], {k: c[apart] for k, c in cond.items()})
+    slope = dc.along(model, few[0], at.at(apart), end.at(apart), few[1], **{k: c[apart] for k, c in cond.items()})[1]
     gap = (end.t - at.t)[apart]
     return dc.tree_map(lambda a, d: a.index_add(0, apart, dc.expand(gap, d) * d), v, slope)
-
-
-def derivative(model: dc.Denoiser, x: dc.State, at: dc.Coeffs, end: dc.Instant, v: dc.State, cond: Cond) -> dc.State:
-    """(d_x h) v + d_t h of h(x, t, s) at fixed s, by one forward derivative; like x."""
-
-    def h(x: dc.State, t: Tensor, alpha: Tensor, sigma: Tensor) -> dc.State:
-        return model.network(x, at._replace(t=t, alpha=alpha, sigma=sigma), end, **cond)
-
-    tangents = (v, torch.ones_like(at.t), at.dalpha, at.dsigma)
-    # fused attention has no forward derivative, and half precision would spoil it
-    with sdpa_kernel(SDPBackend.MATH), torch.autocast(at.t.device.type, enabled=False):
-        return torch.func.jvp(h, (x, at.t, at.alpha, at.sigma), tangents)[1]
 
 
 def _square(found: Tensor, goal: Tensor) -> Tensor:

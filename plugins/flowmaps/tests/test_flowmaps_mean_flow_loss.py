@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from diffcore_flowmaps.mean_flow import MeanFlow
-from diffcore_flowmaps.mean_flow_loss import NOISE, MeanFlowLoss, derivative
+from diffcore_flowmaps.mean_flow_loss import NOISE, MeanFlowLoss
 from scipy import stats
 from torch import nn
 
@@ -86,7 +86,7 @@ def test_identity_holds_on_gaussian_data(process, exact, gauss):
     s, t = (process.min_time + u * (process.T - process.min_time)).unbind(1)
     at, x = process.coeffs(t), 1.5 * draw.normal((3,), torch.float64)
     v = gauss.velocity(x, at)
-    right = v - (t - s)[:, None] * derivative(model, x, at, dc.Instant(s), v, {})
+    right = v - (t - s)[:, None] * dc.along(model, x, at, dc.Instant(s), v)[1]
     residual = model.network(x, at, dc.Instant(s)) - right
     assert float((residual / v.abs().max()).abs().max()) < 1e-9
 
@@ -148,7 +148,7 @@ def test_derivative_is_the_difference_along_the_trajectory(process, precondition
     t = process.T * (0.1 + 0.8 * draw.uniform())
     x, v, end = draw.normal((3,), torch.float64), draw.fold(1).normal((3,), torch.float64), dc.Instant(t * draw.fold(2).uniform())
     up, down = (model.network(x + h * v, process.coeffs(t + h), end) for h in (e, -e))
-    found = derivative(model, x, process.coeffs(t), end, v, {})
+    found = dc.along(model, x, process.coeffs(t), end, v)[1]
     torch.testing.assert_close(found, (up - down) / (2 * e), rtol=1e-6, atol=1e-7)
 
 
@@ -246,8 +246,8 @@ def test_the_derivative_keeps_its_precision_under_autocast(process):
     t = 0.5 * process.T * torch.ones(8)
     x, v, end = draw.normal((2,)), draw.fold(1).normal((2,)), dc.Instant(t / 2)
     with torch.autocast("cpu", torch.bfloat16):
-        half = derivative(model, x, process.coeffs(t), end, v, {})
-    torch.testing.assert_close(half, derivative(model, x, process.coeffs(t), end, v, {}))
+        half = dc.along(model, x, process.coeffs(t), end, v)[1]
+    torch.testing.assert_close(half, dc.along(model, x, process.coeffs(t), end, v)[1])
 
 
 def test_autocast_leaves_a_gradient(process):

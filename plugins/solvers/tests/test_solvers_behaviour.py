@@ -208,7 +208,7 @@ def test_the_step_kernel_is_the_gaussian_that_was_drawn_from(solver):
     row = solver.plan(VP, nodes).rows(field, X)[0]
     z = dc.Draw(0, range(7)).at(1).normal_like(X)
     drawn = solver.step(field, X, row, None, z).x
-    want = torch.distributions.Normal(0.0, 1.0).log_prob(z) - torch.tensor(row.noise, dtype=torch.float64).log()
+    want = (torch.distributions.Normal(0.0, 1.0).log_prob(z) - torch.tensor(row.noise, dtype=torch.float64).log()).sum(1)
     assert largest(dc.kernel(field, solver, X, row, None).log_prob(drawn), want) < 1e-9
 
 
