@@ -234,7 +234,7 @@ def ours(problem: Problem, pair: Ours, calls: int) -> Tensor | None:
     for steps in dict.fromkeys([calls, (calls + 2) // 2, (calls + 1) // 2, calls // 2, (calls + 2) // 3, calls // 3]):
         try:
             nodes = pair.levels.nodes(field.process, max(steps, 1), field.process.T)
-            if sum(pair.solver.plan(field.process, nodes).evaluations) <= calls:
+            if sum(map(len, pair.solver.plan(field.process, nodes).asks)) <= calls:
                 return dc.sample(field, pair.solver, problem.x, grid=nodes).x
         except dc.DiffcoreError:
             return None

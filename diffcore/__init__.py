@@ -49,12 +49,13 @@ if TYPE_CHECKING:
     from diffcore.numerics.flow_map import FlowMap, FlowMapSolver, flow_map_of
     from diffcore.numerics.guidance import Guidance
     from diffcore.numerics.meter import Meter
-    from diffcore.numerics.plan import Plan, any_of
+    from diffcore.numerics.plan import Plan, any_of, asked
     from diffcore.numerics.process import AffineProcess, Corruption, Instant, Process, centred_pairs, refuse_shift
     from diffcore.numerics.sampling import Result, frames, kernel, sample
     from diffcore.numerics.solver import Frame, Grid, Moved, Program, Solver, Stepper, check_within
     from diffcore.numerics.span import Linear, Span, lam_at, moments_of_exp, phi
     from diffcore.numerics.tree import State, expand, leaves, lincomb, tree_map
+    from diffcore.numerics.wrapped import Wrapped
     from diffcore.run.assemble import assemble
     from diffcore.run.pipeline import Pipeline
     from diffcore.run.spec import Spec
@@ -90,11 +91,12 @@ _LAZY = {
     "numerics.process": ("AffineProcess", "Corruption", "Instant", "Process", "centred_pairs", "refuse_shift"),
     "numerics.sampling": ("Result", "frames", "kernel", "sample"),
     "numerics.meter": ("Meter",),
-    "numerics.plan": ("Plan", "any_of"),
+    "numerics.plan": ("Plan", "any_of", "asked"),
     "numerics.span": ("Linear", "Span", "lam_at", "moments_of_exp", "phi"),
     "numerics.solver": ("Frame", "Grid", "Moved", "Program", "Solver", "Stepper", "check_within"),
     "run.spec": ("Spec",),
     "learning.trainer": ("Player", "Trainer"),
+    "numerics.wrapped": ("Wrapped",),
     "numerics.tree": ("State", "expand", "leaves", "lincomb", "tree_map"),
 }
 _WHERE = {name: module for module, names in _LAZY.items() for name in names}
@@ -160,7 +162,9 @@ __all__ = [
     "Trainer",
     "UnknownComponentError",
     "Weighting",
+    "Wrapped",
     "any_of",
+    "asked",
     "assemble",
     "centred_pairs",
     "check_within",

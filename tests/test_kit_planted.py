@@ -448,7 +448,7 @@ SOLVERS = [
     (MutatesInput, "pure_steps", "changed in place"),
     (MutatesCarry, "pure_steps", "changed in place"),
     (BoastsOfOrder, "order", "declared is 3"),
-    (HidesEvaluations, "declared_evaluations", "calls per step"),
+    (HidesEvaluations, "asks", "evaluates the field at"),
     (OwnTimes, "planned_times", "was called at t"),
     (LooksAtValues, "rows_as_tensors", "value of a tensor"),
     (SinglePlan, "planned_in_double", "float32"),

@@ -127,6 +127,11 @@ class Solver(Base):
     steps: int = param(default=20, ge=1, le=100_000, doc="number of steps")
     grid: Grid | None = param(default=None, doc="time grid; the process's own where none is named")
 
+    @property
+    def group(self) -> int:
+        """How many consecutive rows belong together, such as the particles of one problem; 1 where each stands alone."""
+        return 1
+
     def frames(self, field: Field, x: State, grid: Tensor, draw: Draw) -> Iterator[Frame]:
         """The frames of a run, the start included. What they cost is counted by the loop that takes them (`dc.frames`)."""
         raise NotImplementedError
@@ -218,9 +223,11 @@ class Stepper(Solver):
     @final
     def frames(self, field: Field, x: State, grid: Tensor, draw: Draw) -> Iterator[Frame]:
         """The start, and the state after every step."""
-        times = grid.tolist() if grid.ndim == 1 else list(grid)
+        plan, rows = self.prepared(field, x, grid)
+        nodes = plan.nodes(grid)
+        times = nodes.tolist() if nodes.ndim == 1 else list(nodes)
         yield Frame(0, times[0], x)
-        for i, moved in enumerate(self.moves(field, x, grid, draw), 1):
+        for i, moved in enumerate(self.stepped(plan, rows, field, x, grid, draw), 1):
             yield Frame(i, times[i], moved.x, logw=moved.logw, logp=moved.logp, ancestors=moved.ancestors)
 
     def prepared(
@@ -256,7 +263,12 @@ class Stepper(Solver):
 
         reuse: the buffers of earlier states may be written to again (the caller keeps only the last).
         """
-        plan, rows = self.prepared(field, x, grid, reuse=reuse)
+        return self.stepped(*self.prepared(field, x, grid, reuse=reuse), field, x, grid, draw)
+
+    @final
+    def stepped(self, plan: Plan, rows: list[Any], field: Field, x: State, grid: Tensor, draw: Draw) -> Iterator[Moved]:
+        """What every step of a prepared plan returns."""
+        rests = plan.rests(grid) if grid.ndim > 1 else ()
         process, step, moved = field.process, self.step, Moved(x, self.init(x))
         for i, row in enumerate(rows):
             before = moved.x
@@ -267,7 +279,7 @@ class Stepper(Solver):
                     f"a step of solver {type(self).__name__} must return dc.Moved(x) or dc.Moved(x, carry); got {shown(moved)}"
                 )
             if grid.ndim > 1:
-                moved = moved._replace(x=held(grid[i] == grid[i + 1], before, moved.x))
+                moved = moved._replace(x=held(rests[i], before, moved.x))
             yield moved
 
 
