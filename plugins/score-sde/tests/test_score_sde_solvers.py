@@ -355,5 +355,5 @@ def test_predictors_that_cannot_be_run_are_refused():
         PredictorCorrector(inner=Euler(grid=Nodes()))
     with pytest.raises(dc.SpecError, match="owns its loop"):
         PredictorCorrector(inner=Own())
-    with pytest.raises(dc.IncompatibleError, match="needs jumps"):
+    with pytest.raises(dc.IncompatibleError, match="PredictorCorrector needs 'jumps'"):
         dc.sample(GOLDEN.field(VP), PredictorCorrector(inner=Jumps()), X, steps=3)
