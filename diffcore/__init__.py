@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from diffcore.learning.network import Network
     from diffcore.learning.trainer import Player, Trainer
     from diffcore.numerics.affine import ROWS, Coeffs, Posterior, Row, combine, convert, row
+    from diffcore.numerics.calibration import Calibrated, Table, calibrate, calibrate_on, calibrated
     from diffcore.numerics.draw import Draw
     from diffcore.numerics.fields import Denoiser, Field, Guided, second_derivatives
     from diffcore.numerics.flow_map import FlowMap, FlowMapSolver, flow_map_of
@@ -96,6 +97,7 @@ _LAZY = {
     "numerics.solver": ("Frame", "Grid", "Moved", "Program", "Solver", "Stepper", "check_within"),
     "run.spec": ("Spec",),
     "learning.trainer": ("Player", "Trainer"),
+    "numerics.calibration": ("Calibrated", "Table", "calibrate", "calibrate_on", "calibrated"),
     "numerics.wrapped": ("Wrapped",),
     "numerics.tree": ("State", "expand", "leaves", "lincomb", "tree_map"),
 }
@@ -107,6 +109,7 @@ __all__ = [
     "AffineProcess",
     "Alias",
     "Base",
+    "Calibrated",
     "CheckpointError",
     "Coeffs",
     "Component",
@@ -158,6 +161,7 @@ __all__ = [
     "SpecError",
     "State",
     "Stepper",
+    "Table",
     "TimeLaw",
     "Trainer",
     "UnknownComponentError",
@@ -166,6 +170,9 @@ __all__ = [
     "any_of",
     "asked",
     "assemble",
+    "calibrate",
+    "calibrate_on",
+    "calibrated",
     "centred_pairs",
     "check_within",
     "combine",

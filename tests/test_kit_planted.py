@@ -1657,7 +1657,7 @@ def test_a_time_law_that_leaves_one_installed_process_only():
     assert re.search(r"Later: times from 0\.0\d+ to .*: clamp them", found["every_process"].message)
 
 
-ELSEWHERE = ("refusal", "fit", "every_process")
+ELSEWHERE = ("refusal", "calibration", "every_process")
 """Checks that are seen to fail in tests of their own."""
 
 

@@ -31,15 +31,15 @@ class Wrapped(Stepper):
 
     def __attrs_post_init__(self) -> None:
         """Refuse a solver that cannot be run step by step on the grid of this one."""
-        name, steps = type(self).__name__, self.inner.steps if isinstance(self.inner, Stepper) else 0  # pyright: ignore[reportUnnecessaryIsInstance]
+        name = type(self).__name__
         check_within(self.inner, name)
-        if steps not in (self.steps, attrs.fields_dict(type(self.inner))["steps"].default):
+        steps, usual = self.inner.steps, attrs.fields_dict(type(self.inner))["steps"].default
+        if steps not in (self.steps, usual):
             raise SpecError(f"solver {type(self.inner).__name__} has {steps} steps of its own; give 'steps' to {name} instead")
 
     @classmethod
     def around(cls, inner: Stepper, **own: Any) -> Self:
         """Around a solver that stands alone: its steps and its time grid become those of the whole (for `Guidance.solver`)."""
-        check_within(attrs.evolve(inner, grid=None) if isinstance(inner, Stepper) else inner, cls.__name__)  # pyright: ignore[reportUnnecessaryIsInstance]
         return cls(inner=attrs.evolve(inner, grid=None), steps=inner.steps, grid=inner.grid, **own)
 
     @property

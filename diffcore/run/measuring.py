@@ -12,6 +12,7 @@ from torch import Tensor
 from diffcore.declare.errors import SpecError
 from diffcore.learning import conditions
 from diffcore.learning.metric import Evaluation, Measured
+from diffcore.numerics.calibration import stand_in
 from diffcore.numerics.draw import Draw, mix
 from diffcore.numerics.fields import Denoiser, Field
 from diffcore.numerics.sampling import frames
@@ -81,9 +82,9 @@ def _asked(pipeline: Pipeline, cond: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def ran(pipeline: Pipeline, solver: Solver) -> str:
-    """What ran in the place of a solver that is another one once it is fitted; empty where it is itself."""
-    fitted = pipeline.ready(solver)
-    return "" if type(fitted) is type(solver) else label(pipeline.registry, evolve(fitted, grid=None))
+    """What ran in the place of a solver that is another one once it is calibrated; empty where it is itself."""
+    ready = pipeline.ready(solver)
+    return "" if type(ready) is type(solver) else label(pipeline.registry, evolve(ready, grid=None))
 
 
 def _evaluation(pipeline: Pipeline, made: Samples, real: Any, cond: Mapping[str, Tensor]) -> Evaluation:
@@ -154,5 +155,5 @@ def cost(pipeline: Pipeline, solver: Solver) -> tuple[int, float]:
     counted = Denoiser(net, spec.prediction, process=process, null=pipeline.denoiser.null)
     cond = pipeline.conditions(1, {name: torch.zeros(*size) for name, size in pipeline.arrays.items()})
     field = Field(counted, spec.guidance, cond=cond, flow_map=spec.flow_map)
-    *_, last = frames(field, solver.stand_in(), process.prior(shape, Draw(0, [0])))
+    *_, last = frames(field, stand_in(solver), process.prior(shape, Draw(0, [0])))
     return last.calls, last.nfe
