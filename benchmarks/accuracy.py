@@ -85,11 +85,11 @@ HOPELESS = 8.0
 
 
 class Problem:
-    """A field, states x at T and where they end; `fitted_to`: the field for `auto`; the rest is for other libraries."""
+    """A field, states x at T and where they end; `calibrated_on`: the field for `auto`; the rest is for other libraries."""
 
     def __init__(self, name: str, field: dc.Field, x: Tensor, goal: Tensor, exact: bool) -> None:
         self.name, self.field, self.x, self.goal, self.exact, self.calls = name, field, x, goal, exact, 0
-        self.fitted_to = field
+        self.calibrated_on = field
         process: Any = field.process
         ends = process.coeffs(torch.tensor([process.min_time or 1e-4 * process.T, process.T], dtype=torch.float64))
         self.low, self.top = float(ends.sigma[0] / ends.alpha[0]), min(float(ends.sigma[1] / ends.alpha[1]), NOISIEST)
@@ -153,7 +153,7 @@ def exact(dim: int, name: str, registry: dc.Registry) -> Problem:
     x = process.prior((dim,), dc.Draw(1, range(STATES))).double()
     problem = Problem(f"{dim}-D {name}", field, x, solved(field, x, registry, -10.0, 14.0, 1500).double(), True)
     lowest = {"t_min": 1e-6} if name == "vp" else {}  # no network sets a bound here, and the others obey none
-    problem.fitted_to = mixture(dim).field(registry.make("process", name, **lowest))
+    problem.calibrated_on = mixture(dim).field(registry.make("process", name, **lowest))
     return problem
 
 
@@ -234,7 +234,7 @@ def ours(problem: Problem, pair: Ours, calls: int) -> Tensor | None:
     for steps in dict.fromkeys([calls, (calls + 2) // 2, (calls + 1) // 2, calls // 2, (calls + 2) // 3, calls // 3]):
         try:
             nodes = pair.levels.nodes(field.process, max(steps, 1), field.process.T)
-            if sum(pair.solver.plan(field.process, nodes).evaluations) <= calls:
+            if sum(map(len, pair.solver.plan(field.process, nodes).asks)) <= calls:
                 return dc.sample(field, pair.solver, problem.x, grid=nodes).x
         except dc.DiffcoreError:
             return None
@@ -242,11 +242,11 @@ def ours(problem: Problem, pair: Ours, calls: int) -> Tensor | None:
 
 
 def auto(problem: Problem, registry: dc.Registry, calls: int) -> tuple[list[float], str]:
-    """Errors of `auto`, fitted on other states, and what it chose."""
+    """Errors of `auto`, calibrated on other states, and what it chose."""
     x = problem.field.process.prior(problem.x.shape[1:], dc.Draw(2, range(len(problem.x))))
     solver = registry.make("solver", "auto", nfe=calls, effort=1, calibration=len(x))
-    found = solver.fit(problem.fitted_to, x.to(problem.x.dtype))
-    return problem.errors(dc.sample(problem.field, solver.fitted(found), problem.x).x), solver.why(found)[0]
+    found = dc.calibrate(solver, problem.calibrated_on, x.to(problem.x.dtype))
+    return problem.errors(dc.sample(problem.field, dc.calibrated(solver, found), problem.x).x), solver.why(found)[0]
 
 
 @attrs.define(eq=False)
@@ -415,7 +415,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, nargs="+", default=CALLS, help="numbers of calls of the network")
     parser.add_argument("--problems", type=int, default=len(PROCESSES), help="how many of the exact problems")
     parser.add_argument(
-        "--auto", type=int, nargs="*", default=QUALITY, help="numbers of calls at which `auto` is fitted to networks"
+        "--auto", type=int, nargs="*", default=QUALITY, help="numbers of calls at which `auto` is calibrated to networks"
     )
     parser.add_argument("--no-networks", dest="networks", action="store_false", help="exact problems only")
     parser.add_argument("--write", action="store_true", help="store the result in results/ and README.md")

@@ -98,7 +98,7 @@ def run(field: dc.Field, solver: dc.Solver, x: Tensor, calls: int) -> Tensor | N
     for steps in dict.fromkeys([calls, (calls + 2) // 2, (calls + 1) // 2, calls // 2, (calls + 2) // 3, calls // 3]):
         try:
             nodes = solver.nodes(field.process, max(steps, 1))
-            if sum(solver.plan(field.process, nodes).evaluations) <= calls:
+            if sum(map(len, solver.plan(field.process, nodes).asks)) <= calls:
                 return dc.sample(field, solver, x, grid=nodes).x
         except dc.DiffcoreError:
             continue

@@ -328,7 +328,7 @@ CASES: dict[str, Case] = {
     "deis": Case(adams_3, prediction="eps", past=2),
     "exp-adams": Case(adams_2, past=1),
     "unipc": Case(unipc, past=3),
-    "dpm-solver-v3": Case(dpm_solver_v3, past=3, fields={"per": "time", "fit_samples": 64}),
+    "dpm-solver-v3": Case(dpm_solver_v3, past=3, fields={"per": "time", "calibration": 64}),
     "flow-map": Case(flow_map, "flow", "velocity", weights=jump),
     "ancestral": Case(noisy_blend, noises=1, weights=bayes),
     "ddpm": Case(noisy_blend, noises=1),

@@ -67,7 +67,7 @@ def measure(name: str, process: dc.Process) -> tuple[int, int, int]:
     alive = Alive(x.numel() * 4, storages(x.numel() * 4))
     with alive:
         dc.sample(field, solver, x)
-    kept, stages = history(solver, x), max(solver.plan(process, solver.nodes(process)).evaluations)
+    kept, stages = history(solver, x), max(map(len, solver.plan(process, solver.nodes(process)).asks))
     return alive.peak, 3 + kept + (stages if stages > 1 else 0), kept
 
 

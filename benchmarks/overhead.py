@@ -70,11 +70,16 @@ def parts(method: str, net: Any, steps: int) -> tuple[dc.Field, dc.Solver]:
 
 @lru_cache
 def solver_of(method: str, shape: tuple[int, ...], steps: int = STEPS) -> dc.Solver:
-    """The solver, fitted to the bent network where it needs that."""
+    """The solver, calibrated to the bent network where it needs that."""
     field, solver = parts(method, bent, steps)
-    if not solver.fit_on:
+    if not dc.calibrate_on(solver):
         return solver
-    return solver.fitted(solver.fit(field, torch.randn((solver.fit_on, *shape[1:]), generator=torch.Generator().manual_seed(1))))
+    return dc.calibrated(
+        solver,
+        dc.calibrate(
+            solver, field, torch.randn((dc.calibrate_on(solver), *shape[1:]), generator=torch.Generator().manual_seed(1))
+        ),
+    )
 
 
 def bent(x: Tensor, t: Tensor, s: Tensor | None = None) -> Tensor:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from diffcore.learning.network import Network
     from diffcore.learning.trainer import Player, Trainer
     from diffcore.numerics.affine import ROWS, Coeffs, Posterior, Row, combine, convert, row
+    from diffcore.numerics.calibration import Calibrated, Table, calibrate, calibrate_on, calibrated
     from diffcore.numerics.draw import Draw
     from diffcore.numerics.drive import Drive, drive
     from diffcore.numerics.event import Event
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from diffcore.numerics.meter import Meter
     from diffcore.numerics.moments import along, conjugate_gradient, moments
     from diffcore.numerics.noise import WHITE, ByPart, NoiseLaw, White
-    from diffcore.numerics.plan import Plan, any_of
+    from diffcore.numerics.plan import Plan, any_of, asked
     from diffcore.numerics.process import AffineProcess, Corruption, Instant, Process, centred_pairs, refuse_shift
     from diffcore.numerics.readings import Reading
     from diffcore.numerics.rescoring import kernel, rescore
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from diffcore.numerics.solver import Frame, Grid, Moved, Program, Solver, Stepper, check_within
     from diffcore.numerics.span import Linear, Span, lam_at, moments_of_exp, phi
     from diffcore.numerics.tree import State, expand, leaves, lincomb, take, tree_map
+    from diffcore.numerics.wrapped import Wrapped
     from diffcore.run.assemble import assemble
     from diffcore.run.pipeline import Pipeline
     from diffcore.run.spec import Spec
@@ -101,11 +103,13 @@ _LAZY = {
     "numerics.sampling": ("Result", "frames", "sample"),
     "numerics.meter": ("Meter",),
     "numerics.moments": ("along", "conjugate_gradient", "moments"),
-    "numerics.plan": ("Plan", "any_of"),
+    "numerics.plan": ("Plan", "any_of", "asked"),
     "numerics.span": ("Linear", "Span", "lam_at", "moments_of_exp", "phi"),
     "numerics.solver": ("Frame", "Grid", "Moved", "Program", "Solver", "Stepper", "check_within"),
     "run.spec": ("Spec",),
     "learning.trainer": ("Player", "Trainer"),
+    "numerics.calibration": ("Calibrated", "Table", "calibrate", "calibrate_on", "calibrated"),
+    "numerics.wrapped": ("Wrapped",),
     "numerics.tree": ("State", "expand", "leaves", "lincomb", "take", "tree_map"),
 }
 _WHERE = {name: module for module, names in _LAZY.items() for name in names}
@@ -118,6 +122,7 @@ __all__ = [
     "Alias",
     "Base",
     "ByPart",
+    "Calibrated",
     "CheckpointError",
     "Coeffs",
     "Component",
@@ -176,14 +181,20 @@ __all__ = [
     "SpecError",
     "State",
     "Stepper",
+    "Table",
     "TimeLaw",
     "Trainer",
     "UnknownComponentError",
     "Weighting",
     "White",
+    "Wrapped",
     "along",
     "any_of",
+    "asked",
     "assemble",
+    "calibrate",
+    "calibrate_on",
+    "calibrated",
     "centred_pairs",
     "check_within",
     "combine",

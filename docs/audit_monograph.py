@@ -124,7 +124,7 @@ class _Source:
         return wrong(self.inner.batch(ids))
 
 
-LEFT = frozenset({"nodes_of", "retract", "init", "fit_as", "stand_in", "fitted", "on_path"})
+LEFT = frozenset({"nodes_of", "retract", "init", "calibrated_as", "stand_in", "calibrated", "on_path"})
 
 
 def methods(cls: type) -> dict[str, Callable[..., Any]]:

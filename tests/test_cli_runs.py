@@ -255,8 +255,8 @@ def test_evaluate_gives_the_table_of_the_run(place: Path):
 
 
 def test_fit_of_a_run_whose_solvers_need_none_says_so(place: Path):
-    assert "no solver of" in call("fit", place / "run").stdout
-    assert json.loads(call("fit", place / "run", "--json").stdout) == {}
+    assert "no solver of" in call("calibrate", place / "run").stdout
+    assert json.loads(call("calibrate", place / "run", "--json").stdout) == {}
 
 
 def test_a_run_without_training_has_a_report_without_a_loss_curve(place: Path, tmp_path: Path):

@@ -24,7 +24,7 @@ SURFACE = {
     "train": ["SPEC", "--set", "--out", "--device", "--json", "-v --verbose"],
     "sample": ["RUN", "-n", "--seed", "--cond", "--set", "--out", "--device", "--json", "-v --verbose"],
     "evaluate": ["RUN", "--set", "--device", "--json", "-v --verbose"],
-    "fit": ["RUN", "--set", "--device", "--json", "-v --verbose"],
+    "calibrate": ["RUN", "--set", "--device", "--json", "-v --verbose"],
     "bench": ["RUN", "--solvers", "--nfe", "-n", "--seed", "--set", "--out", "--device", "--json", "-v --verbose"],
     "trajectory": ["RUN", "--solver", "-n", "--seed", "--set", "--out", "--device", "--json", "-v --verbose"],
     "compare": ["RUNS", "--out", "--json", "-v --verbose"],

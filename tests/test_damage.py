@@ -219,7 +219,14 @@ def test_signed_metadata_of_wrong_types_is_refused(which, run, registry):
         assert all(isinstance(side, int) for side in (held.data.shape if held.data else ()))
         assert isinstance(held.values, dict)
     assert refused > 150
-    for key, wrong in (("fits", None), ("fingerprint", "x"), ("data", {"foo": 1}), ("spec", 3), ("step", "4"), ("parts", [])):
+    for key, wrong in (
+        ("calibrations", None),
+        ("fingerprint", "x"),
+        ("data", {"foo": 1}),
+        ("spec", 3),
+        ("step", "4"),
+        ("parts", []),
+    ):
         checkpoint.save(file, tensors, {**meta, key: wrong})
         with pytest.raises(dc.CheckpointError, match="is damaged"):
             dc.Pipeline.load(file, registry=registry)

@@ -29,7 +29,7 @@ class Heun(dc.Stepper):
 
     def plan(self, process, grid):
         t, s = process.pairs(grid)
-        return dc.Plan(t=t, s=s, h=s.t - t.t, evaluations=2)
+        return dc.Plan(t=t, s=s, h=s.t - t.t, asks=dc.asked(t, s))
 
     def step(self, field, x, row, carry, z):
         v = field.velocity(x, row.t)

@@ -18,7 +18,7 @@ def replayable(entry):
     if cls.example or not issubclass(cls, dc.Stepper):
         return False
     solver = REGISTRY.make("solver", entry.full_id)
-    return solver.requires <= FLOW.provides and not solver.fit_on
+    return solver.requires <= FLOW.provides and not dc.calibrate_on(solver)
 
 
 SOLVERS = [entry.full_id for entry in REGISTRY.list("solver") if replayable(entry)]

@@ -473,7 +473,7 @@ SOLVERS = [
     (MutatesInput, "pure_steps", "changed in place"),
     (MutatesCarry, "pure_steps", "changed in place"),
     (BoastsOfOrder, "order", "declared is 3"),
-    (HidesEvaluations, "declared_evaluations", "calls per step"),
+    (HidesEvaluations, "asks", "evaluates the field at"),
     (OwnTimes, "planned_times", "was called at t"),
     (LooksAtValues, "rows_as_tensors", "value of a tensor"),
     (SinglePlan, "planned_in_double", "float32"),
@@ -1768,7 +1768,7 @@ def test_a_time_law_that_leaves_one_installed_process_only():
     assert re.search(r"Later: times from 0\.0\d+ to .*: clamp them", found["every_process"].message)
 
 
-ELSEWHERE = ("refusal", "fit", "every_process")
+ELSEWHERE = ("refusal", "calibration", "every_process")
 """Checks that are seen to fail in tests of their own."""
 
 

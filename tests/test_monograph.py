@@ -80,6 +80,6 @@ def test_what_is_planted_is_off_in_every_number():
     audit.plant(Planted)
     assert torch.allclose(Planted().nodes(None, 4, 1.0), 1.1 * torch.linspace(1, 0, 5, dtype=torch.float64))
     assert audit.wrong((2.0, [1], {"a": "b"})) == (2.2, [1], {"a": "b"})
-    plan = audit.wrong(dc.Plan(keep=torch.ones(3), noise=torch.ones(3)))
+    plan = audit.wrong(dc.Plan(t=torch.ones(3), keep=torch.ones(3), noise=torch.ones(3)))
     assert float(plan.entries["keep"][0]) == float(plan.entries["noise"][0]) == pytest.approx(1.1)
     assert audit.wrong(torch.tensor([3, 3, 3])).tolist() == [0, 3, 0]

@@ -19,7 +19,7 @@ COMMANDS = {
     "train": ("runs:train", "Train only."),
     "sample": ("runs:sample", "Sample from a run or a weights file."),
     "evaluate": ("runs:evaluate", "Measure a run again."),
-    "fit": ("runs:fit", "Fit the solvers of a run that need it to its model."),
+    "calibrate": ("runs:calibrate", "Calibrate the solvers of a run that need it to its model."),
     "bench": ("bench:bench", "Compare solvers on a trained model, error against network calls."),
     "trajectory": ("bench:trajectory", "Draw the states of a run on their way, and the error of every step."),
     "compare": ("runs:compare", "Put several runs side by side."),

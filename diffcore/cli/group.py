@@ -141,7 +141,7 @@ class Count(click.IntRange):
 
 
 def _no_spec(ctx: click.Context, parameter: click.Parameter, path: str) -> str:
-    if path.endswith((".yaml", ".yml")) and ctx.info_name in ("sample", "evaluate", "fit"):
+    if path.endswith((".yaml", ".yml")) and ctx.info_name in ("sample", "evaluate", "calibrate"):
         wanted = f"'diffcore {ctx.info_name}' takes a run directory or a weights file"
         raise click.BadParameter(f"'{path}' is a spec; {wanted}, which this makes: diffcore run {shlex.quote(path)}")
     return path

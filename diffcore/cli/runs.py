@@ -172,25 +172,25 @@ def evaluate(run: str, overrides: tuple[str, ...], device: str | None, as_json: 
         print_json(rows) if as_json else print_rows(rows)
 
 
-@command("fit")
+@command("calibrate")
 @run_argument
 @set_option
 @device_option
 @json_option
-def fit(run: str, overrides: tuple[str, ...], device: str | None, as_json: bool) -> None:
+def calibrate(run: str, overrides: tuple[str, ...], device: str | None, as_json: bool) -> None:
     """Find out what the solvers of RUN must know about its model, and save it with the weights.
 
-    Only some solvers and grids need this: `diffcore show` says which. Sampling fits what is not fitted yet, each time.
+    Only some solvers and grids need this: `diffcore show` says which. Sampling calibrates what is not calibrated yet, each time.
     """
     from diffcore.run import runs
 
     with work():
-        told = runs.fit_run(run, overrides=overrides, device=device)
+        told = runs.calibrate_run(run, overrides=overrides, device=device)
     if as_json:
         return print_json({name: list(lines) for name, lines in told})
     for name, lines in told:
         click.echo("\n  ".join([name, *lines]))
-    return None if told else click.echo(f"no solver of {run} needs a fit; name one with --set solver.type=...")
+    return None if told else click.echo(f"no solver of {run} needs a calibration; name one with --set solver.type=...")
 
 
 @command("compare")

@@ -102,7 +102,7 @@ def explain(spec: str, overrides: tuple[str, ...], origin: bool, targets: bool, 
         print_table(("value", "is", "from"), [(v["path"], json.dumps(v["value"]), v["origin"]) for v in values])
 
 
-UNFITTED = " (to be fitted to the trained model: grid and steps are those of its stand-in)"
+UNCALIBRATED = " (to be calibrated to the trained model: grid and steps are those of its stand-in)"
 
 
 def _print(told: Mapping[str, Any]) -> None:
@@ -114,7 +114,7 @@ def _print(told: Mapping[str, Any]) -> None:
         "prediction": told["prediction"],
         "loss": told["loss"],
         "guidance": ", ".join(told["guidance"]) or "none",
-        "solver": f"{told['solver']}, {told['steps']} steps{'' if told['fitted'] else UNFITTED}",
+        "solver": f"{told['solver']}, {told['steps']} steps{'' if told['calibrated'] else UNCALIBRATED}",
         "cost": f"{told['calls']} network call{plural}, {told['nfe']:g} evaluations per sample",
     }
     for name, text in rows.items():

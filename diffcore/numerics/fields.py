@@ -244,6 +244,13 @@ class Field:
         other.cond = dict(cond)
         return other
 
+    def watching(self) -> Watched:
+        """A view of this field that keeps the first posterior it is asked for, in `first`."""
+        other = object.__new__(Watched)
+        other.__dict__.update(self.__dict__)
+        other._direct, other.first = "", None
+        return other
+
     def check(self, part: Any) -> None:
         """Raise `IncompatibleError` naming both sides where `part` requires what this field does not provide."""
         missing = part.requires - self.provides
@@ -289,6 +296,19 @@ class Field:
         if self.flow_map is None:
             raise IncompatibleError(f"a jump needs 'flow_map', and this field of {type(self.process).__name__} has none")
         return self.flow_map.map(self.base, x, t, s, **self.cond)
+
+
+class Watched(Field):
+    """A field that keeps in `first` the first posterior it is asked for; None until then, and after a jump alone."""
+
+    first: Any
+
+    def posterior(self, x: State, t: Any) -> Any:
+        """That of the field."""
+        found = super().posterior(x, t)
+        if self.first is None:
+            self.first = found
+        return found
 
 
 def _check_field(guidance: Any, cond: Any, flow_map: Any) -> None:

@@ -25,8 +25,8 @@ from diffcore.numerics.tree import State, batch_size, leaves, pytree, tree_map
 Step = Callable[[State, Any, Any, State], Moved]
 
 
-def run(field: Field, solver: Solver, x: State, grid: Tensor, draw: Draw, mode: str, grad: bool) -> tuple[Moved, float, int]:
-    """What the run ends with, evaluations per sample and calls, compiled (`"compile"`) or as a CUDA graph (`"graph"`)."""
+def run(field: Field, solver: Solver, x: State, grid: Tensor, draw: Draw, mode: str, grad: bool) -> tuple[Moved, float, int, int]:
+    """What the run ends with, evaluations per sample, calls and steps, compiled (`"compile"`) or as a CUDA graph (`"graph"`)."""
     if not isinstance(solver, Stepper):
         raise IncompatibleError(f"solver {type(solver).__name__} owns its loop and runs in eager mode only")
     if grid.ndim > 1:
@@ -47,7 +47,7 @@ def run(field: Field, solver: Solver, x: State, grid: Tensor, draw: Draw, mode: 
             last = _loop(compiled(field, solver), solver, rows, x, noise)
     if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves(last.x) if leaf.is_floating_point()):
         raise NumericsError(f"NaN or Inf in the samples of solver {type(solver).__name__}; run in eager mode to see the step")
-    return last, nfe, calls
+    return last, nfe, calls, plan.steps
 
 
 def compiled(field: Field, solver: Stepper) -> Step:
@@ -110,7 +110,7 @@ def _graph(field: Field, solver: Stepper, plan: Plan, x: State, draw: Draw) -> t
 
 
 def _flat(plan: Plan) -> list[Any]:
-    return [tuple(v.flatten().tolist()) for v in _tensors(plan.entries)]
+    return [tuple(v.flatten().tolist()) for v in _tensors(plan.flat)]
 
 
 def _tensors(tree: Any) -> list[Tensor]:
@@ -153,5 +153,5 @@ def _cost(field: Field, plan: Plan, x: State, row: Any) -> tuple[int, float]:
         return meter.calls, meter.rows / batch_size(x)
 
     calls, evaluations = _kept(field).get(("cost", key), measured)
-    count = sum(plan.evaluations)
+    count = sum(map(len, plan.asks))
     return calls * count, evaluations * count

@@ -137,8 +137,8 @@ def sample(
         raise SpecError(f"mode must be one of {', '.join(get_args(Mode))}; got {mode!r}")
     solver, draw, nodes, grad = _begun(field, solver, x, grid, steps, start, seed, ids, grad)
     if mode != "eager":
-        last, nfe, calls = run(field, solver, x, nodes, draw, mode, grad)
-        return Result(last.x, nfe, calls, nodes, (), len(nodes) - 1, last.logw, last.logp)
+        last, nfe, calls, taken = run(field, solver, x, nodes, draw, mode, grad)
+        return Result(last.x, nfe, calls, nodes, (), taken, last.logw, last.logp)
     if keep_frames:
         result = _result(tuple(_counted(solver.frames(field, x, nodes, draw), batch_size(x), grad)), nodes)
     else:
@@ -159,8 +159,9 @@ def _finish(field: Field, solver: Solver, x: State, nodes: Tensor, draw: Draw, g
     with torch.set_grad_enabled(grad), Meter() as meter:
         if isinstance(solver, Stepper):
             large = sum(leaf.numel() for leaf in leaves(x)) >= REUSE_FROM
-            moved = ended(solver.moves(field, x, nodes, draw, reuse=large and not grad))
-            result = Result(moved.x, 0.0, 0, nodes, (), len(nodes) - 1, moved.logw, moved.logp)
+            plan, rows = solver.prepared(field, x, nodes, reuse=large and not grad)
+            moved = ended(solver.stepped(plan, rows, field, x, nodes, draw))
+            result = Result(moved.x, 0.0, 0, nodes, (), plan.steps, moved.logw, moved.logp)
         else:
             result = _result(solver.frames(field, x, nodes, draw), nodes)
     return attrs.evolve(result, nfe=meter.rows / batch_size(x), calls=meter.calls)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, NamedTuple, TypeVar, final
 
 import attrs
@@ -85,28 +85,6 @@ class Grid(Base):
         """`steps + 1` strictly falling times from `start`, float64. The last is the time the samples are for."""
         raise NotImplementedError
 
-    @property
-    def fit_on(self) -> int:
-        """On how many states at T the grid is fitted to a model before it has nodes; 0 where it needs no fit."""
-        return 0
-
-    def fit(self, field: Field, x: State, solver: Solver) -> Mapping[str, Tensor]:
-        """What the grid must know about a model and a solver, from states x at T: `fitted` makes a grid of it."""
-        return {}
-
-    def fitted(self, found: Mapping[str, Tensor]) -> Grid:
-        """This grid with what `fit` found."""
-        return self
-
-    def why(self, found: Mapping[str, Tensor]) -> Sequence[str]:
-        """What `fit` found, in lines for a reader. Default: the entry `times`."""
-        nodes = found.get("times")
-        return [] if nodes is None else ["times: " + ", ".join(f"{t:.4g}" for t in nodes.tolist())]
-
-    def stand_in(self) -> Grid:
-        """A grid that needs no fit, for counting costs and before there is a model: itself where it needs none."""
-        return self
-
 
 @component
 class Solver(Base):
@@ -135,34 +113,6 @@ class Solver(Base):
     def frames(self, field: Field, x: State, grid: Tensor, draw: Draw) -> Iterator[Frame]:
         """The frames of a run, the start included. What they cost is counted by the loop that takes them (`dc.frames`)."""
         raise NotImplementedError
-
-    @property
-    def fit_on(self) -> int:
-        """On how many states at T the solver (or its grid) is fitted to a model before it can run; 0 where it needs no fit."""
-        return self.grid.fit_on if self.grid is not None else 0
-
-    def fit(self, field: Field, x: State) -> Mapping[str, Tensor]:
-        """What the solver must know about a trained model, from states x at T; a pipeline saves it with the weights.
-
-        `solver.fitted(solver.fit(field, x))` runs. Default: what its grid must know.
-        """
-        return {} if self.grid is None else self.grid.fit(field, x, self.stand_in())
-
-    def fit_as(self) -> Solver:
-        """The solver whose fit serves this one: fields on which the fit does not depend are at a fixed value."""
-        return self
-
-    def fitted(self, found: Mapping[str, Tensor]) -> Solver:
-        """This solver with what `fit` found."""
-        return self if self.grid is None else evolve(self, grid=self.grid.fitted(found))
-
-    def why(self, found: Mapping[str, Tensor]) -> Sequence[str]:
-        """What `fit` found and what follows from it, in lines for a reader. Default: what its grid says."""
-        return [] if self.grid is None else self.grid.why(found)
-
-    def stand_in(self) -> Solver:
-        """A solver of the same cost that needs no fit: itself, with its grid's stand-in."""
-        return evolve(self, grid=self.grid.stand_in()) if self.grid is not None and self.grid.fit_on else self
 
     def check_process(self, process: Process) -> None:
         """Raise `IncompatibleError` where the process lacks what the solver requires: for a solver within another."""
@@ -223,9 +173,11 @@ class Stepper(Solver):
     @final
     def frames(self, field: Field, x: State, grid: Tensor, draw: Draw) -> Iterator[Frame]:
         """The start, and the state after every step."""
-        times = grid.tolist() if grid.ndim == 1 else list(grid)
+        plan, rows = self.prepared(field, x, grid)
+        nodes = plan.nodes(grid)
+        times = nodes.tolist() if nodes.ndim == 1 else list(nodes)
         yield Frame(0, times[0], x)
-        for i, moved in enumerate(self.moves(field, x, grid, draw), 1):
+        for i, moved in enumerate(self.stepped(plan, rows, field, x, grid, draw), 1):
             yield Frame(i, times[i], moved.x, logw=moved.logw, logp=moved.logp, ancestors=moved.ancestors)
 
     def prepared(
@@ -261,7 +213,12 @@ class Stepper(Solver):
 
         reuse: the buffers of earlier states may be written to again (the caller keeps only the last).
         """
-        plan, rows = self.prepared(field, x, grid, reuse=reuse)
+        return self.stepped(*self.prepared(field, x, grid, reuse=reuse), field, x, grid, draw)
+
+    @final
+    def stepped(self, plan: Plan, rows: list[Any], field: Field, x: State, grid: Tensor, draw: Draw) -> Iterator[Moved]:
+        """What every step of a prepared plan returns."""
+        rests = plan.rests(grid) if grid.ndim > 1 else ()
         process, step, moved = field.process, self.step, Moved(x, self.init(x))
         for i, row in enumerate(rows):
             before = moved.x
@@ -272,7 +229,7 @@ class Stepper(Solver):
                     f"a step of solver {type(self).__name__} must return dc.Moved(x) or dc.Moved(x, carry); got {shown(moved)}"
                 )
             if grid.ndim > 1:
-                moved = moved._replace(x=held(grid[i] == grid[i + 1], before, moved.x))
+                moved = moved._replace(x=held(rests[i], before, moved.x))
             yield moved
 
 

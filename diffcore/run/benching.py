@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from diffcore.declare.errors import DiffcoreError, SpecError
+from diffcore.numerics.calibration import stand_in
 from diffcore.numerics.draw import Draw
 from diffcore.numerics.fields import Field
 from diffcore.numerics.sampling import frames, sample
@@ -88,7 +89,7 @@ def _row(pipeline: Pipeline, begun: Start, solver: Solver, budgets: Sequence[int
     row: dict[str, Any] = {"solver": label(pipeline.registry, solver), "cells": {}}
     try:
         begun.field.check(solver)
-        if not is_repeatable(begun.field, solver.stand_in(), begun.x):
+        if not is_repeatable(begun.field, stand_in(solver), begun.x):
             raise SpecError("it draws noise, so its samples are not where the ODE ends; compare it by metrics: diffcore evaluate")
         for budget in budgets:
             sized = for_calls(pipeline, solver, budget)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from diffcore.numerics.calibration import calibrate_on, stand_in
 from diffcore.numerics.fields import count_parameters
 from diffcore.run.measuring import cost
 from diffcore.run.pipeline import Pipeline
@@ -12,8 +13,8 @@ from diffcore.run.pipeline import Pipeline
 def explain(pipeline: Pipeline) -> dict[str, Any]:
     """Ids of all parts, the grid with t, alpha, sigma and lam, and calls and evaluations per sample."""
     wanted = pipeline.spec.solver
-    known = not wanted.fit_on or pipeline.fit_key(wanted) in pipeline.fits
-    solver = pipeline.field().steps(pipeline.ready(wanted) if known else wanted.stand_in())
+    known = not calibrate_on(wanted) or pipeline.calibration_key(wanted) in pipeline.calibrations
+    solver = pipeline.field().steps(pipeline.ready(wanted) if known else stand_in(wanted))
     nodes = solver.nodes(pipeline.process)
     at = pipeline.process.coeffs(nodes)
     rows = [{"step": i, "t": float(t)} for i, t in enumerate(nodes)]
@@ -32,7 +33,7 @@ def explain(pipeline: Pipeline) -> dict[str, Any]:
         "loss": pipeline.registry.id_of(type(pipeline.spec.loss)),
         "guidance": [pipeline.registry.id_of(type(g)) for g in pipeline.spec.guidance],
         "solver": pipeline.registry.id_of(type(pipeline.spec.solver)),
-        "fitted": known,
+        "calibrated": known,
         "steps": len(nodes) - 1,
         "calls": calls,
         "nfe": nfe,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from diffcore.declare.errors import DiffcoreError, NumericsError, SpecError
+from diffcore.numerics.calibration import calibrate_on
 from diffcore.numerics.fields import Field
 from diffcore.numerics.sampling import sample
 from diffcore.numerics.solver import Solver, Stepper, evolve
@@ -51,7 +52,7 @@ def ode_solvers(registry: Registry, field: Field) -> list[Solver]:
         try:
             solver: Solver = registry.make("solver", entry.full_id)
             field.check(solver)
-            if not solver.fit_on and (solver.order or 0) > 1 and is_deterministic(field, solver):
+            if not calibrate_on(solver) and (solver.order or 0) > 1 and is_deterministic(field, solver):
                 found.append(solver)
         except (DiffcoreError, NotImplementedError):  # mandatory fields, other processes, plugins that are broken
             continue

@@ -12,6 +12,7 @@ from torch import Tensor
 from diffcore.declare.errors import SpecError, note
 from diffcore.learning import conditions
 from diffcore.learning.metric import Evaluation, Measured
+from diffcore.numerics.calibration import stand_in
 from diffcore.numerics.draw import Draw, mix
 from diffcore.numerics.fields import Denoiser, Field
 from diffcore.numerics.sampling import frames
@@ -83,9 +84,9 @@ def _asked(pipeline: Pipeline, cond: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def ran(pipeline: Pipeline, solver: Solver) -> str:
-    """What ran in the place of a solver that is another one once it is fitted; empty where it is itself."""
-    fitted = pipeline.ready(solver)
-    return "" if type(fitted) is type(solver) else label(pipeline.registry, evolve(fitted, grid=None))
+    """What ran in the place of a solver that is another one once it is calibrated; empty where it is itself."""
+    ready = pipeline.ready(solver)
+    return "" if type(ready) is type(solver) else label(pipeline.registry, evolve(ready, grid=None))
 
 
 def _evaluation(pipeline: Pipeline, made: Samples, real: Any, cond: Mapping[str, Tensor]) -> Evaluation:
@@ -156,7 +157,7 @@ def cost(pipeline: Pipeline, solver: Solver) -> tuple[int, float]:
     counted = Denoiser(net, spec.prediction, process=process, null=pipeline.denoiser.null)
     cond = pipeline.conditions(1, {name: torch.zeros(*size) for name, size in pipeline.arrays.items()})
     field = Field(counted, spec.guidance, cond=cond, flow_map=spec.flow_map)
-    rows = range(field.steps(solver.stand_in()).group)
+    rows = range(field.steps(stand_in(solver)).group)
     field = field.bound({name: value.expand(len(rows), *value.shape[1:]) for name, value in cond.items()})
-    *_, last = frames(field, solver.stand_in(), process.prior(event, Draw(0, rows)))
+    *_, last = frames(field, stand_in(solver), process.prior(event, Draw(0, rows)))
     return last.calls, last.nfe

@@ -91,7 +91,7 @@ class Trained:
     parts: dict[str, Part]
     data: Known | None
     step: int = attrs.field(validator=ge(0))
-    fits: tuple[str, ...] = ()
+    calibrations: tuple[str, ...] = ()
 
     @cached_property
     def values(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from diffcore.declare.errors import SpecError, UnknownComponentError
 from diffcore.learning import conditions, distributed
 from diffcore.learning.data import Data, Source
 from diffcore.learning.trainer import Report
+from diffcore.numerics import calibration
 from diffcore.numerics.arguments import shown, whole
 from diffcore.numerics.calling import in_precision
 from diffcore.numerics.draw import Draw, mix
@@ -42,8 +43,8 @@ from diffcore.run.training import Progress
 from diffcore.run.training import train as train_pipeline
 from diffcore.specs.registry import Registry
 
-FITTING = 0xF17
-"""Salt of the noise from which solvers are fitted to a model."""
+CALIBRATION = 0xF17
+"""Salt of the noise from which solvers are calibrated to a model."""
 SAMPLING = 0x5A3
 """Salt of all sampling noise, which separates it from the noise of training under the same seed."""
 _LOG = logging.getLogger("diffcore")
@@ -83,7 +84,7 @@ class Pipeline(Assembly):
         self.denoiser.parts = self.parts
         codec = spec.data.parts()
         self.codec = {role: module.to(self.device).requires_grad_(False).eval() for role, module in codec.items()}
-        self.fits: dict[str, Mapping[str, Tensor]] = {}
+        self.calibrations: dict[str, Mapping[str, Tensor]] = {}
         self._cast = Kept(1)
 
     @property
@@ -288,23 +289,25 @@ class Pipeline(Assembly):
         return in_precision(torch.float64, x) if self.spec.sampling.dtype == "float64" else x
 
     def ready(self, solver: Solver) -> Solver:
-        """The solver with what it must know about this model under the spec's guidance, found out once and kept in `fits`."""
-        if not solver.fit_on:
+        """The solver with what it must know about this model under the spec's guidance, found once and kept in `calibrations`."""
+        wanted = calibration.calibrate_on(solver)
+        if not wanted:
             return solver
-        key = self.fit_key(solver)
-        if key not in self.fits:
-            draw = Draw(self.spec.seed, range(solver.fit_on), salt=FITTING, device=self.device)
-            field = self.field(self.usual_conditions(solver.fit_on))
+        key = self.calibration_key(solver)
+        if key not in self.calibrations:
+            draw = Draw(self.spec.seed, range(wanted), salt=CALIBRATION, device=self.device)
+            field = self.field(self.usual_conditions(wanted))
             self.net.eval()
             with torch.no_grad():
-                self.fits[key] = solver.fit(field, self._start(self.process.prior(self.source.event, draw)))
-        return solver.fitted(self.fits[key])
+                start = self._start(self.process.prior(self.source.event, draw))
+                self.calibrations[key] = calibration.Table(calibration.calibrate(solver, field, start))
+        return calibration.calibrated(solver, self.calibrations[key])
 
-    def fit_key(self, solver: Solver) -> str:
-        """What a fit depends on beside the weights: the solver, the guidance, the conditions."""
+    def calibration_key(self, solver: Solver) -> str:
+        """What a calibration depends on beside the weights: the solver, the guidance, the conditions."""
         from diffcore.specs import unstructure
 
-        parts = (solver.fit_as(), self.spec.guidance, self.spec.flow_map, self.spec.sampling.cond)
+        parts = (calibration.calibrated_as(solver), self.spec.guidance, self.spec.flow_map, self.spec.sampling.cond)
         return json.dumps([unstructure(self.registry, part) for part in parts])
 
     def conditions(self, n: int, cond: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -353,7 +356,7 @@ class Pipeline(Assembly):
 
     def _write(self, target: Path) -> Path:
         if distributed.world()[0] == 0:
-            weights.write(target, {**self.parts, **self.codec}, self.record(), self.fits)
+            weights.write(target, {**self.parts, **self.codec}, self.record(), self.calibrations)
         distributed.barrier()
         return target
 
@@ -387,6 +390,6 @@ class Pipeline(Assembly):
         averaged_since = isinstance(pipeline.process, nn.Module) and isinstance(held.meta, Paused)
         if not averaged_since:  # the numbers of a process that learns are those of its weights before their average
             weights.check_process(held.file, held.meta.fingerprint, cast(Process, pipeline.process))
-        pipeline.fits, pipeline.step = weights.fits_of(held), held.meta.step
+        pipeline.calibrations, pipeline.step = weights.calibrations_of(held), held.meta.step
         pipeline.spec, pipeline.missing = spec, missing
         return pipeline

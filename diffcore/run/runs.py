@@ -15,6 +15,7 @@ import torch
 
 from diffcore.declare.errors import CheckpointError, counted
 from diffcore.learning import distributed
+from diffcore.numerics.calibration import calibrate_on, stand_in, why
 from diffcore.run import checkpoint, marks, waiting, weights
 from diffcore.run.assemble import assemble
 from diffcore.run.fitting import label
@@ -56,7 +57,7 @@ def run(
         exports.write([made], folder / "samples" / "samples.safetensors", len(made))
         evaluate_pipeline(pipeline, folder, progress)
         if first:
-            _keep_fits(pipeline, folder)
+            _keep_calibrations(pipeline, folder)
             gallery.draw(pipeline, gallery.first(made), folder / "samples" / "samples.png")
             gallery.write_texts(pipeline, made.raw(), folder / "samples" / "samples.txt")
             gallery.draw_way(pipeline, folder / "samples")
@@ -179,41 +180,43 @@ def evaluate_run(
     with owned(folder):
         rows = evaluate_pipeline(pipeline, folder, progress)
         if distributed.world()[0] == 0:
-            _keep_fits(pipeline, folder)
+            _keep_calibrations(pipeline, folder)
             report([folder], folder / "report.html")
     return rows
 
 
-def fit_run(path: str | Path, *, overrides: Sequence[str] = (), device: str | None = None) -> list[tuple[str, Sequence[str]]]:
+def calibrate_run(
+    path: str | Path, *, overrides: Sequence[str] = (), device: str | None = None
+) -> list[tuple[str, Sequence[str]]]:
     """Find out what the solvers of a trained run must know about its model, and save it with the weights.
 
-    Returns every solver that needed a fit, with what was found, in lines for a reader.
+    Returns every solver that needed a calibration, with what was found, in lines for a reader.
     """
     pipeline, target = Pipeline.load(path, overrides=overrides, device=device), _weights_of(Path(path))
     told: dict[str, tuple[str, Sequence[str]]] = {}
     with owned(target.parent) if Path(path).is_dir() else nullcontext():
         for solver, _ in solvers(pipeline):
-            if solver.fit_on:
+            if calibrate_on(solver):
                 pipeline.ready(solver)
-                key = pipeline.fit_key(solver)
-                name = f"{label(pipeline.registry, solver)}, {counted(solver.stand_in().steps, 'step')}"
-                told[key] = name, solver.why(pipeline.fits[key])
-        _keep_fits(pipeline, target)
+                key = pipeline.calibration_key(solver)
+                name = f"{label(pipeline.registry, solver)}, {counted(stand_in(solver).steps, 'step')}"
+                told[key] = name, why(solver, pipeline.calibrations[key])
+        _keep_calibrations(pipeline, target)
     return list(told.values())
 
 
 def _weights_of(path: Path) -> Path:
-    """The file that a fit is saved in. Raises `CheckpointError` where training has not ended: its checkpoints pass."""
+    """The file that a calibration is saved in. Raises `CheckpointError` where training has not ended: its checkpoints pass."""
     target = path / weights.NAME if path.is_dir() else path
     if not target.exists() or checkpoint.step_of(target) >= 0:
-        raise CheckpointError(f"{path} holds no {weights.NAME}, beside which a fit is saved: training has not ended")
+        raise CheckpointError(f"{path} holds no {weights.NAME}, beside which a calibration is saved: training has not ended")
     return target
 
 
-def _keep_fits(pipeline: Pipeline, path: Path) -> None:
+def _keep_calibrations(pipeline: Pipeline, path: Path) -> None:
     target = path / weights.NAME if path.is_dir() else path
-    if pipeline.fits and target.exists():
-        weights.write_fits(target, pipeline.fits)
+    if pipeline.calibrations and target.exists():
+        weights.write_calibrations(target, pipeline.calibrations)
 
 
 def evaluate_pipeline(pipeline: Pipeline, folder: Path, progress: Progress | None = None) -> list[dict[str, Any]]:

@@ -52,7 +52,7 @@ def train(pipeline: Pipeline, folder: Path | None, progress: Progress | None, lo
         if progress:
             progress.close()
     _use_average(pipeline, players)
-    pipeline.fits.clear()
+    pipeline.calibrations.clear()
 
 
 def _job(pipeline: Pipeline) -> Job:

@@ -11,11 +11,12 @@ import attrs
 from torch import Tensor, nn
 
 from diffcore.declare.errors import CheckpointError, DiffcoreError
+from diffcore.numerics.calibration import Table
 from diffcore.numerics.process import Process
 from diffcore.run.checkpoint import checkpoints, latest, load, save, step_of
 from diffcore.run.metadata import Paused, Trained, structured, unstructured
 
-Fits = Mapping[str, Mapping[str, Tensor]]
+Calibrations = Mapping[str, Mapping[str, Tensor]]
 """What solvers know about a model: by solver (as JSON), then by name."""
 NAME = "weights.safetensors"
 
@@ -30,31 +31,31 @@ class Held:
     note: str = ""
 
 
-def write(path: Path, parts: Mapping[str, nn.Module], meta: Trained, fits: Fits) -> None:
+def write(path: Path, parts: Mapping[str, nn.Module], meta: Trained, calibrations: Calibrations) -> None:
     """Write the state of every module, named `role.key`, what solvers know about the model, and the metadata."""
     state = {f"{role}.{k}": v for role, module in parts.items() for k, v in module.state_dict().items()}
-    save(path, {**state, **_named(fits)}, unstructured(attrs.evolve(meta, fits=tuple(fits))))
+    save(path, {**state, **_named(calibrations)}, unstructured(attrs.evolve(meta, calibrations=tuple(calibrations))))
 
 
-def write_fits(path: Path, fits: Fits) -> None:
+def write_calibrations(path: Path, calibrations: Calibrations) -> None:
     """Write what solvers know about the model beside the weights that are in a file; everything else in it stays."""
     tensors, meta = load(path)
-    state = {k: v for k, v in tensors.items() if not k.startswith("fit:")}
-    save(path, {**state, **_named(fits)}, {**meta, "fits": list(fits)})
+    state = {k: v for k, v in tensors.items() if not k.startswith("calibration:")}
+    save(path, {**state, **_named(calibrations)}, {**meta, "calibrations": list(calibrations)})
 
 
-def _named(fits: Fits) -> dict[str, Tensor]:
-    return {f"fit:{i}.{name}": value for i, found in enumerate(fits.values()) for name, value in found.items()}
+def _named(calibrations: Calibrations) -> dict[str, Tensor]:
+    return {f"calibration:{i}.{name}": value for i, found in enumerate(calibrations.values()) for name, value in found.items()}
 
 
-def fits_of(held: Held) -> dict[str, Mapping[str, Tensor]]:
-    """What a weights file says that solvers know about the model; a fit of nothing is none."""
-    prefixes = {key: f"fit:{i}." for i, key in enumerate(held.meta.fits)}
-    fits = {
+def calibrations_of(held: Held) -> dict[str, Mapping[str, Tensor]]:
+    """What a weights file says that solvers know about the model; a calibration of nothing is none."""
+    prefixes = {key: f"calibration:{i}." for i, key in enumerate(held.meta.calibrations)}
+    calibrations = {
         key: {name.removeprefix(prefix): v for name, v in held.tensors.items() if name.startswith(prefix)}
         for key, prefix in prefixes.items()
     }
-    return {key: found for key, found in fits.items() if found}
+    return {key: Table(found) for key, found in calibrations.items() if found}
 
 
 def read(path: Path, field: str = "") -> Held:

@@ -16,8 +16,10 @@ from torch import Tensor
 from diffcore.declare.component import Base
 from diffcore.declare.discovery import Entry
 from diffcore.declare.errors import DiffcoreError
+from diffcore.numerics.calibration import Calibrated, stand_in
 from diffcore.numerics.draw import Draw
 from diffcore.numerics.process import Process
+from diffcore.numerics.solver import Solver
 from diffcore.numerics.tree import State, leaves, tree_map
 from diffcore.specs.registry import Registry
 from diffcore.testing.references import REFERENCES
@@ -82,10 +84,11 @@ class Subject:
 
     @property
     def component(self) -> Any:
-        """One instance, shared by the checks: components are frozen. What must be fitted to a model has its stand-in here."""
+        """One instance, shared by the checks: components are frozen. What must be calibrated to a model has its stand-in here."""
         if self._made is None:
             made = self.make()
-            self._made = made.stand_in() if getattr(made, "fit_on", 0) else made
+            bare = isinstance(made, Calibrated) and made.calibrate_on
+            self._made = stand_in(made) if isinstance(made, Solver) else made.stand_in() if bare else made
         return self._made
 
     def processes(self, requires: frozenset[str] = frozenset()) -> list[Process]:

@@ -12,8 +12,6 @@ from torch import Tensor
 from diffcore.numerics.draw import Draw
 from diffcore.numerics.fields import Denoiser, Field
 from diffcore.numerics.flow_map import FlowMap
-from diffcore.numerics.meter import Meter
-from diffcore.numerics.plan import Plan
 from diffcore.numerics.process import AffineProcess, Process
 from diffcore.numerics.solver import Solver, Stepper, held
 from diffcore.numerics.tree import State, expand, pytree
@@ -46,7 +44,7 @@ def average_velocity(data: Gaussian, process: Process) -> Callable[..., Tensor]:
 
 
 class Moment(NamedTuple):
-    """One step of a run: what went in, what came out, and the calls of the network it made."""
+    """One step of a run: what went in, and what came out."""
 
     row: Any
     x: Tensor
@@ -54,7 +52,6 @@ class Moment(NamedTuple):
     z: State
     after: Tensor
     carried: Any
-    calls: int
 
 
 def exact_field(solver: Solver, process: Process, oracle: Oracle, prediction: str = "x0") -> Field:
@@ -77,16 +74,10 @@ def drive(solver: Stepper, field: Field, x: Tensor, grid: Tensor, noise: Callabl
     carry = solver.init(x)
     for i, row in enumerate(plan.rows(field, x)):
         z = noise(i, x) if plan.stochastic and plan.draws[i] else None
-        with Meter() as meter:
-            moved = solver.step(field, x, row, carry, z)
+        moved = solver.step(field, x, row, carry, z)
         after = held(grid[i] == grid[i + 1], x, moved.x) if grid.ndim > 1 else moved.x
-        yield Moment(row, x, carry, z, after, moved.carry, meter.calls)
+        yield Moment(row, x, carry, z, after, moved.carry)
         x, carry = after, moved.carry
-
-
-def evaluations(plan: Plan) -> int:
-    """The calls of the network a plan declares."""
-    return sum(plan.evaluations)
 
 
 class Moments(NamedTuple):

@@ -75,6 +75,19 @@ def networks_called(net: Any) -> Generator[list[Any]]:
     called.extend([net] * (len(net.seen) - seen - called.count(net)))
 
 
+@contextmanager
+def times_asked() -> Generator[list[float]]:
+    """The time (the largest of a batch) of every call of a network through a denoiser inside the block."""
+    original, times = Denoiser.network, list[float]()
+
+    def noted(self: Denoiser, x: State, at: Any, *args: Any, **kwargs: Any) -> Any:
+        times.append(float(torch.as_tensor(at.t, dtype=torch.float64).max()))
+        return original(self, x, at, *args, **kwargs)
+
+    with mock.patch.object(Denoiser, "network", noted):
+        yield times
+
+
 SHARED: tuple[AffineProcess, ...] = tuple(kind(noise=Shared()) for kind in (ReferenceVP, ReferenceFlow, ReferenceVE))
 """Processes under which the entries of a sample that begin equal stay equal, whatever is drawn."""
 

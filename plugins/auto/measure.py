@@ -69,13 +69,21 @@ def run(dim: int, name: str, budgets: list[int]) -> None:
                 nodes = within(field, solver, grid, nfe)
                 fixed[f"{label(spec)} on {grid_name}"] = [1e9, 1e9] if nodes is None else errors(solver, nodes)
         auto = registry.make("solver", "auto", nfe=nfe)
-        found = auto.fit(field, x)
-        cell: dict[str, Any] = {"fixed": fixed, "auto": errors(auto.fitted(found)), "why": list(auto.why(found)), "grids": {}}
+        found = dc.calibrate(auto, field, x)
+        cell: dict[str, Any] = {
+            "fixed": fixed,
+            "auto": errors(dc.calibrated(auto, found)),
+            "why": list(auto.why(found)),
+            "grids": {},
+        }
         for spec in GRID_SOLVERS if nfe in (6, 15) else ():
             for kind in ("endpoint", "equidistributed"):
                 solver = registry.make("solver", {**spec, "steps": nfe, "grid": {"type": kind}})
                 known = min(fixed[f"{label(spec)} on {g}"][0] for g, _ in standard_grids(field))
-                cell["grids"][f"{kind}, {label(spec)}"] = [known, errors(solver.fitted(solver.fit(field, x)))[0]]
+                cell["grids"][f"{kind}, {label(spec)}"] = [
+                    known,
+                    errors(dc.calibrated(solver, dc.calibrate(solver, field, x)))[0],
+                ]
         cells = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps({**cells, f"{dim}-D {name} {nfe}": cell}))
@@ -104,7 +112,7 @@ def table() -> None:
     measured = [c["grids"] for c in cells.values() if c["grids"]]
     for name in measured[0]:
         ratios = sorted(g[name][0] / g[name][1] for g in measured)
-        print(f"{name}, {len(ratios)} cells: error of the best standard grid over that of the fitted one: ", end="")
+        print(f"{name}, {len(ratios)} cells: error of the best standard grid over that of the calibrated one: ", end="")
         print(f"median {median(ratios):.2f}, least {ratios[0]:.2f}, largest {ratios[-1]:.2f}")
     rows = {
         n: {"auto": c["auto"], "best fixed": c["fixed"][best], "grids": c["grids"], "why": c["why"][:2]} for n, c in cells.items()

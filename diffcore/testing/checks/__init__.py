@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from diffcore.testing.checks import (
     any_kind,
+    calibration,
     data,
-    fits,
     flow_map,
     grid,
     guidance,
@@ -23,8 +23,8 @@ from diffcore.testing.checks import (
 
 __all__ = [
     "any_kind",
+    "calibration",
     "data",
-    "fits",
     "flow_map",
     "grid",
     "guidance",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -36,15 +36,10 @@ from diffcore.testing.base import (
     worst,
 )
 from diffcore.testing.bench import DATA, affine, grid_of, oracle_of, plans, processes, start_at, z_of
-from diffcore.testing.driving import Moment, drive, evaluations, exact_field
+from diffcore.testing.driving import Moment, drive, exact_field
 from diffcore.testing.oracles import Gaussian
+from diffcore.testing.recording import times_asked
 from diffcore.testing.references import ReferenceFlow
-
-
-def _moments(subject: Subject, process: Process) -> Iterator[Moment]:
-    solver, oracle = subject.component, oracle_of(process)
-    x = start_at(process, oracle, 3)
-    return drive(solver, exact_field(solver, process, oracle), x, grid_of(process), partial(z_of, solver, process))
 
 
 @check("solver")
@@ -82,15 +77,25 @@ def _judge_frames(solver: Solver, process: Process, run: list[Any], nodes: Tenso
 
 
 @check("solver", applies=plans)
-def declared_evaluations(subject: Subject) -> None:
-    """Every step calls the network as often as `Plan(evaluations=...)` says."""
+def asks(subject: Subject) -> None:
+    """Every step evaluates the field at the times that `asks` of the plan says, in that order (1e-12), and at no other."""
+    solver = subject.component
     for process in processes(subject):
-        plan = subject.component.plan(process, grid_of(process))
-        counted = [m.calls for m in _moments(subject, process)]
-        assert counted == list(plan.evaluations), (
-            f"{type(process).__name__}: calls per step {counted}, declared {list(plan.evaluations)}"
-        )
-        assert evaluations(plan) == sum(counted)
+        grid, oracle = grid_of(process), oracle_of(process)
+        field, x = exact_field(solver, process, oracle), start_at(process, oracle, 3)
+        moments = drive(solver, field, x, grid, partial(z_of, solver, process))
+        for i, planned in enumerate(solver.plan(process, grid).asks):
+            with times_asked() as seen:
+                next(moments)
+            off = any(not math.isclose(a, b, rel_tol=1e-12) for a, b in zip_longest(seen, planned, fillvalue=math.nan))
+            assert not off, (
+                f"{type(process).__name__}: step {i} evaluates the field at t = {_listed(seen)}, and `asks` of the plan says "
+                f"{_listed(planned)}: give the plan asks=dc.asked(...)"
+            )
+
+
+def _listed(times: Sequence[float]) -> str:
+    return ", ".join(f"{t:.6g}" for t in times) or "no time"
 
 
 @check("solver", applies=plans)
@@ -194,8 +199,8 @@ def _trees(value: Any) -> list[Any]:
 
 
 def _equal_plans(a: Any, b: Any) -> bool:
-    for name in a.entries:
-        x, y = a.entries[name], b.entries[name]
+    for name, x in a.flat.items():
+        y = b.flat[name]
         x, y = (list(v) if isinstance(v, tuple) else [v] for v in (x, y))
         for p, q in zip(x, y, strict=True):
             if not (same(p, q) if isinstance(p, Tensor) else p == q):
@@ -209,7 +214,7 @@ def planned_in_double(subject: Subject) -> None:
     solver = subject.component
     for process in processes(subject):
         plan = solver.plan(process, grid_of(process))
-        for name, value in plan.entries.items():
+        for name, value in plan.flat.items():
             parts = list(value) if isinstance(value, (Coeffs, Instant)) else [value]
             for part in parts:
                 if isinstance(part, Tensor):
@@ -296,7 +301,7 @@ def _without_values(solver: Stepper, field: Field, x: Tensor, grid: Tensor) -> l
         z = None if not plan.stochastic else fresh if plan.draws[i] else tree_map(torch.zeros_like, fresh)
         with _no_values():
             moved = solver.step(field, x, row, carry, z)
-        run.append(Moment(row, x, carry, z, moved.x, moved.carry, 0))
+        run.append(Moment(row, x, carry, z, moved.x, moved.carry))
         x, carry = moved.x, moved.carry
     return run
 

@@ -9,9 +9,9 @@ import attrs
 from torch import Tensor
 
 import diffcore as dc
+from diffcore_auto.calibrated_grid import packed, unpacked
 from diffcore_auto.candidates import Candidate, candidates
 from diffcore_auto.endpoint import tuned
-from diffcore_auto.fitted_grid import packed, unpacked
 from diffcore_auto.race import Placed, race
 from diffcore_auto.reference import solve
 from diffcore_auto.trial import MEASURE, Measure, Trial, summary
@@ -23,7 +23,7 @@ ROUNDS = 6
 
 
 @dc.component
-class Auto(dc.Stepper):
+class Auto(dc.Calibrated, dc.Stepper):
     """argmin over installed deterministic solvers, their settings and grids of e(solver, grid) at `nfe` evaluations of the field,
 
         e = median_b e_b    (or the root of the mean of e_b^2),    e_b = |x_N(x_T) - Psi(x_T)| / sqrt(D),
@@ -33,8 +33,8 @@ class Auto(dc.Stepper):
     then the grids of the best solvers are optimised (see grid `endpoint`). The rows of the documentation stay in to the last
     comparison. The errors that are reported are those of the second half. With `grid` only that grid is tried.
 
-    The solver and its times are kept, not the search: a fitted `auto` is the chosen solver on an `explicit` grid.
-    Raises `SpecError` where no candidate runs, or for a `grid` that itself needs a fit.
+    The solver and its times are kept, not the search: a calibrated `auto` is the chosen solver on an `explicit` grid.
+    Raises `SpecError` where no candidate runs, or for a `grid` that itself needs a calibration.
     """
 
     source: ClassVar[str] = "successive halving: Jamieson and Talwalkar 2016, arXiv 1502.07943"
@@ -45,7 +45,7 @@ class Auto(dc.Stepper):
     optimize: bool = dc.param(default=True, doc="whether the grids of the best solvers are optimised")
     measure: Measure = dc.param(default="median", doc=MEASURE)
     calibration: int = dc.param(
-        default=128, ge=0, le=1_000_000, doc="states at T it is fitted on, half of them to report; 0: Euler's rule"
+        default=128, ge=0, le=1_000_000, doc="states at T it is calibrated on, half of them to report; 0: Euler's rule"
     )
 
     @property
@@ -54,14 +54,14 @@ class Auto(dc.Stepper):
         return self.steps if self.nfe is None else self.nfe
 
     @property
-    def fit_on(self) -> int:
+    def calibrate_on(self) -> int:
         """`calibration`."""
         return self.calibration
 
-    def fit(self, field: dc.Field, x: dc.State) -> Mapping[str, Tensor]:
+    def calibrate(self, field: dc.Field, x: dc.State, solver: dc.Solver) -> Mapping[str, Tensor]:
         """`times`, and `told` (JSON): the solver's spec, the table of candidates, the cost."""
-        if self.grid is not None and self.grid.fit_on:
-            raise dc.SpecError("'auto' optimises its grid itself; leave its grid out, or name one that needs no fit")
+        if isinstance(self.grid, dc.Calibrated) and self.grid.calibrate_on:
+            raise dc.SpecError("'auto' optimises its grid itself; leave its grid out, or name one that needs no calibration")
         with dc.Meter() as meter:
             nodes, told = self._searched(field, x)
         return {"times": nodes.cpu(), "told": packed({**told, "calls": meter.calls})}
@@ -110,7 +110,7 @@ class Auto(dc.Stepper):
         entrants = [*(p.candidate for p in best), *known, *made]
         return race(rest, entrants, self.measure, len(entrants))
 
-    def fitted(self, found: Mapping[str, Tensor]) -> dc.Solver:
+    def calibrated(self, found: Mapping[str, Tensor]) -> dc.Solver:
         """The chosen solver on its times, as an explicit grid."""
         times = found["times"].tolist()
         spec = {**unpacked(found["told"])["solver"], "steps": len(times) - 1, "grid": {"type": "explicit", "times": times}}
@@ -130,7 +130,7 @@ class Auto(dc.Stepper):
             *(f"skipped: {line}" for line in told["skipped"]),
             f"fine solution: {told['reference']['solver']}, {told['reference']['steps']} steps, "
             f"{told['reference']['error']:.2g} from that of half as many",
-            f"cost of the fit: {told['calls']} calls of the network on batches of up to {self.calibration}",
+            f"cost of the calibration: {told['calls']} calls of the network on batches of up to {self.calibration}",
             "times: " + ", ".join(f"{t:.4g}" for t in found["times"].tolist()),
         ]
 
@@ -139,10 +139,11 @@ class Auto(dc.Stepper):
         return attrs.evolve(self, steps=self.budget, nfe=None, calibration=0)
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
-        """`h`: s - t of Euler's rule, where nothing is to be fitted. Raises `SpecError` for a solver that has not been fitted."""
+        """`h`: s - t of Euler's rule, where nothing is to be calibrated. Raises `SpecError` before it is."""
         if self.calibration:
             raise dc.SpecError(
-                "solver 'auto' must be fitted to a model first: diffcore fit RUN, or solver.fitted(solver.fit(field, x))"
+                "solver 'auto' must be calibrated to a model first: diffcore calibrate RUN, or dc.calibrated(solver, "
+                "dc.calibrate(solver, field, x))"
             )
         t, s = process.pairs(grid)
         return dc.Plan(t=t, h=s.t - t.t)

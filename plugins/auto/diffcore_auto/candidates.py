@@ -69,7 +69,7 @@ def solvers(field: dc.Field, quick: bool, skipped: list[str]) -> Iterator[tuple[
                 continue
             for fields in SETTINGS.get(entry.id, ({},)):
                 solver = registry.make("solver", entry.full_id, **fields)
-                if not solver.fit_on and _plain(solver, field.process):
+                if not dc.calibrate_on(solver) and _plain(solver, field.process):
                     yield {"type": registry.id_of(cls), **fields}, solver
         except Exception as error:
             skipped.append(f"{entry.id}: {type(error).__name__}: {error}")

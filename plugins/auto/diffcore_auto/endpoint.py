@@ -8,13 +8,13 @@ from typing import ClassVar
 from torch import Tensor
 
 import diffcore as dc
+from diffcore_auto.calibrated_grid import CalibratedGrid
 from diffcore_auto.descent import Shape, descend
-from diffcore_auto.fitted_grid import FittedGrid
 from diffcore_auto.trial import Trial, calls_of
 
 
 @dc.component
-class Endpoint(FittedGrid):
+class Endpoint(CalibratedGrid):
     """min over t_1 > ... > t_(N-1) of sum_b log(1 + e_b^2 / c^2), e_b = |x_N(x_T; t) - Psi(x_T)| / sqrt(D) for the states x_T,
 
     Psi a fine solution from the same noise, the ends fixed. The free numbers are log(lam_i - lam_(i-1)); the method is

@@ -8,14 +8,14 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 import diffcore as dc
+from diffcore_auto.calibrated_grid import CalibratedGrid, error_of
 from diffcore_auto.density import klub, measured, proposals, shared
-from diffcore_auto.fitted_grid import FittedGrid, error_of
 from diffcore_auto.levels import last_time, times_at
 from diffcore_auto.trial import Trial
 
 
 @dc.component
-class Equidistributed(FittedGrid):
+class Equidistributed(CalibratedGrid):
     """N equal shares of int n(lam) dlam, n a density of steps measured on the model in one fine run of 64 steps.
 
         local-error  n ~ (w s / (alpha^2 s^2 + sigma^2)^(1/2) |d^p f / dlam^p|)^(1 / (p + 1))    least sum of local errors

@@ -58,4 +58,4 @@ def summary(errors: Tensor, measure: Measure) -> float:
 
 def calls_of(field: dc.Field, solver: dc.Solver, nodes: Tensor) -> int:
     """Evaluations of the field in one run, as its plan declares them."""
-    return sum(field.steps(solver).plan(field.process, nodes).evaluations)
+    return sum(map(len, field.steps(solver).plan(field.process, nodes).asks))

@@ -1,10 +1,11 @@
-"""Explicit and cosine grids against their formulas; fitted grids against closed forms and on states they have not seen."""
+"""Explicit and cosine grids against their formulas; calibrated grids against closed forms and on states they have not seen."""
 
 import math
 
 import attrs
 import pytest
 import torch
+from diffcore_auto.calibrated_grid import unpacked
 from diffcore_auto.cosine import Cosine
 from diffcore_auto.crash import Crash
 from diffcore_auto.density import Slopes, _interpolated, klub, local_error, measured, shared
@@ -12,7 +13,6 @@ from diffcore_auto.descent import Shape, descend
 from diffcore_auto.endpoint import Endpoint
 from diffcore_auto.equidistributed import Equidistributed
 from diffcore_auto.explicit import Explicit
-from diffcore_auto.fitted_grid import unpacked
 from diffcore_auto.levels import inner_levels
 from diffcore_auto.reference import fine_grid, solve
 from diffcore_auto.standard import standard_grids
@@ -217,8 +217,8 @@ def test_one_inner_node_is_the_optimum_in_closed_form(registry, smooth):
     """Two steps of DDIM on N(0, .25) multiply x by f(lam), the exact flow by k: the best level is argmin |f - k|."""
     data = Gaussian(0.0, 0.5, shape=(1,))
     field, x = data.field(smooth), starts(smooth, data, 64)
-    fitting = registry.make("solver", "ddim", steps=2, grid=Endpoint(rounds=20))
-    found = fitting.fit(field, x)
+    solver = registry.make("solver", "ddim", steps=2, grid=Endpoint(rounds=20))
+    found = dc.calibrate(solver, field, x)
 
     def step(t, s):
         known = 0.25 * t.alpha / (0.25 * t.alpha**2 + t.sigma**2)
@@ -234,19 +234,19 @@ def test_one_inner_node_is_the_optimum_in_closed_form(registry, smooth):
 
 @pytest.mark.parametrize("kind", [Endpoint, Equidistributed])
 @pytest.mark.parametrize(("name", "solver"), [("vp", "dpmpp-2m"), ("flow", "heun"), ("edm", "ddim")])
-def test_fitted_grids_are_never_worse_than_the_best_standard_grid_on_held_out_states(registry, kind, name, solver):
+def test_calibrated_grids_are_never_worse_than_the_best_standard_grid_on_held_out_states(registry, kind, name, solver):
     process = registry.make("process", name)
     field, x = RING.field(process), starts(process, RING)
-    fitting = registry.make("solver", solver, steps=5, grid=kind())
-    found = fitting.fit(field, x)
-    told, ready = unpacked(found["told"]), fitting.fitted(found)
+    solver = registry.make("solver", solver, steps=5, grid=kind())
+    found = dc.calibrate(solver, field, x)
+    told, ready = unpacked(found["told"]), dc.calibrated(solver, found)
     trial = Trial(field, x, solve(field, x, 0.0).x).rows(32, 64)
     kept = trial.error(ready, ready.nodes(process), "median")
     assert kept == pytest.approx(min(told["found"], told["known"]), rel=1e-9)
     assert kept <= told["known"]
     assert told["calls"] > 5 * 32
     assert ready.grid == Explicit(times=tuple(found["times"].tolist()))
-    assert any("held-out" in line for line in ready.grid.__class__ and fitting.grid.why(found))
+    assert any("held-out" in line for line in ready.grid.__class__ and solver.grid.why(found))
 
 
 def test_a_grid_that_is_not_better_gives_way_and_says_so(registry, smooth):
@@ -254,15 +254,15 @@ def test_a_grid_that_is_not_better_gives_way_and_says_so(registry, smooth):
         def propose(self, trial, solver, starts, best):
             return torch.tensor([1.0, 0.999, 0.998, 0.997, 0.0]).double()
 
-    fitting = registry.make("solver", "ddim", steps=4, grid=Worse())
-    found = fitting.fit(RING.field(smooth), starts(smooth, RING))
+    solver = registry.make("solver", "ddim", steps=4, grid=Worse())
+    found = dc.calibrate(solver, RING.field(smooth), starts(smooth, RING))
     assert "no better" in Worse().why(found)[0]
     assert float(found["times"][1]) < 0.99
 
 
 def test_optimised_times_carry_over_to_fresh_noise(registry, smooth):
     field, dpm = RING.field(smooth), registry.make("solver", "dpmpp-2m", steps=8, grid=Endpoint())
-    found = dpm.fit(field, starts(smooth, RING, 128))
+    found = dc.calibrate(dpm, field, starts(smooth, RING, 128))
     fresh = starts(smooth, RING, 128, seed=9)
     trial = Trial(field, fresh, solve(field, fresh, 0.0).x)
     known = min(
@@ -273,14 +273,14 @@ def test_optimised_times_carry_over_to_fresh_noise(registry, smooth):
 
 
 def test_least_squares_and_another_end(registry, smooth):
-    fitting = registry.make("solver", "ddim", steps=5, grid=Endpoint(end="t_min", measure="rms", calibration=32))
-    found = fitting.fit(RING.field(smooth), starts(smooth, RING, 32))
+    solver = registry.make("solver", "ddim", steps=5, grid=Endpoint(end="t_min", measure="rms", calibration=32))
+    found = dc.calibrate(solver, RING.field(smooth), starts(smooth, RING, 32))
     assert float(found["times"][-1]) == smooth.min_time
-    assert "rms" in fitting.grid.why(found)[0]
+    assert "rms" in solver.grid.why(found)[0]
 
 
-def test_a_grid_that_is_not_fitted_says_what_to_do(smooth):
-    with pytest.raises(dc.SpecError, match="diffcore fit RUN"):
+def test_a_grid_that_is_not_calibrated_says_what_to_do(smooth):
+    with pytest.raises(dc.SpecError, match="diffcore calibrate RUN"):
         Endpoint().nodes(smooth, 4, 1.0)
 
 

@@ -1,16 +1,16 @@
-"""What a fit reports of itself (steps, calls, objective) is what happened, and each option shares out its own density."""
+"""What a calibration reports of itself (steps, calls, objective) is what happened, and each option shares out its own density."""
 
 import itertools
 
 import attrs
 import pytest
 import torch
+from diffcore_auto.calibrated_grid import unpacked
 from diffcore_auto.cosine import Cosine
 from diffcore_auto.density import klub, measured, proposals
 from diffcore_auto.descent import Shape, descend
 from diffcore_auto.endpoint import Endpoint
 from diffcore_auto.equidistributed import Equidistributed
-from diffcore_auto.fitted_grid import unpacked
 from diffcore_auto.installed import label, made
 from diffcore_auto.levels import inner_levels, span
 from diffcore_auto.reference import CLOSE, SOLVERS, fine_grid, solve
@@ -122,14 +122,14 @@ def test_the_objective_of_a_descent_is_its_formula(robust):
     assert found.after == found.before
 
 
-def test_the_calls_of_a_fit_are_its_own():
-    """Counted by the network itself; the same on a field that was fitted before."""
+def test_the_calls_of_a_calibration_are_its_own():
+    """Counted by the network itself; the same on a field that was calibrated before."""
     field, x = RING.field(VP), starts(VP, RING)
     solver = attrs.evolve(made("solver", {"type": "ddim"}), steps=4, grid=Endpoint(rounds=1))
     counts = []
     for _ in range(2):
         with dc.Meter() as meter:
-            told = unpacked(solver.fit(field, x)["told"])
+            told = unpacked(dc.calibrate(solver, field, x)["told"])
         assert told["calls"] == meter.calls
         counts.append(told["calls"])
     assert counts[0] == counts[1]

@@ -21,8 +21,8 @@ def test_the_example_trains_fits_and_samples(solver, tmp_path):
     pipeline = dc.assemble(spec)
     pipeline.train()
     assert pipeline.sample(4).nfe <= 8
-    assert len(pipeline.fits) == 1
-    assert dc.assemble(_written(tmp_path, text)).spec.solver.fit_on == 128
+    assert len(pipeline.calibrations) == 1
+    assert dc.calibrate_on(dc.assemble(_written(tmp_path, text)).spec.solver) == 128
 
 
 def _written(folder, text):

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from diffcore_auto.auto import Auto
+from diffcore_auto.calibrated_grid import unpacked
 from diffcore_auto.candidates import Candidate, solvers, within
 from diffcore_auto.documented import ROWS
-from diffcore_auto.fitted_grid import unpacked
 from diffcore_auto.race import race
 from diffcore_auto.reference import solve
 from diffcore_auto.trial import Trial
@@ -40,11 +40,11 @@ def starts(process, oracle, n=32, seed=0):
 
 
 @pytest.fixture(scope="module")
-def fitted(registry):
+def known(registry):
     """effort 1, 6 evaluations, on VP."""
     process = registry.make("process", "vp")
     auto, field, x = Auto(nfe=6, effort=1, calibration=64), RING.field(process), starts(process, RING, 64)
-    return process, auto, field, x, auto.fit(field, x)
+    return process, auto, field, x, dc.calibrate(auto, field, x)
 
 
 def test_it_keeps_within_its_budget_on_a_field_that_counts(registry):
@@ -76,20 +76,20 @@ def test_all_deterministic_solvers_take_part_and_no_others(registry):
     assert not ids & {"ancestral", "euler-maruyama", "dpmpp-2m-sde", "ddpm", "flow-map", "auto", "adaptive", "brownian"}
 
 
-def test_the_choice_runs_within_the_budget_on_its_times(fitted):
-    _, auto, field, x, found = fitted
-    ready = auto.fitted(found)
+def test_the_choice_runs_within_the_budget_on_its_times(known):
+    _, auto, field, x, found = known
+    ready = dc.calibrated(auto, found)
     result = dc.sample(field, ready, x)
     assert result.calls <= 6
     assert torch.equal(result.grid, found["times"])
     assert type(ready) is not Auto
-    assert ready.fit_on == 0
+    assert dc.calibrate_on(ready) == 0
 
 
-def test_the_choice_is_no_worse_than_common_ones_on_fresh_noise(registry, fitted):
-    process, auto, field, _, found = fitted
+def test_the_choice_is_no_worse_than_common_ones_on_fresh_noise(registry, known):
+    process, auto, field, _, found = known
     x = starts(process, RING, 128, seed=5)
-    trial, ready = Trial(field, x, solve(field, x, 0.0).x), auto.fitted(found)
+    trial, ready = Trial(field, x, solve(field, x, 0.0).x), dc.calibrated(auto, found)
     mine = trial.error(ready, ready.nodes(process), "median")
     for name in ("euler", "ddim", "dpmpp-2m", "unipc"):
         for grid in ("uniform", "uniform-lam", "karras"):
@@ -97,10 +97,10 @@ def test_the_choice_is_no_worse_than_common_ones_on_fresh_noise(registry, fitted
             assert mine <= trial.error(registry.make("solver", name), nodes, "median"), (name, grid)
 
 
-def test_the_reported_error_is_that_of_the_other_half(fitted):
-    process, auto, field, x, found = fitted
+def test_the_reported_error_is_that_of_the_other_half(known):
+    process, auto, field, x, found = known
     label, _, median, rms = unpacked(found["told"])["table"][0]
-    ready, trial = auto.fitted(found), Trial(field, x, solve(field, x, 0.0).x).rows(32, 64)
+    ready, trial = dc.calibrated(auto, found), Trial(field, x, solve(field, x, 0.0).x).rows(32, 64)
     assert trial.error(ready, ready.nodes(process), "median") == pytest.approx(median, rel=1e-9)
     assert trial.error(ready, ready.nodes(process), "rms") == pytest.approx(rms, rel=1e-9)
     told = auto.why(found)
@@ -113,13 +113,13 @@ def test_the_cost_that_is_told_is_what_was_counted(registry):
     process = registry.make("process", "vp")
     field, auto = RING.field(process), Auto(nfe=3, effort=1, calibration=16, optimize=False)
     with dc.Meter() as meter:
-        found = auto.fit(field, starts(process, RING, 16))
+        found = dc.calibrate(auto, field, starts(process, RING, 16))
     assert unpacked(found["told"])["calls"] == meter.calls
 
 
-def test_a_fit_is_deterministic(fitted):
-    process, auto, _, x, found = fitted
-    again = auto.fit(RING.field(process), x)
+def test_a_calibration_is_deterministic(known):
+    process, auto, _, x, found = known
+    again = dc.calibrate(auto, RING.field(process), x)
     assert set(again) == set(found)
     assert all(torch.equal(again[k], found[k]) for k in found)
 
@@ -128,7 +128,7 @@ def test_one_evaluation_of_a_gaussian_is_its_mean(registry):
     """With one evaluation every candidate goes from T to 0 at once; the best knows m + alpha C V^-1 (x - alpha m), or better."""
     process, data = registry.make("process", "flow"), Gaussian(0.5, 0.01, shape=(2,))
     auto, x = Auto(nfe=1, effort=1, calibration=16), starts(process, data, 16)
-    ready = auto.fitted(auto.fit(data.field(process), x))
+    ready = dc.calibrated(auto, dc.calibrate(auto, data.field(process), x))
     assert ready.steps == 1
     assert float((dc.sample(data.field(process), ready, x).x - 0.5).abs().max()) < 0.05
 
@@ -194,7 +194,7 @@ def test_documented_rows_stay_in_to_the_last_round(registry):
 def test_the_choice_is_no_worse_than_a_documented_row(registry, optimize):
     process = registry.make("process", "flow")
     auto = Auto(nfe=6, effort=1, calibration=32, optimize=optimize)
-    table = unpacked(auto.fit(RING.field(process), starts(process, RING, 32))["told"])["table"]
+    table = unpacked(dc.calibrate(auto, RING.field(process), starts(process, RING, 32))["told"])["table"]
     errors = {label: used for label, used, _, _ in table}
     documented = [error for label, error in errors.items() if label.endswith("documented")]
     assert len(documented) == len(ROWS)
@@ -204,7 +204,7 @@ def test_the_choice_is_no_worse_than_a_documented_row(registry, optimize):
 @pytest.mark.parametrize(("calls", "made"), [(1, False), (2, True)])
 def test_grids_are_optimised_where_they_have_a_time_between_their_ends(registry, calls, made):
     process = registry.make("process", "vp")
-    found = Auto(nfe=calls, effort=1, calibration=16).fit(RING.field(process), starts(process, RING, 16))
+    found = dc.calibrate(Auto(nfe=calls, effort=1, calibration=16), RING.field(process), starts(process, RING, 16))
     assert any("optimised from" in label for label, *_ in unpacked(found["told"])["table"]) is made
 
 
@@ -217,11 +217,11 @@ def test_the_page_and_the_search_know_the_same_rows():
 def test_a_grid_of_the_spec_is_the_only_one(registry):
     process = registry.make("process", "vp")
     auto = Auto(nfe=5, effort=1, calibration=16, optimize=False, grid=registry.make("grid", "karras"))
-    found = auto.fit(RING.field(process), starts(process, RING, 16))
+    found = dc.calibrate(auto, RING.field(process), starts(process, RING, 16))
     steps = len(found["times"]) - 1
     assert torch.equal(found["times"], registry.make("grid", "karras").nodes(process, steps, 1.0))
     with pytest.raises(dc.SpecError, match="optimises its grid itself"):
-        Auto(grid=registry.make("grid", "endpoint")).fit(RING.field(process), starts(process, RING, 16))
+        dc.calibrate(Auto(grid=registry.make("grid", "endpoint")), RING.field(process), starts(process, RING, 16))
 
 
 def test_guidance_is_part_of_what_is_measured(registry):
@@ -238,8 +238,8 @@ def test_guidance_is_part_of_what_is_measured(registry):
     process = registry.make("process", "flow")
     plain, field = (dc.Field(RING.denoiser(process), guidance) for guidance in ([], [Shift()]))
     auto, x = Auto(nfe=3, effort=1, calibration=16, optimize=False), starts(process, RING, 16)
-    found = auto.fit(field, x)
-    ready, reported = auto.fitted(found), unpacked(found["told"])["table"][0][2]
+    found = dc.calibrate(auto, field, x)
+    ready, reported = dc.calibrated(auto, found), unpacked(found["told"])["table"][0][2]
     guided, other = (Trial(f, x, solve(f, x, 0.0).x).rows(8, 16) for f in (field, plain))
     assert guided.error(ready, ready.nodes(process), "median") == pytest.approx(reported, rel=1e-9)
     assert other.error(ready, ready.nodes(process), "median") != pytest.approx(reported, rel=0.01)
@@ -247,25 +247,25 @@ def test_guidance_is_part_of_what_is_measured(registry):
 
 def test_it_says_what_to_do_before_it_is_fitted(registry):
     process = registry.make("process", "vp")
-    with pytest.raises(dc.SpecError, match="diffcore fit RUN"):
+    with pytest.raises(dc.SpecError, match="diffcore calibrate RUN"):
         dc.sample(RING.field(process), Auto(nfe=4), starts(process, RING, 2))
 
 
 def test_the_stand_in_makes_one_call_per_evaluation(registry):
     process = registry.make("process", "vp")
     for auto in (Auto(nfe=7), Auto(steps=7)):
-        assert auto.stand_in().fit_on == 0
+        assert dc.calibrate_on(auto.stand_in()) == 0
         assert dc.sample(RING.field(process), auto.stand_in(), starts(process, RING, 2)).calls == 7
 
 
-def test_a_pipeline_fits_it_once_and_saves_the_choice(registry, tmp_path):
+def test_a_pipeline_calibrates_it_once_and_saves_the_choice(registry, tmp_path):
     pipeline = dc.assemble(SPEC, registry=registry)
     pipeline.train()
     first = pipeline.sample(4).x
-    (found,) = pipeline.fits.values()
+    (found,) = pipeline.calibrations.values()
     pipeline.save(tmp_path)
     loaded = dc.Pipeline.load(tmp_path, registry=registry)
-    (kept,) = loaded.fits.values()
+    (kept,) = loaded.calibrations.values()
     assert all(torch.equal(kept[k], found[k]) for k in found)
     assert torch.equal(loaded.sample(4).x, first)
     assert loaded.ready(loaded.spec.solver) == pipeline.ready(pipeline.spec.solver)
@@ -273,12 +273,12 @@ def test_a_pipeline_fits_it_once_and_saves_the_choice(registry, tmp_path):
 
 
 def test_conditions_go_with_their_states(registry):
-    """Every state has a label of its own; the choice is fitted on slices of the states and of their labels."""
+    """Every state has a label of its own; the choice is calibrated on slices of the states and of their labels."""
     process = registry.make("process", "vp")
     field = RING.field(process, cond={"label": torch.arange(16) % 3})
     auto, x = Auto(nfe=4, effort=1, calibration=16), starts(process, RING, 16)
-    found = auto.fit(field, x)
-    ready = auto.fitted(found)
+    found = dc.calibrate(auto, field, x)
+    ready = dc.calibrated(auto, found)
     rest = Trial(field, x, solve(field, x, 0.0).x).rows(8, 16)
     assert rest.error(ready, ready.nodes(process), "median") == pytest.approx(unpacked(found["told"])["table"][0][2], rel=1e-9)
     assert not unpacked(found["told"])["skipped"]

@@ -73,7 +73,7 @@ def diffcore_solvers() -> Iterator[dc.Component]:
         "multistep with a free corrector (Zhao et al. 2023)",
         aliases=(dc.Alias("diffusers", "UniPCMultistepScheduler", "limit: 100.0"),),
     )
-    yield dc.Component("dpm-solver-v3", "diffcore_dpm.dpm_solver_v3:DPMSolverV3", "fitted to the model (Zheng et al. 2023)")
+    yield dc.Component("dpm-solver-v3", "diffcore_dpm.dpm_solver_v3:DPMSolverV3", "calibrated to the model (Zheng et al. 2023)")
     yield dc.Component(
         "deis",
         "diffcore_dpm.deis:DEIS",

@@ -23,7 +23,7 @@ class Known(NamedTuple):
 
 
 class Curves:
-    """l, s, b of lam. Two are equal if they hold the same tensors, so that plans made of them can be kept.
+    """l, s, b of lam.
 
     Between the nodes: the polynomial of degree 5 through the six nearest. Beyond the first and the last node an entry is
     continued as if its data were Gaussian, l = 1 / (1 + q e^(2 lam)) with q from the edge (l outside 0..1 stays as it is), and
@@ -31,16 +31,9 @@ class Curves:
     """
 
     def __init__(self, found: Mapping[str, Tensor]) -> None:
-        self.held = tuple(found[name] for name in ("lam", "l", "s", "b"))
-        self.lam, linear, self.s, self.b = (v.detach().cpu().double() for v in self.held)
+        self.lam, linear, self.s, self.b = (found[name].detach().cpu().double() for name in ("lam", "l", "s", "b"))
         self.rest = 1 - linear
         self.event = tuple(linear.shape[1:])
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Curves) and all(a is b for a, b in zip(self.held, other.held, strict=True))
-
-    def __hash__(self) -> int:
-        return hash(tuple(map(id, self.held)))
 
     def __repr__(self) -> str:
         return f"Curves({len(self.lam)} nodes, lam {float(self.lam[0]):.3g} to {float(self.lam[-1]):.3g}, event {self.event})"
@@ -51,7 +44,7 @@ class Curves:
         Raises `IncompatibleError` where both have axes.
         """
         if lam.ndim > 1 and self.event:
-            raise dc.IncompatibleError("dpm-solver-v3 with statistics per entry knows no per-pixel time; fit it with per: time")
+            raise dc.IncompatibleError("dpm-solver-v3 with statistics per entry knows no per-pixel time; set per: time")
         inside = lam.clamp(float(self.lam[0]), float(self.lam[-1]))
         index, weight = near(self.lam, inside)
         rest, s, b = (_read(v, index, weight) for v in (self.rest, self.s, self.b))

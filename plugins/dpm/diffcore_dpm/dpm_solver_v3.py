@@ -20,22 +20,22 @@ PLAIN = Curves({"lam": torch.zeros(1), "l": torch.ones(1), "s": torch.zeros(1), 
 
 
 @dc.component
-class DPMSolverV3(Multistep):
+class DPMSolverV3(dc.Calibrated, Multistep):
     """With y = x_t / alpha, f = E[eps | x_t] e^-lam - l y, L = int l, S = int s, B = int e^-S b (from the start of a step),
 
         y_s = e^-L_s y_t - int e^(L - L_s + S) (g + B) dlam,     g = e^-S f - B a polynomial in lam through the last evaluations.
 
-    l, s, b are functions of lam, found for a trained model on `fit_samples` states (`diffcore fit RUN`, or
-    `solver.fitted(solver.fit(field, x))`; see `statistics`): l makes f as independent of x as a linear term can, s and b
-    make g as constant along a trajectory. (l, s, b) = (1, 0, 0) is DPM-Solver++, (0, -1, 0) is DPM-Solver. For Gaussian data
-    with a diagonal covariance every step is exact. One evaluation a step; the corrector solves a step again with the
-    evaluation made at its end. The integrals are computed in float64 in the plan.
+    l, s, b are functions of lam, found on `calibration` states of a trained model (`diffcore calibrate RUN`, or
+    `dc.calibrated(solver, dc.calibrate(solver, field, x))`; see `statistics`): l makes f as independent of x as a linear term
+    can, s and b make g as constant along a trajectory. (l, s, b) = (1, 0, 0) is DPM-Solver++, (0, -1, 0) is DPM-Solver. For
+    Gaussian data with a diagonal covariance every step is exact. One evaluation a step; the corrector solves a step again with
+    the evaluation made at its end. The integrals are computed in float64 in the plan.
 
     The step to sigma_s = 0 is of first order and continues every entry as Gaussian:
     y_s = sqrt(1 - l) y_t - f / (1 + sqrt(1 - l)).
     (The paper ends before sigma = 0.) The step from alpha = 0 is of first order too, with l = 1 below alpha / sigma = 1e-4.
 
-    Raises `SpecError` where it runs before it is fitted.
+    Raises `SpecError` where it runs before it is calibrated.
     """
 
     source: ClassVar[str] = "Zheng, Lu, Chen and Zhu 2023, arXiv 2310.13268, sections 3.2 and 3.3; Lai et al. 2025, section 9.7"
@@ -44,11 +44,13 @@ class DPMSolverV3(Multistep):
 
     points: int = dc.param(default=2, ge=1, le=3, doc="evaluations that the predictor interpolates")
     corrector: bool = dc.param(default=True, doc="correct every state with the evaluation made at it, at no cost: one order more")
-    fit_samples: int = dc.param(
-        default=256, ge=0, le=1_000_000, doc="states on which the statistics are found; 0: l = 1, s = b = 0, no fit"
+    calibration: int = dc.param(
+        default=256, ge=0, le=1_000_000, doc="states on which the statistics are found; 0: l = 1, s = b = 0, no calibration"
     )
-    fit_levels: int = dc.param(default=96, ge=8, le=10_000, doc="number of nodes in lam at which the statistics are found")
-    fit_batch: int = dc.param(
+    calibration_levels: int = dc.param(
+        default=96, ge=8, le=10_000, doc="number of nodes in lam at which the statistics are found"
+    )
+    calibration_batch: int = dc.param(
         default=64, ge=1, le=1_000_000, doc="states at a time while the statistics are found; bounds the memory"
     )
     per: PER = dc.param(default="entry", doc="statistics for every entry of the state, or one of each for every time")
@@ -64,46 +66,45 @@ class DPMSolverV3(Multistep):
         return self.points - 1 + self.corrector
 
     @property
-    def fit_on(self) -> int:
-        """`fit_samples`, or what the grid wants if that is more."""
-        return max(self.fit_samples, super().fit_on)
+    def calibrate_on(self) -> int:
+        """`calibration`."""
+        return self.calibration
 
-    def fit(self, field: dc.Field, x: dc.State) -> Mapping[str, Tensor]:
-        """`lam`, `l`, `s`, `b`, and what the grid must know."""
-        own = collect(field, x, self.fit_levels, self.fit_batch, self.per) if self.fit_samples else {}
-        return {**super().fit(field, x), **own}
+    def calibrate(self, field: dc.Field, x: dc.State, solver: dc.Solver) -> Mapping[str, Tensor]:
+        """`lam`, `l`, `s`, `b`."""
+        return collect(field, x, self.calibration_levels, self.calibration_batch, self.per)
 
-    def fit_as(self) -> dc.Solver:
-        """The statistics are those of the model, whatever the steps; a grid that is fitted has its own."""
+    def calibrated_as(self) -> dc.Solver:
+        """The statistics are those of the model, whatever the steps; a grid that is calibrated has its own."""
         free = attrs.fields_dict(DPMSolverV3)
-        if self.grid is not None and self.grid.fit_on:
+        if isinstance(self.grid, dc.Calibrated) and self.grid.calibrate_on:
             return self
         return attrs.evolve(self, grid=None, **{name: free[name].default for name in ("steps", "points", "corrector")})
 
-    def fitted(self, found: Mapping[str, Tensor]) -> dc.Solver:
+    def calibrated(self, found: Mapping[str, Tensor]) -> dc.Solver:
         """The solver that runs."""
-        ready = super().fitted(found)
-        fields = {field.name: getattr(ready, field.name) for field in attrs.fields(DPMSolverV3)}
-        return Fitted(**fields, known=Curves(found)) if self.fit_samples else ready
+        fields = {field.name: getattr(self, field.name) for field in attrs.fields(DPMSolverV3)}
+        return Informed(**fields, known=dc.Table(found))
 
     def why(self, found: Mapping[str, Tensor]) -> Sequence[str]:
         """The means of l, s and b at some lam."""
-        lines = ["lam: l, s, b (means over the entries); 1, 0, 0 is DPM-Solver++"] if "lam" in found else []
-        for i in torch.linspace(0, len(found["lam"]) - 1, 6).round().long().tolist() if lines else []:
+        lines = ["lam: l, s, b (means over the entries); 1, 0, 0 is DPM-Solver++"]
+        for i in torch.linspace(0, len(found["lam"]) - 1, 6).round().long().tolist():
             shown = [f"{float(found[name][i].mean()):.4f}" for name in ("l", "s", "b")]
             lines.append(f"{float(found['lam'][i]):.2f}: {', '.join(shown)}")
-        return [*super().why(found), *lines]
+        return lines
 
     def stand_in(self) -> dc.Solver:
         """This solver with l = 1, s = b = 0: DPM-Solver++ with the same steps, points and corrector."""
-        return attrs.evolve(self, fit_samples=0, grid=None if self.grid is None else self.grid.stand_in())
+        return attrs.evolve(self, calibration=0)
 
     @property
     def curves(self) -> Curves:
         """The statistics. Raises `SpecError` where there are none yet."""
-        if self.fit_samples:
+        if self.calibration:
             raise dc.SpecError(
-                "solver 'dpm-solver-v3' must be fitted to a model first: diffcore fit RUN, or solver.fitted(solver.fit(field, x))"
+                "solver 'dpm-solver-v3' must be calibrated to a model first: diffcore calibrate RUN, or dc.calibrated(solver, "
+                "dc.calibrate(solver, field, x))"
             )
         return PLAIN
 
@@ -132,24 +133,20 @@ class DPMSolverV3(Multistep):
 
 
 @dc.component
-class Fitted(DPMSolverV3):
+class Informed(DPMSolverV3):
     """DPM-Solver-v3 that knows its model."""
 
-    known: Curves
+    known: dc.Table
 
     @property
-    def fit_on(self) -> int:
+    def calibrate_on(self) -> int:
         """Nothing is to be found out any more."""
         return 0
 
     @property
     def curves(self) -> Curves:
         """What was found."""
-        return self.known
-
-    def stand_in(self) -> dc.Solver:
-        """Itself."""
-        return self
+        return Curves(self.known)
 
 
 def _terms(row: Any, names: Sequence[str], states: Sequence[dc.State]) -> list[tuple[Any, dc.State]]:

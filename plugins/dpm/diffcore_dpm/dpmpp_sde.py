@@ -47,7 +47,7 @@ class DPMppSDE(dc.Stepper):
             first=torch.where(fine, rest.keep * to_u.noise, 0.0),
             second=rest.noise,
             noise=over.noise if self.eta else None,
-            evaluations=tuple(1 + n for n in inside),
+            asks=dc.asked(t, (u, inside)),
         )
 
     def draws(self, process: dc.Process, x: dc.State, draw: dc.Draw) -> dc.State:

@@ -11,7 +11,7 @@ from torch import Tensor
 import diffcore as dc
 from diffcore_dpm.corrected import Corrected
 from diffcore_dpm.multistep import history
-from diffcore_dpm.singlestep import Inner, counts, midpoint, stages, thirds
+from diffcore_dpm.singlestep import Inner, asked_within, counts, midpoint, stages, thirds
 from diffcore_dpm.span import Reading, divisible, positions, value
 
 
@@ -76,7 +76,7 @@ class ExpAdams(Corrected):
         inner = (midpoint if self._inner == 1 else thirds)(process, t, s, self.prediction, first)
         inside = counts(first, self._inner)
         entries = _start(self.entries(t, s, first), inner)
-        return dc.Plan(t=t, **entries, stages=inside, evaluations=tuple(1 + n for n in inside))
+        return dc.Plan(t=t, **entries, stages=inside, asks=asked_within(t, inner))
 
     def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """One step; in the first ones, the stages of the singlestep start."""

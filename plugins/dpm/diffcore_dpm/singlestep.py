@@ -59,6 +59,12 @@ def counts(fine: Tensor, stages: int) -> tuple[int, ...]:
     return tuple(stages * int(v) for v in fine.reshape(len(fine), -1).any(1).tolist())
 
 
+def asked_within(t: dc.Coeffs, inner: Inner) -> Any:
+    """When the field is evaluated: at t, and at the inner times where the step has an inside."""
+    inside = dc.any_of(inner.fine)
+    return dc.asked(t, *((inner.entries[name], inside) for name in ("u", "v") if name in inner.entries))
+
+
 @dc.component
 class Singlestep(dc.Stepper):
     """A solver without history: one evaluation at t and `inner_count` inside the step; first order where there is no inside."""
@@ -77,7 +83,7 @@ class Singlestep(dc.Stepper):
         t, s = dc.centred_pairs(process, grid)
         w = self.inner(process, t, s, divisible(t, s))
         inside = counts(w.fine, self.inner_count)
-        return dc.Plan(t=t, keep=w.keep, gain=w.gain, stages=inside, **w.entries, evaluations=tuple(1 + n for n in inside))
+        return dc.Plan(t=t, keep=w.keep, gain=w.gain, stages=inside, **w.entries, asks=asked_within(t, w))
 
     def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """One step."""

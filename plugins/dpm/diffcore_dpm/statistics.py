@@ -35,7 +35,7 @@ PER = Literal["entry", "time"]
 def collect(field: dc.Field, x: Tensor, nodes: int, chunk: int, per: PER) -> dict[str, Tensor]:
     """lam [nodes] and l, s, b [nodes, *event] (per "time": [nodes]), float64, from trajectories of the states x at T.
 
-    The states at a node are those that a run of second order over all nodes passes through, not noised data: fit needs no
+    The states at a node are those that a run of second order over all nodes passes through, not noised data: it needs no
     data, and sees the states that sampling sees, guidance included. Six evaluations per node and state: one of the run, one
     of eps, two for sigma (d eps / d x) v with signs v (Hutchinson: v * J v has mean diag J; one v per state, the same at all
     nodes, so that l is smooth), two for df/dlam along the trajectory. The derivatives are central differences with a step of

@@ -51,7 +51,7 @@ def test_constant_statistics_are_the_two_older_solvers(process, points, correcto
     grid = [share * process.T for share in (0.9, 0.7, 0.55, 0.33, 0.2, 0.08)]
     for prediction, known in (("x0", constant(1.0, 0.0, 0.0)), ("eps", constant(0.0, -1.0, 0.0))):
         old = ExpAdams(points=points, corrector=corrector, prediction=prediction)
-        new = DPMSolverV3(points=points, corrector=corrector).fitted(known)
+        new = dc.calibrated(DPMSolverV3(points=points, corrector=corrector), known)
         a, b = (dc.sample(GOLDEN.field(process, "v"), solver, X, grid=grid).x for solver in (old, new))
         assert largest(a, b) < 1e-12
     plain = DPMSolverV3(points=points, corrector=corrector).stand_in()
@@ -68,7 +68,9 @@ def test_constant_statistics_are_the_two_older_solvers(process, points, correcto
 @pytest.mark.parametrize(("points", "corrector"), [(1, False), (2, True), (3, True)])
 def test_every_step_is_exact_on_gaussian_data(process, points, corrector):
     """Exact statistics, 1 to 7 steps: from T (alpha = 0 for FLOW) to the middle, and to sigma = 0."""
-    solver = DPMSolverV3(points=points, corrector=corrector).fitted(gaussian(torch.linspace(-6, 6, 1501, dtype=torch.float64)))
+    solver = dc.calibrated(
+        DPMSolverV3(points=points, corrector=corrector), gaussian(torch.linspace(-6, 6, 1501, dtype=torch.float64))
+    )
     x, field = process.T * normal(5, 3), GAUSS.field(process, "v")
     for steps in (1, 3, 7):
         for end in (0.0, 0.1 * process.T):
@@ -79,23 +81,23 @@ def test_every_step_is_exact_on_gaussian_data(process, points, corrector):
 
 @pytest.mark.item("9.20")
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda p: type(p).__name__)
-def test_the_fit_finds_the_statistics_of_gaussian_data(process):
+def test_the_calibration_finds_the_statistics_of_gaussian_data(process):
     """A diagonal covariance leaves no statistical error: what is left is interpolation, 96 nodes."""
     x, field, solver = process.T * normal(32, 3), GAUSS.field(process, "v"), DPMSolverV3()
-    found = solver.fit(field, x)
+    found = dc.calibrate(solver, field, x)
     exact = gaussian(found["lam"])
     assert largest(found["l"], exact["l"]) < 1e-6
     assert largest(found["s"], exact["s"]) < 1e-4
     assert largest(found["b"], exact["b"]) < 1e-4
     for steps in (1, 3):
-        got = dc.sample(field, solver.fitted(found), x, steps=steps).x
+        got = dc.sample(field, dc.calibrated(solver, found), x, steps=steps).x
         assert largest(got, GAUSS.flow(process, x, process.T, 0.0)) < 3e-5
 
 
 def test_the_diagonal_is_found_within_its_statistical_error():
     """Correlated data: J = sigma^2 V^-1, and a probe has the variance sum_(j != i) J_ij^2."""
     data = Gaussian(torch.zeros(2), cov=[[1.0, 0.6], [0.6, 0.5]])
-    found = DPMSolverV3(fit_levels=16).fit(data.field(VP), normal(400, 2))
+    found = dc.calibrate(DPMSolverV3(calibration_levels=16), data.field(VP), normal(400, 2))
     for lam, diagonal in zip(found["lam"], found["l"], strict=True):
         at = instant(VP, VP.t_of_lam(lam))
         jacobian = at.sigma**2 * torch.linalg.inv(at.alpha**2 * data.cov + at.sigma**2 * torch.eye(2))
@@ -108,7 +110,7 @@ def test_the_diagonal_is_found_within_its_statistical_error():
 def test_s_and_b_are_the_regression_along_the_exact_flow(process):
     """At four nodes: least squares of df/dlam (differences on the exact flow) on f, for a mixture."""
     x = process.T * normal(60, 1)
-    found = DPMSolverV3(fit_levels=128).fit(GOLDEN.field(process), x)
+    found = dc.calibrate(DPMSolverV3(calibration_levels=128), GOLDEN.field(process), x)
     l_of, time = Curves(found), process.T
     for k in (28, 56, 84, 112):
         levels, f = float(found["lam"][k]) + torch.tensor([-1e-3, 0.0, 1e-3], dtype=torch.float64), []
@@ -126,7 +128,7 @@ def test_s_and_b_are_the_regression_along_the_exact_flow(process):
 
 @pytest.fixture(scope="module")
 def mixture_statistics():
-    return {process: DPMSolverV3().fit(GOLDEN.field(process), process.T * normal(64, 1)) for process in (VP, FLOW)}
+    return {process: dc.calibrate(DPMSolverV3(), GOLDEN.field(process), process.T * normal(64, 1)) for process in (VP, FLOW)}
 
 
 @pytest.mark.item("9.20", "R8")
@@ -135,7 +137,7 @@ def mixture_statistics():
 def test_the_order_with_statistics_of_the_data(process, points, corrector, mixture_statistics):
     """Global order by regression, uniform in lam from .3 T to .01 T; the first step, of order 1, caps it at 2 (3 corrected)."""
     raw = DPMSolverV3(points=points, corrector=corrector)
-    solver, ends = raw.fitted(mixture_statistics[process]), [0.3 * process.T, 0.01 * process.T]
+    solver, ends = dc.calibrated(raw, mixture_statistics[process]), [0.3 * process.T, 0.01 * process.T]
     x = float(instant(process, ends[0]).alpha) * torch.linspace(-1.5, 1.5, 9, dtype=torch.float64)[:, None]
     low, high = (float(instant(process, t).lam) for t in ends)
     want, found = GOLDEN.flow(process, x, *ends), []
@@ -156,8 +158,8 @@ def test_few_calls_on_a_mixture():
     field, x, levels = data.field(VP, "v"), normal(300, 16, 7), [float(instant(VP, 1.0).lam), 3.0]
     fine = VP.t_of_lam(torch.linspace(levels[0], 9.0, 200, dtype=torch.float64))
     want = dc.sample(field, ExpAdams(points=3, corrector=True, start="singlestep"), x, grid=fine).x
-    raw = DPMSolverV3(fit_levels=64)
-    ready = raw.fitted(raw.fit(field, normal(64, 16, 8)))
+    raw = DPMSolverV3(calibration_levels=64)
+    ready = dc.calibrated(raw, dc.calibrate(raw, field, normal(64, 16, 8)))
 
     def error(solver, calls):
         grid = torch.cat([VP.t_of_lam(torch.linspace(*levels, calls, dtype=torch.float64)), torch.zeros(1, dtype=torch.float64)])
@@ -188,10 +190,10 @@ def test_batches_conditions_and_pooling():
     labels = torch.arange(12) % 3
     data = Mixture([0.5, 0.3, 0.2], [[-1.5, 0.0], [1.0, 1.0], [0.0, 2.0]], [0.3, 0.5, 0.2])
     field, x = data.field(VP, cond={"label": labels}), normal(12, 2)
-    whole, parts = (DPMSolverV3(fit_levels=12, fit_batch=n).fit(field, x) for n in (64, 5))
+    whole, parts = (dc.calibrate(DPMSolverV3(calibration_levels=12, calibration_batch=n), field, x) for n in (64, 5))
     assert all(largest(whole[k], parts[k]) < 1e-6 * max(1, float(whole[k].abs().max())) for k in whole)
-    assert largest(whole["l"], DPMSolverV3(fit_levels=12).fit(data.field(VP), x)["l"]) > 0.05
-    pooled = DPMSolverV3(fit_levels=12, per="time").fit(field, x)
+    assert largest(whole["l"], dc.calibrate(DPMSolverV3(calibration_levels=12), data.field(VP), x)["l"]) > 0.05
+    pooled = dc.calibrate(DPMSolverV3(calibration_levels=12, per="time"), field, x)
     assert pooled["s"].shape == (12,)
     assert largest(pooled["l"], whole["l"].mean(1)) < 1e-12
 
@@ -199,20 +201,22 @@ def test_batches_conditions_and_pooling():
 @pytest.mark.parametrize("prediction", ["x0", "velocity"])
 def test_states_in_single_precision_give_the_same_samples(prediction):
     """Rounding spoils the statistics where sigma is small, but little depends on them there."""
-    x, field, raw, runs = normal(64, 1), GOLDEN.field(VP, prediction), DPMSolverV3(fit_levels=48), []
+    x, field, raw, runs = normal(64, 1), GOLDEN.field(VP, prediction), DPMSolverV3(calibration_levels=48), []
     for kind in (torch.float64, torch.float32):
-        found = raw.fit(field, x.to(kind))
-        runs.append(dc.sample(field, raw.fitted(found), x, steps=8).x)
+        found = dc.calibrate(raw, field, x.to(kind))
+        runs.append(dc.sample(field, dc.calibrated(raw, found), x, steps=8).x)
         assert float(found["s"].abs().max()) <= STEEPEST
     assert largest(*runs) < 2e-3
 
 
 def test_what_cannot_be_run_says_why():
-    with pytest.raises(dc.SpecError, match=r"diffcore fit RUN, or solver\.fitted\(solver\.fit\(field, x\)\)"):
+    with pytest.raises(
+        dc.SpecError, match=r"diffcore calibrate RUN, or dc.calibrated\(solver, dc.calibrate\(solver, field, x\)\)"
+    ):
         dc.sample(GOLDEN.field(VP), DPMSolverV3(), X)
     with pytest.raises(dc.IncompatibleError, match="one tensor"):
-        DPMSolverV3().fit(GOLDEN.field(VP), {"a": X})
-    ready = DPMSolverV3().fitted(gaussian(torch.linspace(-4, 6, 20, dtype=torch.float64)))
+        dc.calibrate(DPMSolverV3(), GOLDEN.field(VP), {"a": X})
+    ready = dc.calibrated(DPMSolverV3(), gaussian(torch.linspace(-4, 6, 20, dtype=torch.float64)))
     with pytest.raises(dc.IncompatibleError, match="per: time"):
         ready.plan(VP, torch.linspace(1, 0.1, 4, dtype=torch.float64)[:, None, None].expand(4, 2, 3))
 
@@ -230,7 +234,7 @@ def test_the_spec_of_the_readme_runs_and_saved_it_samples_the_same_bits(tmp_path
     plain = pipeline.sample(4, solver=pipeline.spec.solver.stand_in()).x
     assert largest(first, plain) > 1e-4
     loaded = dc.Pipeline.load(tmp_path)
-    monkeypatch.setattr(DPMSolverV3, "fit", lambda *_: pytest.fail("it was fitted again"))
+    monkeypatch.setattr(DPMSolverV3, "calibrate", lambda *_: pytest.fail("it was calibrated again"))
     assert torch.equal(loaded.sample(4).x, first)
-    (found,) = loaded.fits.values()
+    (found,) = loaded.calibrations.values()
     assert len(loaded.spec.solver.why(found)) == 7

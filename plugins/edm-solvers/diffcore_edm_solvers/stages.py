@@ -62,9 +62,9 @@ class Staged(dc.Stepper):
             entries |= {f"at{i}": nodes[i], f"keep{i}": torch.where(fine, w.keep, 1.0), **_named(f"w{i}", w, fine)}
         w, (keep, gain) = self.weights(nodes, end, step, len(shares)), process.span(t, s)[2:4]
         entries |= {"keep": torch.where(fine, w.keep, keep), "gain": torch.where(fine, 0.0, gain), **_named("w", w, fine)}
-        whole = tuple(int(v) for v in fine.reshape(len(fine), -1).any(1).tolist())
-        evaluations = tuple(len(shares) if v else 1 for v in whole)
-        return dc.Plan(t=t.readable(), whole=whole, **entries, **more, evaluations=evaluations)
+        whole = dc.any_of(fine)
+        asks = dc.asked(t, *((u, whole) for u in nodes[1:]))
+        return dc.Plan(t=t.readable(), whole=whole, **entries, **more, asks=asks)
 
     def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """All stages, then the step."""

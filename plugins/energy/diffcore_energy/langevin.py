@@ -33,7 +33,7 @@ def level_plan(level: dc.Coeffs, eta: Tensor, keep: Tensor, s: dc.Coeffs, moving
         ends=ends,
         rescales=rescales,
         noise=(2 * eta) ** 0.5,
-        evaluations=tuple(inner + end for end in ends),
+        asks=dc.asked((level, inner), (level, ends)),
     )
 
 

@@ -72,7 +72,7 @@ def test_the_published_step_size():
     plan = AnnealedLangevin(inner=1).plan(process, process.default_grid(10, 10.0))
     sigma = 0.01 * 100 ** (torch.arange(9, -1, -1).double() / 9)
     assert torch.allclose(plan.noise**2 / 2, 1e-5 * sigma**2 / 0.01**2, rtol=1e-10, atol=0)
-    assert plan.evaluations == (1,) * 9 + (2,)
+    assert [len(times) for times in plan.asks] == [1] * 9 + [2]
 
 
 @pytest.mark.item("3.15")

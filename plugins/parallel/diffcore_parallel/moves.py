@@ -38,7 +38,7 @@ class Steps:
     Rows enter a step as tensors with one value per evaluation, as with a time per sample. z_i is drawn once and kept as long
     as the window needs it. `kinds`: steps whose rows hold the same Python integers can be taken in one call of the network.
 
-    Raises `IncompatibleError` for a plan with several numbers per step in one entry.
+    Raises `IncompatibleError` for a plan with several numbers per step in one entry, and for one that repeats steps.
     """
 
     extra = 0
@@ -46,16 +46,28 @@ class Steps:
     def __init__(self, of: dc.Stepper, process: dc.Process, grid: Tensor, x: dc.State, draw: dc.Draw) -> None:
         self.of, self.process, self.x, self.draw = of, process, x, draw
         self.plan = of.plan(process, grid)
-        self.entries = {name: self._column(name, value) for name, value in self.plan.entries.items() if name != "out"}
-        if not self.plan.stochastic:
-            self.entries["noise"] = 0.0
-        fixed = [v for v in self.entries.values() if isinstance(v, tuple) and not is_point(v)]
+        if self.plan.steps != len(grid) - 1:
+            raise dc.IncompatibleError(f"solver {type(of).__name__} takes {self.plan.steps} steps on {len(grid) - 1} intervals")
+        self.columns = self._columns(self.plan)
+        fixed = [v for v in self.plan.flat.values() if isinstance(v, tuple) and not is_point(v)]
         keys = list(zip(*fixed, strict=True)) if fixed else [()] * self.plan.steps
         order = {key: n for n, key in enumerate(dict.fromkeys(keys))}
         self.kinds = torch.tensor([order[key] for key in keys])
         self.explicit = torch.ones(self.plan.steps, dtype=torch.bool)
         self.noisy = self.plan.stochastic and any(self.plan.draws)
         self.kept: dict[int, dc.State] = {}
+
+    def _columns(self, plan: dc.Plan) -> dict[str, Any]:
+        """The entries of a plan, and of the plans in it."""
+        found = {k: self._columns(v) if isinstance(v, dc.Plan) else self._column(k, v) for k, v in plan.entries.items()}
+        return found if plan.stochastic else {**found, "noise": 0.0}
+
+    def _row(self, plan: dc.Plan, columns: dict[str, Any], nodes: Tensor) -> Any:
+        parts = dict[str, Any]()
+        for name, value in columns.items():
+            inner = isinstance(value, dict)
+            parts[name] = self._row(plan.entries[name], value, nodes) if inner else self._picked(value, nodes)
+        return plan.row_type(**parts)
 
     def _column(self, name: str, value: Any) -> Any:
         like = dc.leaves(self.x)[0]
@@ -65,8 +77,7 @@ class Steps:
 
     def values(self, field: dc.Field, x: dc.State, nodes: Tensor, rows: Tensor) -> dc.State:
         """D of every evaluation: state x of sample `rows` at the node `nodes`, all of one kind."""
-        parts = {name: self._picked(value, nodes) for name, value in self.entries.items()}
-        row = self.plan.row_type(**parts, out=None)
+        row = self._row(self.plan, self.columns, nodes)
         after = self.of.step(field, x, row, None, self._noise(nodes, rows)).x
         return dc.lincomb((1.0, after), (-1.0, x))
 

@@ -72,8 +72,8 @@ class Paradigms(dc.Program):
         if self.rule != "left":
             raise dc.SpecError(f"`rule` is of the drift and `of` names solver {name}; leave one of them out")
         dc.check_within(self.of, "paradigms")
-        if self.of.fit_on:
-            raise dc.SpecError(f"solver {name} is fitted to a model; paradigms needs one that runs as it is")
+        if dc.calibrate_on(self.of):
+            raise dc.SpecError(f"solver {name} is calibrated to a model; paradigms needs one that runs as it is")
         if self.of.init(torch.zeros(1, 1)) is not None:
             raise dc.SpecError(f"solver {name} carries a history from step to step; paradigms needs a one-step solver")
 

@@ -193,7 +193,7 @@ def test_without_corrections_it_is_its_predictor(predictor):
     nodes = torch.linspace(1, 0, 9).double()
     both = [
         dc.sample(GOLDEN.field(VP), solver, X, grid=nodes, seed=3)
-        for solver in (predictor, PredictorCorrector(predictor=predictor, corrections=0))
+        for solver in (predictor, PredictorCorrector(inner=predictor, corrections=0))
     ]
     assert torch.equal(both[0].x, both[1].x)
     assert both[0].calls == both[1].calls
@@ -204,15 +204,15 @@ def test_evaluations_are_the_predictors_and_one_per_correction_but_none_at_clean
     for k in (0, 1, 3):
         solver = PredictorCorrector(corrections=k)
         run = dc.sample(GOLDEN.field(VP), solver, X, grid=nodes)
-        assert run.calls == 5 + 4 * k == sum(solver.plan(VP, nodes).evaluations)
+        assert run.calls == 5 + 4 * k == sum(map(len, solver.plan(VP, nodes).asks))
 
 
 def corrected(size, process, data, x, t, z, snr=0.16):
     """One correction at level t (the predictor is a step of no length's worth)."""
-    solver = PredictorCorrector(predictor=Euler(), corrections=1, snr=snr, size=size)
+    solver = PredictorCorrector(inner=Euler(), corrections=1, snr=snr, size=size)
     field = data.field(process)
     (row,) = solver.plan(process, grid(t * (1 + 1e-14), t)).rows(field, x)
-    return solver.step(field, x, row, None, (None, z)).x
+    return solver.step(field, x, row, None, (None, (z,))).x
 
 
 @pytest.mark.item("4.21", "R11")
@@ -261,12 +261,12 @@ def test_many_corrections_leave_the_mixture_as_it_is():
     t, n = 0.2, 4000
     at = instant(VP, t)
     x = VP.corrupt(GOLDEN.sample(n), torch.full((n,), t).double(), dc.Draw(1, range(n))).xt
-    solver = PredictorCorrector(predictor=Euler(), corrections=60, snr=0.1)
+    solver = PredictorCorrector(inner=Euler(), corrections=60, snr=0.1)
     field = GOLDEN.field(VP)
     (row,) = solver.plan(VP, grid(t * (1 + 1e-14), t)).rows(field, x)
     z = solver.draws(VP, x, dc.Draw(2, range(n), block=n))
     kept = solver.step(field, x, row, None, z).x
-    shrunk = solver.step(field, x, row, None, (None, *[0 * v for v in z[1:]])).x
+    shrunk = solver.step(field, x, row, None, (None, [0 * v for v in z[1]])).x
 
     def law(y):
         return GOLDEN._tails(torch.as_tensor(y)[:, None], at)[0].numpy()
@@ -284,7 +284,7 @@ def test_measured_norms_keep_the_marginal_only_where_there_are_many_entries():
         at = instant(VP, 0.2)
         v = float(at.alpha**2 * 0.64 + at.sigma**2)
         x = VP.corrupt(data.sample(n), torch.full((n,), 0.2).double(), dc.Draw(1, range(n))).xt
-        solver = PredictorCorrector(predictor=Euler(), corrections=120, size="measured", snr=0.1)
+        solver = PredictorCorrector(inner=Euler(), corrections=120, size="measured", snr=0.1)
         (row,) = solver.plan(VP, grid(0.2 * (1 + 1e-14), 0.2)).rows(data.field(VP), x)
         y = solver.step(data.field(VP), x, row, None, solver.draws(VP, x, dc.Draw(2, range(n), block=n))).x
         off[dim] = float((y**2).median() / (v * 0.4549)) - 1 if dim == 1 else float(y.var()) / v - 1
@@ -301,7 +301,7 @@ def test_corrections_mend_a_coarse_predictor():
     v = float(end.alpha**2 * 0.09 + end.sigma**2)
     errors = []
     for k in (0, 40):
-        solver = PredictorCorrector(predictor=Euler(), corrections=k, snr=0.1)
+        solver = PredictorCorrector(inner=Euler(), corrections=k, snr=0.1)
         errors.append(abs(float(dc.sample(data.field(VP), solver, x, grid=nodes, seed=2).x.var()) / v - 1))
     assert errors[1] < errors[0] / 2
 
@@ -322,14 +322,15 @@ def test_trees_tensor_rows_and_pure_steps(size):
         assert torch.allclose(outs[0][leaf], outs[1][leaf], atol=1e-12)
         if size == "planned":
             alone = data.field(VP)
-            got = solver.step(alone, x[leaf], plan.rows(alone, x[leaf])[0], None, tuple(v[leaf] for v in z)).x
+            got = solver.step(alone, x[leaf], plan.rows(alone, x[leaf])[0], None, (z[0][leaf], tuple(v[leaf] for v in z[1]))).x
             assert torch.allclose(got, outs[0][leaf], atol=1e-12)
 
 
 def test_the_noises_of_a_step_are_independent_and_the_predictors_is_its_own():
     x, draw = torch.zeros(4000, 2).double(), dc.Draw(0, range(4000), index=3)
-    z = PredictorCorrector(corrections=2).draws(VP, x, draw)
-    assert torch.equal(z[0], VP.noise.like(x, draw))
+    first, more = PredictorCorrector(corrections=2).draws(VP, x, draw)
+    assert torch.equal(first, VP.noise.like(x, draw))
+    z = (first, *more)
     for i in range(3):
         for j in range(i):
             assert abs(float((z[i] * z[j]).mean())) < 4.5 / 8000**0.5
@@ -350,9 +351,9 @@ def test_predictors_that_cannot_be_run_are_refused():
     class Jumps(Euler):
         requires = frozenset({"jumps"})
 
-    with pytest.raises(dc.SpecError, match="grid to predictor-corrector"):
-        PredictorCorrector(predictor=Euler(grid=Nodes()))
+    with pytest.raises(dc.SpecError, match="grid to PredictorCorrector"):
+        PredictorCorrector(inner=Euler(grid=Nodes()))
     with pytest.raises(dc.SpecError, match="owns its loop"):
-        PredictorCorrector(predictor=Own())
-    with pytest.raises(dc.IncompatibleError, match="needs jumps"):
-        dc.sample(GOLDEN.field(VP), PredictorCorrector(predictor=Jumps()), X, steps=3)
+        PredictorCorrector(inner=Own())
+    with pytest.raises(dc.IncompatibleError, match="PredictorCorrector needs 'jumps'"):
+        dc.sample(GOLDEN.field(VP), PredictorCorrector(inner=Jumps()), X, steps=3)

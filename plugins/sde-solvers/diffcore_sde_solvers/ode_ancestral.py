@@ -44,15 +44,17 @@ class ODEAncestral(dc.Stepper):
         dc.check_within(self.of, "ode-ancestral")
 
     def plan(self, process: dc.Process, grid: Tensor) -> dc.Plan:
-        """The entries of `of` for the steps t -> d; `rise`, `noise`: the weights of x_d and z."""
+        """The steps t -> d of `of`, every other one of those t, d, t, d, ...; `rise`, `noise`: the weights of x_d and z."""
         t, s = dc.centred_pairs(process, grid)
         down = self._down(process, t, s)
-        inner = self._inner(process, torch.stack([t.t, torch.where(t.t == s.t, t.t, down.t)], 1).flatten(0, 1))
-        entries = {key: _odd(value) for key, value in inner.entries.items() if key not in ("noise", "out")}
+        ends = torch.stack([t.t, torch.where(t.t == s.t, t.t, down.t)], 1).flatten(0, 1)
         rise = torch.where(t.t == s.t, 1.0, s.alpha / down.alpha)
         up = (s.sigma**2 - (rise * down.sigma) ** 2).clamp_min(0.0) ** 0.5
         noise = torch.where((t.t == s.t) | (s.t == down.t), 0.0, up) if self.eta else None
-        return dc.Plan(**entries, rise=rise, noise=noise, evaluations=inner.evaluations[::2])
+        plan = dc.Plan.over(self.of, process, ends, repeat=range(0, len(ends), 2), rise=rise, noise=noise)
+        if plan.entries["inner"].stochastic:
+            raise dc.SpecError(f"solver {type(self.of).__name__} draws noise; ode-ancestral needs a deterministic one")
+        return plan
 
     def _down(self, process: dc.Process, t: dc.Coeffs, s: dc.Coeffs) -> dc.Coeffs:
         """The coefficients at d."""
@@ -64,26 +66,7 @@ class ODEAncestral(dc.Stepper):
         low = torch.minimum(s.t, torch.full_like(s.t, process.min_time))
         return process.coeffs(torch.where(rho > 0, times, 0.0).maximum(low).minimum(s.t))
 
-    def _inner(self, process: dc.Process, times: Tensor) -> dc.Plan:
-        """The plan of `of` for t, d, t, d, ...; its steps from a d to the next t are not taken."""
-        self.of.check_process(process)
-        plan = self.of.plan(process, times)
-        if plan.stochastic:
-            raise dc.SpecError(f"solver {type(self.of).__name__} draws noise; ode-ancestral needs a deterministic one")
-        return plan
-
-    def init(self, x: dc.State) -> Any:
-        """Nothing is carried. Raises `SpecError` where the solver wants to."""
-        if self.of.init(x) is not None:
-            raise dc.SpecError(f"solver {type(self.of).__name__} remembers earlier steps; ode-ancestral needs a one-step solver")
-
     def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """Down by the ODE, up by the noise."""
-        below = self.of.step(field, x, row._replace(noise=0.0, out=None), None, None).x
+        below = self.of.step(field, x, row.inner, None, None).x
         return dc.Moved(dc.lincomb((row.rise, below), (row.noise, z)))
-
-
-def _odd(value: Any) -> Any:
-    """The first, third, ... of an entry's values."""
-    every = slice(None, None, 2)
-    return value.at(every) if isinstance(value, dc.Coeffs) else value[every]

@@ -75,8 +75,8 @@ class SEEDS(dc.Stepper):
         last[final] = torch.where(fine, last[final], over.noise)
         total = sum((last[f"z_{k}"] ** 2 for k in range(self.stages)), torch.zeros_like(h)) ** 0.5
         inner = dc.any_of(fine)
-        cost = tuple(1 + n * (self.stages - 1) for n in inner)
-        return dc.Plan(t=t, **entries, **last, inner=inner, noise=total if self.eta else None, evaluations=cost)
+        asks = dc.asked(t, *((u, inner) for u in points))
+        return dc.Plan(t=t, **entries, **last, inner=inner, noise=total if self.eta else None, asks=asks)
 
     def _reach(self, nodes: Sequence[dc.Coeffs], share: Sequence[Tensor], fine: Tensor, name: str) -> dict[str, Tensor]:
         """The weights of x_t, x*_t, the later e_i and the noises in the state at the last of the nodes."""

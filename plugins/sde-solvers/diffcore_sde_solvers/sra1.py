@@ -53,7 +53,7 @@ class SRA1(dc.Stepper):
             part=torch.where(fine, over.gain * 2 / 3, 0.0),
             inner=inner,
             noise=over.noise if self.eta else None,
-            evaluations=tuple(1 + n for n in inner),
+            asks=dc.asked(t, (u, inner)),
         )
 
     def draws(self, process: dc.Process, x: dc.State, draw: dc.Draw) -> dc.State:

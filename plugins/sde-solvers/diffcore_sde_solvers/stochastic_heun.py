@@ -36,16 +36,16 @@ class StochasticHeun(dc.Stepper):
         """`keep`, `gain`, `noise` of x1; `u`, `half`: where x* is evaluated again and the weight of the difference."""
         t, s = dc.centred_pairs(process, grid)
         over, fine = linear(t, s, self.eta), s.sigma > 0
-        inner = dc.any_of(fine)
+        u, inner = process.coeffs(torch.where(fine, s.t, t.t)), dc.any_of(fine)
         return dc.Plan(
             t=t,
-            u=process.coeffs(torch.where(fine, s.t, t.t)),
+            u=u,
             keep=over.keep,
             gain=over.gain,
             half=torch.where(fine, over.gain / 2, 0.0),
             inner=inner,
             noise=over.noise if self.eta else None,
-            evaluations=tuple(1 + n for n in inner),
+            asks=dc.asked(t, (u, inner)),
         )
 
     def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:

@@ -112,7 +112,7 @@ def test_levels_down_and_up_under_ve():
     plan = ODEAncestral().plan(VE, torch.tensor([t, s], dtype=torch.float64))
     up = s**2 * (t**2 - s**2) / t**2
     assert float(plan.noise) == pytest.approx(math.sqrt(up), rel=1e-12)
-    assert float(plan.entries["u"].t) == pytest.approx(math.sqrt(s**2 - up), rel=1e-12)
+    assert float(plan.flat["inner.u"].t) == pytest.approx(math.sqrt(s**2 - up), rel=1e-12)
 
 
 def test_levels_under_flow_matching():

@@ -46,18 +46,19 @@ class EDMHeun(dc.Stepper):
         hat, lift, noise = self._raise(process, t, s.t < t.t)
         fine = (s.sigma > 0) & ~hat.pure_noise
         keep, gain = process.span(hat, s)[2:4]
+        u = process.coeffs(torch.where(fine, s.t, hat.t))
         slope = gain * (hat.sigma * s.alpha) / (2 * hat.alpha * s.sigma)
         corrected = dc.any_of(fine)
         return dc.Plan(
             t=hat,
-            u=process.coeffs(torch.where(fine, s.t, hat.t)),
+            u=u,
             lift=lift,
             keep=keep,
             gain=gain,
             second=torch.where(fine, slope, 0.0),
             corrected=corrected,
             noise=noise,
-            evaluations=tuple(1 + c for c in corrected),
+            asks=dc.asked(hat, (u, corrected)),
         )
 
     def _raise(self, process: dc.Process, t: dc.Coeffs, moves: Tensor) -> tuple[dc.Coeffs, Tensor, Tensor | None]:

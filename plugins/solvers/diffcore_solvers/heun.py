@@ -39,7 +39,7 @@ class Heun(dc.Stepper):
             first=dt - second,
             second=second,
             corrected=corrected,
-            evaluations=tuple(1 + c for c in corrected),
+            asks=dc.asked(t, (u, corrected)),
         )
 
     def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:

@@ -32,10 +32,10 @@ class RK4(dc.Stepper):
         t, s = process.pairs(grid)
         h, middle, fine = s.t - t.t, (t.t + s.t) / 2, process.regular(s)
         u = s if bool(fine.all()) else process.coeffs(torch.where(fine, s.t, middle))
-        closed = dc.any_of(fine)
+        m, closed = process.coeffs(middle), dc.any_of(fine)
         return dc.Plan(
             t=t.readable(),
-            m=process.coeffs(middle).readable(),
+            m=m.readable(),
             u=u.readable(),
             half=h / 2,
             reach=u.t - t.t,
@@ -43,7 +43,7 @@ class RK4(dc.Stepper):
             second=torch.where(fine, h / 3, h),
             third=torch.where(fine, h / 3, 0.0),
             closed=closed,
-            evaluations=tuple(4 if c else 2 for c in closed),
+            asks=dc.asked(t, m, (m, closed), (u, closed)),
         )
 
     def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:

@@ -1,4 +1,4 @@
-"""What the fitted grids share: the trial, the standard grids to beat, and the decision on states they have not seen."""
+"""What the calibrated grids share: the trial, the standard grids to beat, and the decision on states they have not seen."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from diffcore_auto.trial import MEASURE, Measure, Trial
 
 
 @dc.component
-class FittedGrid(dc.Grid):
+class CalibratedGrid(dc.Calibrated, dc.Grid):
     """A grid found for one model, solver and number of steps; `propose` finds it.
 
     Half of the states are for finding it. On the other half it is compared with the best standard grid (chosen on the first
@@ -31,12 +31,12 @@ class FittedGrid(dc.Grid):
 
     end: End = dc.param(default="zero", doc=END)
     calibration: int = dc.param(
-        default=128, ge=0, le=1_000_000, doc="states at T it is fitted on, half of them to decide; 0: equal angles"
+        default=128, ge=0, le=1_000_000, doc="states at T it is calibrated on, half of them to decide; 0: equal angles"
     )
     measure: Measure = dc.param(default="median", doc=MEASURE)
 
     @property
-    def fit_on(self) -> int:
+    def calibrate_on(self) -> int:
         """`calibration`."""
         return self.calibration
 
@@ -44,7 +44,7 @@ class FittedGrid(dc.Grid):
         """The nodes for a solver, from the trial on half of the states; `starts[best]` is the best standard grid."""
         raise NotImplementedError
 
-    def fit(self, field: dc.Field, x: dc.State, solver: dc.Solver) -> Mapping[str, Tensor]:
+    def calibrate(self, field: dc.Field, x: dc.State, solver: dc.Solver) -> Mapping[str, Tensor]:
         """`times`, and `told` (JSON): what they were compared with, and the cost in calls of the network."""
         with dc.Meter() as meter:
             nodes, told = self._compared(field, x, solver)
@@ -63,7 +63,7 @@ class FittedGrid(dc.Grid):
         told = {"standard": best, "known": known, "found": found, "measure": self.measure}
         return nodes if found <= known else starts[best], told
 
-    def fitted(self, found: Mapping[str, Tensor]) -> dc.Grid:
+    def calibrated(self, found: Mapping[str, Tensor]) -> dc.Grid:
         """The times found, as an explicit grid."""
         return Explicit(times=tuple(found["times"].tolist()))
 
@@ -76,7 +76,7 @@ class FittedGrid(dc.Grid):
         return [
             f"error on held-out states ({told['measure']}): {told['found']:.3g}{ratio}, best standard grid "
             f"'{told['standard']}': {told['known']:.3g}{kept}",
-            f"cost of the fit: {told['calls']} calls of the network on batches of up to {self.calibration}",
+            f"cost of the calibration: {told['calls']} calls of the network on batches of up to {self.calibration}",
             "times: " + ", ".join(f"{t:.4g}" for t in found["times"].tolist()),
         ]
 
@@ -85,12 +85,12 @@ class FittedGrid(dc.Grid):
         return attrs.evolve(self, calibration=0)
 
     def nodes(self, process: dc.Process, steps: int, start: float) -> Tensor:
-        """Equal angles where nothing is to be fitted. Raises `SpecError` for a grid that has not been fitted."""
+        """Equal angles where nothing is to be calibrated. Raises `SpecError` for a grid that has not been calibrated."""
         if not self.calibration:
             return Cosine(end=self.end).nodes(process, steps, start)
         raise dc.SpecError(
-            f"grid {type(self).__name__} must be fitted to a model first: "
-            "diffcore fit RUN, or solver.fitted(solver.fit(field, x))"
+            f"grid {type(self).__name__} must be calibrated to a model first: "
+            "diffcore calibrate RUN, or dc.calibrated(solver, dc.calibrate(solver, field, x))"
         )
 
 
