@@ -89,7 +89,7 @@ class Counting(dc.Stepper):
 
     def plan(self, process, grid):
         t, s = process.pairs(grid)
-        return dc.Plan(t=t, s=s, h=s.t - t.t, evaluations=3)
+        return dc.Plan(t=t, s=s, h=s.t - t.t, asks=dc.asked((t, 3)))
 
     def init(self, x):
         return x.new_zeros(len(x))
