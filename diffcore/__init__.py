@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from diffcore.declare.component import Alias, Base, Component, component, param
-from diffcore.declare.discovery import Entry, Plugin
+from diffcore.declare.entry import Entry, Plugin
 from diffcore.declare.errors import (
     CheckpointError,
     DataError,
@@ -24,9 +24,12 @@ from diffcore.declare.errors import (
     note,
 )
 from diffcore.declare.hookspecs import API_VERSION, VERSION, hookimpl
+from diffcore.declare.kinds import Command, Kind, kind
 from diffcore.specs.registry import Registry
 
 if TYPE_CHECKING:
+    from diffcore.learning.adapter import Adapter
+    from diffcore.learning.contracts import Density, Likelihood, Operator, Reward
     from diffcore.learning.data import Coupling, Data, Range, Source
     from diffcore.learning.files import (
         read_npy,
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from diffcore.learning.loss import Loss, TimeLaw, Weighting, dropped, mean_square, times_of, weight_from_x0
     from diffcore.learning.metric import Evaluation, Measured, Metric
     from diffcore.learning.network import Network
+    from diffcore.learning.start import Start
     from diffcore.learning.trainer import Player, Trainer
     from diffcore.numerics.affine import ROWS, Coeffs, Posterior, Row, combine, convert, row
     from diffcore.numerics.draw import Draw
@@ -63,6 +67,8 @@ __version__ = VERSION
 
 _LAZY = {
     "numerics.affine": ("ROWS", "Coeffs", "Posterior", "Row", "combine", "convert", "row"),
+    "learning.adapter": ("Adapter",),
+    "learning.contracts": ("Density", "Likelihood", "Operator", "Reward"),
     "learning.data": ("Coupling", "Data", "Range", "Source"),
     "learning.loader": ("Loader",),
     "numerics.fields": ("Denoiser", "Field", "Guided", "second_derivatives"),
@@ -94,6 +100,7 @@ _LAZY = {
     "numerics.span": ("Linear", "Span", "lam_at", "moments_of_exp", "phi"),
     "numerics.solver": ("Frame", "Grid", "Moved", "Program", "Solver", "Stepper", "check_within"),
     "run.spec": ("Spec",),
+    "learning.start": ("Start",),
     "learning.trainer": ("Player", "Trainer"),
     "numerics.tree": ("State", "expand", "leaves", "lincomb", "tree_map"),
 }
@@ -102,11 +109,13 @@ _WHERE = {name: module for module, names in _LAZY.items() for name in names}
 __all__ = [
     "API_VERSION",
     "ROWS",
+    "Adapter",
     "AffineProcess",
     "Alias",
     "Base",
     "CheckpointError",
     "Coeffs",
+    "Command",
     "Component",
     "Corruption",
     "Coupling",
@@ -114,6 +123,7 @@ __all__ = [
     "DataError",
     "DataWarning",
     "Denoiser",
+    "Density",
     "DiffcoreError",
     "Draw",
     "Entry",
@@ -127,6 +137,8 @@ __all__ = [
     "Guided",
     "IncompatibleError",
     "Instant",
+    "Kind",
+    "Likelihood",
     "Linear",
     "Loader",
     "Loss",
@@ -136,6 +148,7 @@ __all__ = [
     "Moved",
     "Network",
     "NumericsError",
+    "Operator",
     "Pipeline",
     "Plan",
     "Player",
@@ -147,6 +160,7 @@ __all__ = [
     "Range",
     "Registry",
     "Result",
+    "Reward",
     "Row",
     "RunError",
     "Solver",
@@ -154,6 +168,7 @@ __all__ = [
     "Span",
     "Spec",
     "SpecError",
+    "Start",
     "State",
     "Stepper",
     "TimeLaw",
@@ -173,6 +188,7 @@ __all__ = [
     "frames",
     "hookimpl",
     "kernel",
+    "kind",
     "lam_at",
     "leaves",
     "lincomb",

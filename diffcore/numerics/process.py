@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffcore.declare.component import Base
 from diffcore.declare.errors import DataError, IncompatibleError, did_you_mean
+from diffcore.declare.kinds import kind
 from diffcore.numerics.affine import Coeffs, Posterior, at_least_float32, combine, row, shifted
 from diffcore.numerics.draw import Draw
 from diffcore.numerics.span import Span
@@ -60,6 +61,7 @@ class Corruption:
         return combine(name, self.at, self.x0, self.eps, sigma_data)
 
 
+@kind("process")
 class Process(Base):
     """A forward process. Only `prior` and `corrupt` are mandatory; `provides` says what else it can do.
 
@@ -68,7 +70,6 @@ class Process(Base):
     same methods from `build`.
     """
 
-    kind: ClassVar[str] = "process"
     provides: ClassVar[frozenset[str]] = frozenset()
     predictions: ClassVar[tuple[str, ...]] = ()
     """Names of what a network may predict under this process."""

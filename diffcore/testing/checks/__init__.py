@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from diffcore.testing.checks import (
+    adapter,
     any_kind,
+    contracts,
     data,
     fits,
     flow_map,
@@ -17,11 +19,14 @@ from diffcore.testing.checks import (
     solver_contract,
     solver_noise,
     solver_state,
+    start,
     trainer,
 )
 
 __all__ = [
+    "adapter",
     "any_kind",
+    "contracts",
     "data",
     "fits",
     "flow_map",
@@ -35,5 +40,6 @@ __all__ = [
     "solver_contract",
     "solver_noise",
     "solver_state",
+    "start",
     "trainer",
 ]
