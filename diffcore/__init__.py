@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from diffcore.declare.component import Alias, Base, Component, Frozen, component, fielded, param
-from diffcore.declare.discovery import Entry, Plugin
+from diffcore.declare.entry import Entry, Plugin
 from diffcore.declare.errors import (
     CheckpointError,
     DataError,
@@ -24,9 +24,12 @@ from diffcore.declare.errors import (
     note,
 )
 from diffcore.declare.hookspecs import API_VERSION, VERSION, hookimpl
+from diffcore.declare.kinds import Command, Kind, kind
 from diffcore.specs.registry import Registry
 
 if TYPE_CHECKING:
+    from diffcore.learning.adapter import Adapter
+    from diffcore.learning.contracts import Density, Likelihood, Operator, Reward
     from diffcore.learning.data import Coupling, Data, Range, Source
     from diffcore.learning.files import (
         read_npy,
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from diffcore.learning.loss import Loss, TimeLaw, Weighting, dropped, mean_square, times_of, weight_from_x0
     from diffcore.learning.metric import Evaluation, Measured, Metric
     from diffcore.learning.network import Network
+    from diffcore.learning.start import Start
     from diffcore.learning.trainer import Player, Trainer
     from diffcore.numerics.affine import ROWS, Coeffs, Posterior, Row, combine, convert, row
     from diffcore.numerics.calibration import Calibrated, Table, calibrate, calibrate_on, calibrated
@@ -72,6 +76,8 @@ __version__ = VERSION
 
 _LAZY = {
     "numerics.affine": ("ROWS", "Coeffs", "Posterior", "Row", "combine", "convert", "row"),
+    "learning.adapter": ("Adapter",),
+    "learning.contracts": ("Density", "Likelihood", "Operator", "Reward"),
     "learning.data": ("Coupling", "Data", "Range", "Source"),
     "learning.loader": ("Loader",),
     "numerics.fields": ("Denoiser", "Field", "Guided", "second_derivatives"),
@@ -107,6 +113,7 @@ _LAZY = {
     "numerics.span": ("Linear", "Span", "lam_at", "moments_of_exp", "phi"),
     "numerics.solver": ("Frame", "Grid", "Moved", "Program", "Solver", "Stepper", "check_within"),
     "run.spec": ("Spec",),
+    "learning.start": ("Start",),
     "learning.trainer": ("Player", "Trainer"),
     "numerics.calibration": ("Calibrated", "Table", "calibrate", "calibrate_on", "calibrated"),
     "numerics.wrapped": ("Wrapped",),
@@ -118,6 +125,7 @@ __all__ = [
     "API_VERSION",
     "ROWS",
     "WHITE",
+    "Adapter",
     "AffineProcess",
     "Alias",
     "Base",
@@ -125,6 +133,7 @@ __all__ = [
     "Calibrated",
     "CheckpointError",
     "Coeffs",
+    "Command",
     "Component",
     "Corruption",
     "Coupling",
@@ -132,6 +141,7 @@ __all__ = [
     "DataError",
     "DataWarning",
     "Denoiser",
+    "Density",
     "DiffcoreError",
     "Draw",
     "Drive",
@@ -149,7 +159,9 @@ __all__ = [
     "Guided",
     "IncompatibleError",
     "Instant",
+    "Kind",
     "Law",
+    "Likelihood",
     "Linear",
     "Loader",
     "Loss",
@@ -160,6 +172,7 @@ __all__ = [
     "Network",
     "NoiseLaw",
     "NumericsError",
+    "Operator",
     "Pipeline",
     "Plan",
     "Player",
@@ -172,6 +185,7 @@ __all__ = [
     "Reading",
     "Registry",
     "Result",
+    "Reward",
     "Row",
     "RunError",
     "Solver",
@@ -179,6 +193,7 @@ __all__ = [
     "Span",
     "Spec",
     "SpecError",
+    "Start",
     "State",
     "Stepper",
     "Table",
@@ -209,6 +224,7 @@ __all__ = [
     "frames",
     "hookimpl",
     "kernel",
+    "kind",
     "lam_at",
     "leaves",
     "lincomb",

@@ -21,8 +21,9 @@ import attrs
 import diffcore as dc
 from diffcore.cli.fields import bounds_words, describe_fields
 from diffcore.declare import hookspecs
-from diffcore.declare.discovery import Entry
-from diffcore.declare.hookspecs import KINDS
+from diffcore.declare.entry import Entry
+from diffcore.declare.hookspecs import HOOKS, KINDS
+from diffcore.declare.kinds import CORE
 from diffcore.run import scaffold
 from diffcore.specs.registry import Registry
 
@@ -38,6 +39,10 @@ VALUES: dict[str, tuple[type, ...]] = {
     "trainer": (dc.Player,),
 }
 """What the methods of a kind receive and return."""
+DECLARED = {"diffcore_components": (dc.Kind,), "diffcore_commands": (dc.Command,)}
+"""What a hook yields beside components."""
+OTHERS = {"diffcore_components": "{}, and those that plugins declare", "diffcore_commands": "(subcommands of `diffcore`)"}
+"""What the index says of the kinds of a hook, where they are not all."""
 WORDS = {
     "process": "[Write a process](../write-a-process.md) shows one from the formula to the proof.",
     "guidance": "[Write a guidance](../write-a-guidance.md) shows one from the formula to the proof.",
@@ -75,9 +80,14 @@ WORDS = {
 
 def own_entries(registry: Registry) -> list[Entry]:
     """The components of the distributions of this repository, whatever else is installed."""
-    projects = [ROOT / "pyproject.toml", *ROOT.glob("plugins/*/pyproject.toml")]
-    names = {tomllib.loads(path.read_text())["project"]["name"] for path in projects}
+    names = own_names()
     return [e for e in registry.list() if e.dist in names]
+
+
+def own_names() -> set[str]:
+    """The distributions of this repository."""
+    projects = [ROOT / "pyproject.toml", *ROOT.glob("plugins/*/pyproject.toml")]
+    return {tomllib.loads(path.read_text())["project"]["name"] for path in projects}
 
 
 def base_classes(kind: str) -> list[type[dc.Base]]:
@@ -90,17 +100,17 @@ def base_classes(kind: str) -> list[type[dc.Base]]:
 def pages(registry: Registry) -> dict[str, str]:
     """File name -> text, the index included."""
     entries = own_entries(registry)
-    made = {f"{hook}.md": "\n".join(_page(hook, entries, registry)) + "\n" for hook in KINDS}
+    made = {f"{hook}.md": "\n".join(_page(hook, entries, registry)) + "\n" for hook in HOOKS}
     return {"README.md": "\n".join(_index()) + "\n", **made}
 
 
 def _index() -> Iterator[str]:
     yield "# Hooks\n"
-    yield "A plugin implements the hooks it needs; each yields `diffcore.Component` declarations. These pages are generated"
+    yield "A plugin implements the hooks it needs; each yields declarations. These pages are generated"
     yield "from the code by `python docs/generate_hooks.py`.\n"
     yield "| hook | kinds |\n|---|---|"
-    for hook, kinds in KINDS.items():
-        yield f"| [`{hook}`]({hook}.md) | {', '.join(kinds)} |"
+    for hook in HOOKS:
+        yield f"| [`{hook}`]({hook}.md) | {OTHERS.get(hook, '{}').format(', '.join(KINDS.get(hook, ())))} |"
     yield "\nWhat the conformance kit tests of each kind: [the checks](../checks.md)."
 
 
@@ -108,7 +118,12 @@ def _page(hook: str, entries: list[Entry], registry: Registry) -> Iterator[str]:
     yield f"# {hook}\n"
     text, example = _hook_text(hook)
     yield f"{text}\n\n```python\n{example}\n```\n"
-    for kind in KINDS[hook]:
+    for cls in DECLARED.get(hook, ()):
+        yield from _value(cls)
+    if hook == "diffcore_commands":
+        own = [c for p in registry.plugins for c in p.commands if c.dist in own_names()]
+        yield from table(("command", "distribution", "what it does"), [(f"`{c.name}`", c.dist, c.summary) for c in own])
+    for kind in KINDS.get(hook, ()):
         yield f"## Kind `{kind}`\n"
         if kind in WORDS:
             yield textwrap.dedent(WORDS[kind]).strip() + "\n"
@@ -161,7 +176,7 @@ def _example(kind: str) -> Iterator[str]:
     name = f"my-{kind.replace('_', '-')}"
     file = name.replace("-", "_")
     yield f"A whole one, as `diffcore new plugin {name} --kind {kind}` writes it:\n"
-    yield f"```python\n{scaffold.render(name, kind)[f'diffcore_{file}/{file}.py'].rstrip()}\n```\n"
+    yield f"```python\n{scaffold.render(name, CORE[kind])[f'diffcore_{file}/{file}.py'].rstrip()}\n```\n"
 
 
 def _declarations(cls: type[dc.Base]) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Write diffcore/first_party.json: which distribution of this repository has which component.
+"""Write diffcore/first_party.json: which distribution of this repository has which component or command.
 
 python docs/generate_index.py            write it
 python docs/generate_index.py --check    only say whether it is current (exit code 1 where it is not)
@@ -11,7 +11,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from diffcore.declare.hookspecs import ALL_KINDS
+from diffcore.declare.kinds import CORE
 from diffcore.declare.suggesting import INDEX
 from diffcore.specs.registry import Registry
 
@@ -24,7 +24,8 @@ def text() -> str:
     projects = [ROOT / "pyproject.toml", *sorted((ROOT / "plugins").glob("*/pyproject.toml"))]
     ours = {tomllib.loads(path.read_text())["project"]["name"] for path in projects}
     registry = Registry.load()
-    found = {kind: {e.id: e.dist for e in registry.list(kind) if e.dist in ours} for kind in ALL_KINDS}
+    found = {kind: {e.id: e.dist for e in registry.list(kind) if e.dist in ours} for kind in CORE}
+    found["command"] = {c.name: c.dist for p in registry.plugins for c in p.commands if c.dist in ours}
     return json.dumps(found, indent=1) + "\n"
 
 

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from generate_hooks import ROOT, fields_table, table
 
 import diffcore as dc
-from diffcore.declare.hookspecs import ALL_KINDS, KINDS
+from diffcore.declare.hookspecs import KINDS
+from diffcore.declare.kinds import CORE
 from diffcore.run.spec import EvaluationPlan, Sampling, Spec
 from diffcore.specs.registry import Registry
 from diffcore.testing.base import RULES
@@ -88,19 +89,21 @@ def _spec(registry: Registry) -> Iterator[str]:
     for section, kind in _kinds():
         hook = next(hook for hook, kinds in KINDS.items() if kind in kinds)
         yield f"| `{section}` | {kind} | [`{hook}`](hooks/{hook}.md) |"
+    yield "\nComponents of further kinds stand in fields of these, wherever the type of a field is the base class of a kind:"
+    yield "[`diffcore_components`](hooks/diffcore_components.md), `diffcore list kinds`."
 
 
 def _kinds() -> list[tuple[str, str]]:
     """Where in a spec a component of each kind stands."""
     own = {"metrics": "metric", "solver.grid": "grid", "loss.weighting": "weighting", "loss.time_law": "time_law"}
-    top = [name for name in inspect.signature(Spec).parameters if name in ALL_KINDS]
+    top = [name for name in inspect.signature(Spec).parameters if name in CORE]
     return [*((name, name) for name in top), *own.items(), ("loss.coupling", "coupling")]
 
 
 def _checks() -> Iterator[str]:
     importlib.import_module("diffcore.testing.checks")  # which registers them
     yield CHECKS
-    for kind in ("", *ALL_KINDS):
+    for kind in ("", *CORE):
         rows = [(f"`{rule.name}`", " ".join((rule.run.__doc__ or "").split())) for rule in RULES if rule.kind == kind]
         if rows:
             yield f"## {f'Kind `{kind}`' if kind else 'Every kind'}\n"

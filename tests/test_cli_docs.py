@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import diffcore as dc
-from diffcore.declare.hookspecs import ALL_KINDS, KINDS
+from diffcore.declare.hookspecs import KINDS
+from diffcore.declare.kinds import CORE
 from diffcore.run.spec import EvaluationPlan, Sampling, Spec
 
 ROOT = Path(__file__).parent.parent
@@ -78,7 +79,7 @@ def test_every_field_of_a_spec_is_in_the_reference(references: dict[str, str]):
         for field in attrs.fields(cls):
             assert re.search(rf"^\| `{field.name}` \| .*{re.escape(field.metadata['doc'])} \|$", references["spec.md"], re.M)
     named = set(re.findall(r"^\| `[a-z_.]+` \| ([a-z_]+) \| \[", references["spec.md"], re.M))
-    assert named == set(ALL_KINDS)
+    assert named == set(CORE) - set(KINDS["diffcore_components"])
 
 
 def test_the_formulas_of_predictions_are_those_of_the_code():
@@ -95,7 +96,7 @@ def test_the_formulas_of_predictions_are_those_of_the_code():
 def test_every_kind_has_its_checks_listed_with_what_they_hold(references: dict[str, str]):
     from diffcore.testing.base import RULES
 
-    for kind in ALL_KINDS:
+    for kind in CORE:
         assert f"## Kind `{kind}`" in references["checks.md"]
     for rule in RULES:
         assert re.search(rf"^\| `{rule.name}` \| \S.+ \|$", references["checks.md"], re.M)

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 import diffcore as dc
 from diffcore.cli import main
-from diffcore.cli.catalogue import PLURALS, kind_of
-from diffcore.declare.hookspecs import ALL_KINDS
+from diffcore.cli.catalogue import kind_of
+from diffcore.declare.kinds import CORE
 
 GOOD = """
 import diffcore as dc
@@ -64,7 +64,7 @@ def test_plugins_table_has_one_line_per_plugin():
     assert [line.split()[0] for line in lines[1:]] == [p.dist for p in dc.Registry.load().plugins]
 
 
-@pytest.mark.parametrize("kind", [None, *ALL_KINDS])
+@pytest.mark.parametrize("kind", [None, *CORE])
 def test_list_json_is_the_registry(kind: str | None):
     told = json.loads(run("list", *([kind] if kind else []), "--json"))
     assert [(e["kind"], e["full_id"], e["target"]) for e in told] == [
@@ -72,10 +72,10 @@ def test_list_json_is_the_registry(kind: str | None):
     ]
 
 
-@pytest.mark.parametrize(("kind", "plural"), PLURALS.items())
+@pytest.mark.parametrize(("kind", "plural"), [(kind.name, kind.plural) for kind in CORE.values()])
 def test_singular_plural_and_hyphens_are_the_same(kind: str, plural: str):
-    assert {kind_of(word) for word in (kind, plural, kind.replace("_", "-"), plural.replace("_", "-").upper())} == {kind}
-    assert set(PLURALS) == set(ALL_KINDS)
+    words = (kind, plural, kind.replace("_", "-"), plural.replace("_", "-").upper())
+    assert {kind_of(dc.Registry(), word) for word in words} == {kind}
 
 
 def test_an_unusable_plugin_costs_one_line_with_its_cause(installed: None):

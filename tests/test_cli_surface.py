@@ -28,6 +28,7 @@ SURFACE = {
     "bench": ["RUN", "--solvers", "--nfe", "-n", "--seed", "--set", "--out", "--device", "--json", "-v --verbose"],
     "trajectory": ["RUN", "--solver", "-n", "--seed", "--set", "--out", "--device", "--json", "-v --verbose"],
     "compare": ["RUNS", "--out", "--json", "-v --verbose"],
+    "new command": ["NAME", "--dir", "--json", "-v --verbose"],
     "new plugin": ["NAME", "--kind", "--dir", "--json", "-v --verbose"],
     "conform": ["TARGET", "--json", "-v --verbose"],
 }

@@ -10,8 +10,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/*/diffcore_*/__init__.py"))
 LAYERS = ("declare", "specs", "numerics", "learning", "run", "cli")
-"""The lowest first. Beside them: `testing`, which may import all but the command line, and `builtin`, which declares."""
-PUBLIC = {"diffcore", "diffcore.testing"}
+"""The lowest first. Beside them: `testing`, which may import all but the command line, `builtin`, which declares, and `commands`,
+which shows plugins the helpers of commands."""
+PUBLIC = {"diffcore", "diffcore.commands", "diffcore.testing"}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def cycles(graph):
 
 def test_every_module_of_the_core_is_in_a_layer(graph):
     free = {m for m in graph.modules if distribution(m) == "diffcore" and layer(m) < 0 and not m.startswith("diffcore.testing")}
-    assert free == {"diffcore", "diffcore.__main__", "diffcore.builtin"}
+    assert free == {"diffcore", "diffcore.__main__", "diffcore.builtin", "diffcore.commands"}
 
 
 def test_the_core_imports_no_plugin(annotated):

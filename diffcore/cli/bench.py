@@ -13,8 +13,6 @@ from diffcore.cli.completing import complete_solvers
 from diffcore.cli.group import MOST_SAMPLES, Count, command, json_option, run_argument, set_option
 from diffcore.cli.output import number, print_json, print_table
 from diffcore.cli.runs import device_option, work
-from diffcore.declare.errors import SpecError
-from diffcore.run.report.escaping import word
 from diffcore.specs import structure
 from diffcore.specs.faults import Faults, Source
 from diffcore.specs.reader import read
@@ -52,26 +50,6 @@ seed_option = click.option("--seed", type=Count(0), default=0, show_default=True
 folder_option = click.option("--out", metavar="FOLDER", help="Where table and pictures go (default: in the run).")
 
 
-def _model(registry: Registry, path: str, overrides: tuple[str, ...], device: str | None) -> tuple[Any, Path]:
-    """The pipeline of a run, or of a spec that was trained (or needs no training), and its folder."""
-    from diffcore.run.assemble import assemble
-    from diffcore.run.pipeline import Pipeline
-    from diffcore.run.runs import folder_of
-    from diffcore.run.sections import load_spec
-
-    if Path(path).suffix not in (".yaml", ".yml"):
-        return Pipeline.load(path, registry=registry, overrides=overrides, device=device), folder_of(Path(path))
-    spec = load_spec(path, registry, overrides)
-    folder = Path("runs") / spec.name
-    if (folder / "weights.safetensors").exists():
-        return Pipeline.load(folder, registry=registry, overrides=overrides, device=device), folder
-    if spec.trainer.steps > 0 and spec.init is None:
-        raise SpecError(
-            f"{path} is not trained: there is no {folder}/weights.safetensors; train it first: diffcore train {word(path)}"
-        )
-    return assemble(path, registry=registry, overrides=overrides, device=device), folder
-
-
 @command("bench")
 @run_argument
 @click.option(
@@ -107,12 +85,13 @@ def bench(
     chosen = [structure(registry, "solver", node) for node in solvers]
     from diffcore.run import benching
     from diffcore.run.marks import refuse_foreign_table
+    from diffcore.run.opening import model_of
     from diffcore.run.record import place
     from diffcore.run.report.canvas import require_packages
 
     require_packages()
     with work() as progress:
-        pipeline, folder = _model(registry, run, overrides, device)
+        pipeline, folder = model_of(run, registry, overrides, device)
         target = place(out, folder / "bench", folder=True)
         refuse_foreign_table(target / "bench.json")
         table = benching.bench(pipeline, chosen, nfe, n=n, seed=seed, progress=None if as_json else progress)
@@ -175,11 +154,12 @@ def trajectory(
     registry = Registry.load()
     given = [structure(registry, "solver", node) for node in solver]
     from diffcore.run import benching
+    from diffcore.run.opening import model_of
     from diffcore.run.report.canvas import require_packages
 
     require_packages()
     with work():
-        pipeline, folder = _model(registry, run, overrides, device)
+        pipeline, folder = model_of(run, registry, overrides, device)
         target = benching.way_place(out, folder / "trajectory")
         chosen = given[0] if given else pipeline.spec.solver
         rows, frames = benching.steps_of(pipeline, chosen, n=n, seed=seed)

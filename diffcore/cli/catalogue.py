@@ -10,19 +10,21 @@ import click
 from diffcore.cli.completing import complete_kinds
 from diffcore.cli.group import command, is_verbose, json_option, unknown
 from diffcore.cli.output import print_json, print_table
-from diffcore.declare.discovery import Entry, Plugin, misnamed
+from diffcore.cli.table import COMMANDS
+from diffcore.declare.discovery import misnamed
+from diffcore.declare.entry import Entry, Plugin
 from diffcore.declare.errors import SpecError, UnknownComponentError, shorten
-from diffcore.declare.hookspecs import ALL_KINDS, PLURALS
+from diffcore.declare.offered import commands_of
 from diffcore.declare.suggesting import homes, meant, nearest
 from diffcore.specs.registry import Registry
 
 
-def kind_of(word: str) -> str:
+def kind_of(registry: Registry, word: str) -> str:
     """The kind meant by a singular or plural, with - or _. Raises `SpecError` naming the nearest word."""
-    words = {**{plural: kind for kind, plural in PLURALS.items()}, **{kind: kind for kind in ALL_KINDS}}
+    words = {**{kind.plural: kind.name for kind in registry.kinds.values()}, **{name: name for name in registry.kinds}}
     key = word.lower().replace("-", "_")
     if key not in words:
-        raise SpecError(unknown("kind of component", word, PLURALS.values()))
+        raise SpecError(unknown("kind of component", word, [kind.plural for kind in registry.kinds.values()]))
     return words[key]
 
 
@@ -51,6 +53,8 @@ def _plugin_json(plugin: Plugin) -> dict[str, Any]:
         "note": plugin.note,
         "module": plugin.module,
         "components": [entry_json(e) for e in plugin.components],
+        "kinds": [kind.name for kind in plugin.kinds],
+        "commands": [command.name for command in plugin.commands],
     }
     return {**found, "traceback": plugin.trace} if is_verbose() else found
 
@@ -59,6 +63,8 @@ def _contents(plugin: Plugin) -> str:
     if plugin.status != "ok":
         return plugin.cause
     found = f"{len(plugin.components)}: " + ", ".join(e.id for e in plugin.components)
+    for what, items in (("kinds", plugin.kinds), ("commands", plugin.commands)):
+        found += f"; {what}: {', '.join(item.name for item in items)}" if items else ""
     return f"{found} ({plugin.note})" if plugin.note else found
 
 
@@ -69,7 +75,8 @@ def plugins(as_json: bool) -> None:
 
     A plugin is named by its entry point or by its distribution, also in DIFFCORE_DISABLE_PLUGINS=a,b and DIFFCORE_PLUGINS=a,b.
     """
-    found = Registry.load().plugins
+    registry = Registry.load()
+    found = registry.plugins
     if as_json:
         print_json([_plugin_json(p) for p in found])
         warn_of_misnamed(found)
@@ -79,7 +86,7 @@ def plugins(as_json: bool) -> None:
     for plugin in found:
         if plugin.trace and is_verbose():
             click.echo(f"\n{plugin.dist} {plugin.version} ({plugin.module}):\n{plugin.trace.rstrip()}")
-    warn_of_broken(found)
+    warn_of_broken(registry)
     warn_of_misnamed(found)
 
 
@@ -89,9 +96,11 @@ def warn_of_misnamed(plugins: tuple[Plugin, ...]) -> None:
         click.echo(line, err=True)
 
 
-def warn_of_broken(plugins: tuple[Plugin, ...]) -> None:
-    """One line on stderr for each plugin that is installed and cannot be used, and for each that changes what is global."""
-    for p in plugins:
+def warn_of_broken(registry: Registry) -> None:
+    """One line on stderr for each plugin that cannot be used or changes what is global, and for what plugins declare in vain."""
+    for line in (*registry.faults, *commands_of(registry.plugins, COMMANDS)[1].values()):
+        click.echo(line, err=True)
+    for p in registry.plugins:
         if p.status in ("broken", "incompatible"):
             remove = "" if p.dist == "unknown" else f" or remove it with: pip uninstall {p.dist}"
             name = p.dist if p.name == "?" else p.name
@@ -109,8 +118,14 @@ def warn_of_broken(plugins: tuple[Plugin, ...]) -> None:
 @click.option("--available", is_flag=True, help="Those of diffcore's own that are not installed, and what brings them.")
 @json_option
 def list_components(kind: str | None, aliases: bool, available: bool, as_json: bool) -> None:
-    """Installed components. KIND is solvers, processes, networks, losses, ...; singular is fine; all where it is left out."""
-    registry, only = Registry.load(), kind_of(kind) if kind else None
+    """Installed components. KIND is solvers, processes, networks, losses, ...; singular is fine; all where it is left out.
+
+    `diffcore list kinds` has the kinds themselves.
+    """
+    registry = Registry.load()
+    if (kind or "").lower() == "kinds":
+        return _print_kinds(registry, as_json)
+    only = kind_of(registry, kind) if kind else None
     entries = registry.list(only)
     if available:
         _print_available(registry, only, as_json)
@@ -119,17 +134,34 @@ def list_components(kind: str | None, aliases: bool, available: bool, as_json: b
     elif aliases:
         _print_aliases(entries)
     else:
-        _print_entries(entries, only)
-        warn_of_broken(registry.plugins)
+        _print_entries(entries, _several(registry, only))
+        warn_of_broken(registry)
+    return None
 
 
-def _print_entries(entries: Sequence[Entry], kind: str | None) -> None:
+def _print_kinds(registry: Registry, as_json: bool) -> None:
+    if as_json:
+        return print_json(
+            [
+                {"kind": k.name, "plural": k.plural, "distribution": k.dist, "summary": k.summary, "target": k.target}
+                for k in registry.kinds.values()
+            ]
+        )
+    print_table(("kind", "distribution", "summary"), [(k.name, k.dist, k.summary) for k in registry.kinds.values()])
+    return warn_of_broken(registry)
+
+
+def _several(registry: Registry, kind: str | None) -> str:
+    return registry.kinds[kind].plural if kind else "components"
+
+
+def _print_entries(entries: Sequence[Entry], several: str) -> None:
     shared = {(e.kind, e.id) for i, e in enumerate(entries) if i and (e.kind, e.id) == (entries[i - 1].kind, entries[i - 1].id)}
     rows = [(e.kind, e.full_id if (e.kind, e.id) in shared else e.id, e.dist, e.summary) for e in entries]
     if rows:
         print_table(("kind", "id", "distribution", "summary"), rows)
     else:
-        click.echo(f"no {PLURALS[kind] if kind else 'components'} installed")
+        click.echo(f"no {several} installed")
 
 
 def _print_available(registry: Registry, kind: str | None, as_json: bool) -> None:
@@ -142,7 +174,7 @@ def _print_available(registry: Registry, kind: str | None, as_json: bool) -> Non
     elif missing:
         print_table(("kind", "id", "distribution", "what brings it"), missing)
     else:
-        click.echo(f"all {PLURALS[kind] if kind else 'components'} of diffcore's own distributions are installed")
+        click.echo(f"all {_several(registry, kind)} of diffcore's own distributions are installed")
 
 
 def _print_aliases(entries: Sequence[Entry]) -> None:
@@ -156,8 +188,8 @@ def _print_aliases(entries: Sequence[Entry]) -> None:
 def find(registry: Registry, name: str, kind: str | None) -> Entry:
     """The component called `id` or `dist/id`, of any kind. Raises `UnknownComponentError`."""
     if kind is not None:
-        return registry.find(kind_of(kind), name)
-    kinds = sorted({e.kind for e in registry.list() if name in (e.id, e.full_id)}, key=ALL_KINDS.index)
+        return registry.find(kind_of(registry, kind), name)
+    kinds = list(dict.fromkeys(e.kind for e in registry.list() if name in (e.id, e.full_id)))
     if len(kinds) == 1:
         return registry.find(kinds[0], name)
     if kinds:
@@ -167,7 +199,7 @@ def find(registry: Registry, name: str, kind: str | None) -> Entry:
 
 def _unknown(registry: Registry, name: str) -> str:
     homeless = f"no component '{shorten(name)}' is installed"
-    for kind in ALL_KINDS:
+    for kind in registry.kinds:
         if remedy := registry.remedy(kind, name):
             return f"{homeless}; the {kind} of that name: {remedy}"
     parts = [homeless + meant(nearest(name, registry.list())), *filter(None, [registry.failed()]), "see: diffcore list"]

@@ -10,13 +10,18 @@ import click
 from click.shell_completion import BashComplete, CompletionItem, add_completion_class
 
 if TYPE_CHECKING:
-    from diffcore.declare.discovery import Entry
+    from diffcore.declare.entry import Entry
+    from diffcore.specs.registry import Registry
+
+
+def _registry() -> Registry:
+    from diffcore.specs.registry import Registry
+
+    return Registry.load()
 
 
 def _entries(kind: str | None = None) -> list[Entry]:
-    from diffcore.specs.registry import Registry
-
-    return Registry.load().list(kind)
+    return _registry().list(kind)
 
 
 def _sections() -> dict[str, str]:
@@ -36,9 +41,7 @@ def complete_ids(ctx: click.Context, parameter: click.Parameter, incomplete: str
 
 def complete_kinds(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Kinds of components."""
-    from diffcore.declare.hookspecs import ALL_KINDS
-
-    return _items(ALL_KINDS, incomplete)
+    return _items(_registry().kinds, incomplete)
 
 
 def complete_targets(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -89,9 +92,8 @@ def _kind_at(path: str) -> str | None:
     names = [name for name in above if not name.isdecimal()]
     if last != "type" or not names:
         return None
-    from diffcore.declare.hookspecs import ALL_KINDS
-
-    kinds = {**{kind: kind for kind in ALL_KINDS}, **{s: k[:-1] for s, k in _sections().items() if k}, "solvers": "solver"}
+    sections = {section: kind[:-1] for section, kind in _sections().items() if kind}
+    kinds = {**{kind: kind for kind in _registry().kinds}, **sections, "solvers": "solver"}
     return kinds.get(names[-1])
 
 

@@ -7,16 +7,14 @@ from functools import cached_property
 from typing import Any, get_args
 
 from diffcore.declare.component import Base
-from diffcore.declare.discovery import Entry
+from diffcore.declare.entry import Entry
 from diffcore.declare.errors import DiffcoreError
-from diffcore.declare.hookspecs import ALL_KINDS
+from diffcore.run.sections import TOP_KINDS
 from diffcore.specs.fieldtypes import field_types, kind_of
 from diffcore.specs.registry import Registry
 
 CONSUMERS = ("solver", "grid", "guidance", "loss", "flow_map")
 """Kinds that require capabilities of the process."""
-PARTS = ("grid", "weighting", "time_law", "coupling")
-"""Kinds that stand in a field of another component."""
 FACTS = (
     "provides",
     "predictions",
@@ -81,8 +79,8 @@ def fits(registry: Registry, one: Declared) -> dict[str, list[str]]:
         found["flow_map"] = [e.id for e in registry.list("flow_map")]
     if kind in ("loss", "flow_map"):
         found["network"] = [o.entry.id for o in _all(registry, "network") if _accepts(one, o)]
-    if kind in PARTS:
-        holders = {k: [o.entry.id for o in _all(registry, k) if kind in o.part_kinds()] for k in ALL_KINDS}
+    if kind not in TOP_KINDS:
+        holders = {k: [o.entry.id for o in _all(registry, k) if kind in o.part_kinds()] for k in registry.kinds}
         found.update({k: ids for k, ids in holders.items() if ids})
     return found
 

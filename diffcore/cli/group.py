@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, cast
 
 import click
+from click.shell_completion import CompletionItem
 
 from diffcore.cli.completing import complete_overrides, complete_runs, complete_specs
 from diffcore.declare.errors import DataWarning, DiffcoreError, did_you_mean
@@ -43,9 +44,22 @@ class LazyGroup(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """The command called, or a usage error that names the nearest one."""
         name = args[0]
-        if name not in self.table and not name.startswith("-"):
-            ctx.fail(unknown("command", name, self.table))
+        if name not in self.list_commands(ctx) and not name.startswith("-"):
+            ctx.fail(self.no_command(ctx, name))
         return super().resolve_command(ctx, args)
+
+    def no_command(self, ctx: click.Context, name: str) -> str:
+        """The message for a word that is no command."""
+        return unknown("command", name, self.list_commands(ctx))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The names with their lines, and the options, without importing a command."""
+        names = [CompletionItem(name, help=line) for name, line in self.lines(ctx).items() if name.startswith(incomplete)]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
+
+    def lines(self, ctx: click.Context) -> dict[str, str]:
+        """Name -> its line of help."""
+        return {name: line for name, (_, line) in self.table.items()}
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The table, without importing a command."""

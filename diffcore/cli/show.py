@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from diffcore.cli.catalogue import PLURALS, entry_json, find
+from diffcore.cli.catalogue import entry_json, find
 from diffcore.cli.completing import complete_ids
 from diffcore.cli.fields import bounds_words, describe_fields
 from diffcore.cli.fits import Declared, fits
@@ -30,7 +30,7 @@ def show(id: str, kind: str | None, as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
-        _print(found)
+        _print(registry, found)
 
 
 def describe(registry: Registry, name: str, kind: str | None = None) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def example(registry: Registry, one: Declared) -> str:
     return shown + ("\n" + textwrap.indent(fields, indent) if fields else "")
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(registry: Registry, found: dict[str, Any]) -> None:
     click.echo(f"{found['kind']} {found['id']}   ({found['distribution']} {found['version']}, {found['target']})")
     click.echo(found["summary"])
     click.echo(f"\n{found['documentation']}")
@@ -70,7 +70,8 @@ def _print(found: dict[str, Any]) -> None:
         print_table(("field", "type", "default", "range", "meaning"), rows)
     declared = [f"{name.replace('_', ' ')}: {_words(value)}" for name, value in found["declares"].items()]
     fitting = [
-        f"fits {PLURALS[kind].replace('_', ' ')}: {', '.join(ids) or 'none installed'}" for kind, ids in found["fits"].items()
+        f"fits {registry.kinds[kind].plural.replace('_', ' ')}: {', '.join(ids) or 'none installed'}"
+        for kind, ids in found["fits"].items()
     ]
     if declared or fitting:
         click.echo("\n" + "\n".join(declared + fitting))

@@ -148,4 +148,5 @@ def schema(kind: str | None) -> None:
     from diffcore.run.spec import Spec
     from diffcore.specs import schema as schema_of
 
-    print_json(schema_of(Registry.load(), kind_of(kind) if kind else Spec))
+    registry = Registry.load()
+    print_json(schema_of(registry, kind_of(registry, kind) if kind else Spec))

@@ -27,16 +27,23 @@ def _is_id(instance: Component, attribute: attrs.Attribute[str], value: str) -> 
         raise SpecError(f"{shown(value)} cannot be an id: lower-case letters, digits and . + -, at most 100 (example: my-solver)")
 
 
-def _is_target(instance: Component, attribute: attrs.Attribute[str], value: str) -> None:
+def _what(instance: Any) -> str:
+    """`component 'heun'`, of a declaration that is being made."""
+    return f"{type(instance).__name__.lower()} '{getattr(instance, 'id', '') or instance.name}'"
+
+
+def is_target(instance: Any, attribute: attrs.Attribute[str], value: str) -> None:
+    """The validator of what a declaration names: `module:name`."""
     module, _, name = value.partition(":") if isinstance(value, str) else ("", "", "")
     if not (module and name and value.isprintable()):
         got = f"'{shorten(value)}'" if isinstance(value, str) else shown(value)
-        raise SpecError(f"component '{instance.id}': target must be 'module:Class', got {got}")
+        raise SpecError(f"{_what(instance)}: {attribute.name} must be 'module:Class', got {got}")
 
 
-def _is_line(instance: Component, attribute: attrs.Attribute[str], value: str) -> None:
+def is_line(instance: Any, attribute: attrs.Attribute[str], value: str) -> None:
+    """The validator of a summary."""
     if not _is_text(value):
-        raise SpecError(f"component '{instance.id}': summary must be one line of text, got {shown(value)}")
+        raise SpecError(f"{_what(instance)}: {attribute.name} must be one line of text, got {shown(value)}")
 
 
 def _is_text(*values: Any) -> bool:
@@ -71,22 +78,23 @@ class Component:
     """
 
     id: str = attrs.field(validator=_is_id)
-    target: str = attrs.field(validator=_is_target)
-    summary: str = attrs.field(default="", validator=_is_line)
+    target: str = attrs.field(validator=is_target)
+    summary: str = attrs.field(default="", validator=is_line)
     kind: str | None = attrs.field(default=None, kw_only=True)
     aliases: tuple[Alias, ...] = attrs.field(default=(), kw_only=True, converter=tuple, validator=_are_aliases)
 
 
 class Base:
-    """Base of all component classes. `kind` is set by the base class of each kind (`Solver`, `Process`, ...).
+    """Base of all component classes. `kind` is set by `dc.kind` on the base class of each kind (`Solver`, `Process`, ...).
 
     Class attributes a component may set: `source` (citation of the formulas), `example` (fields for which the class is
     shown and tested where its defaults do not suffice), `variants` (further sets of fields to test), `expected_failures`
     (conformance check -> why it cannot hold), `items` (numbers of docs/monograph.md that it carries), `event_shape`,
-    `neutral` and `oracle` (what the conformance kit asks of some kinds), and what its kind declares. `component` refuses
-    other names.
+    `neutral` and `oracle` (what the conformance kit asks of some kinds), and what its kind and its mixins declare. `component`
+    refuses other names.
     """
 
+    _marked = True
     kind: ClassVar[str] = ""
     source: ClassVar[str] = ""
     items: ClassVar[tuple[str, ...]] = ()

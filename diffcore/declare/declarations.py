@@ -18,29 +18,30 @@ LOOKED_AT = {"data": ("event", "size", "classes", "range")}
 
 
 def check_declarations(cls: type[Any]) -> None:
-    """Refuse the class attributes of a component, and of its bases that are no components, which its kind does not know.
+    """Refuse the class attributes of a component, and of its mixins, which neither its kind nor one of these declares.
 
     Fields, methods, properties, nested classes, `_private` and `UPPER_CASE` names are its own business, and so is a name that
-    it declares itself (`name: ClassVar[...]`) and that is not one letter away from a name of the kind. Raises `SpecError`.
+    it declares itself (`name: ClassVar[...]`) and that is not one letter away from a name that is known. Raises `SpecError`.
     """
-    if _is_kind(cls):
+    if is_base(cls):
         return
-    own = [b for b in cls.__mro__ if b is cls or not ("__attrs_attrs__" in vars(b) or _is_kind(b) or b is object)]
+    own = [b for b in cls.__mro__ if b is cls or not ("__attrs_attrs__" in vars(b) or is_base(b) or b is object)]
     known = _known([b for b in cls.__mro__ if b not in own])
-    for base in own:
+    for base in reversed(own):
         for name, value in vars(base).items():
             if not (_is_free(name, value) or _is_field(base, name)):
                 _check(cls, name, value, known, name in get_annotations(base))
+        known = {**{name: hint for name, hint in _hints(base).items() if get_origin(hint) is ClassVar}, **known}
 
 
-def _is_kind(cls: type[Any]) -> bool:
-    """Whether it is the base class of a kind, which says what the kind declares."""
-    return "kind" in vars(cls) and cls.__module__.partition(".")[0] == "diffcore"
+def is_base(cls: type[Any]) -> bool:
+    """Whether a class is the base class of a kind itself, marked with `dc.kind`, or that of all; not one that derives from it."""
+    return "_marked" in vars(cls)
 
 
 def _known(bases: list[type[Any]]) -> dict[str, Any]:
     """Name -> annotation, that of the base nearest to the root (None where it has none), of all that the bases have."""
-    kind = next((base.kind for base in bases if _is_kind(base)), "")
+    kind = next((base.kind for base in bases if is_base(base)), "")
     found: dict[str, Any] = dict.fromkeys((*OF_THE_KIT, *LOOKED_AT.get(kind, ())), ClassVar[Any])
     for base in reversed(bases):
         found = {**dict.fromkeys(vars(base)), **_hints(base), **found}
@@ -71,6 +72,8 @@ def _is_field(base: type[Any], name: str) -> bool:
 
 def _check(cls: type[Any], name: str, value: Any, known: Mapping[str, Any], annotated: bool) -> None:
     hint = known.get(name)
+    if name == "kind":
+        raise SpecError(f"'kind' of {cls.__name__} is set by @dc.kind on the base class of a kind")
     if name in known and get_origin(hint) is not ClassVar and name in _fields(cls):
         raise SpecError(f"'{name}' of {cls.__name__} is a field, and a field is annotated: {name}: ... = dc.param(default=...)")
     if name in known and get_origin(hint) is ClassVar and not _fits(get_args(hint)[0], value):

@@ -6,12 +6,9 @@ pluggy defines and validates the hooks; the loading is ours, because one broken 
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
-import sys
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
 from contextvars import ContextVar
 from itertools import islice
 from traceback import format_exc
@@ -23,11 +20,12 @@ import importlib_metadata
 import pluggy
 
 from diffcore.declare import hookspecs
-from diffcore.declare.component import Alias, Base, Component
+from diffcore.declare.component import Component
 from diffcore.declare.containing import Found, contained
+from diffcore.declare.entry import Entry, Plugin
 from diffcore.declare.errors import PluginError, SpecError, did_you_mean, said, shorten, shown
-from diffcore.declare.hookspecs import ALL_KINDS, API_VERSION, KINDS, VERSION
-from diffcore.declare.state import DRAWN
+from diffcore.declare.hookspecs import API_VERSION, HOOKS, KINDS, VERSION
+from diffcore.declare.kinds import Command, Kind
 
 LIMIT = 20.0
 """Seconds that a plugin may take to be imported and to say what it has; `DIFFCORE_PLUGIN_SECONDS` sets another number."""
@@ -36,72 +34,6 @@ SLOW = 1.0
 MANY = 10_000
 """More components than this one hook never yields."""
 _DISCOVERING: ContextVar[str] = ContextVar("discovering", default="")
-
-
-@attrs.frozen
-class Entry:
-    """One installed component: its declaration and the distribution that provides it."""
-
-    id: str
-    kind: str
-    target: str
-    summary: str
-    dist: str
-    version: str
-    aliases: tuple[Alias, ...] = ()
-
-    @property
-    def full_id(self) -> str:
-        """`dist/id`, unambiguous whatever else is installed."""
-        return f"{self.dist}/{self.id}"
-
-    def load(self) -> type[Base]:
-        """Import the class, contained. Raises `PluginError` naming distribution and cause."""
-        module, _, name = self.target.partition(":")
-        what = f"{self.kind} '{self.id}' of {self.dist} {self.version}"
-        try:
-            with nullcontext(Found()) if module in sys.modules else contained(what) as found:
-                cls: Any = getattr(importlib.import_module(module), name)
-        except Exception as error:
-            raise PluginError(f"{what} cannot be imported from {self.target}: {said(error)}") from error
-        if changed := [name for name in found.changed if name not in DRAWN]:
-            _log(f"importing the {what} changed: {', '.join(changed)}; put back")
-        if not (is_component(cls) and cls.kind == self.kind):
-            raise PluginError(
-                f"{self.target} of {self.dist} {self.version} is declared as a {self.kind}, but is not a class made "
-                f"with @diffcore.component that derives from the base class of that kind"
-            )
-        return cls
-
-
-@attrs.frozen
-class Plugin:
-    """What became of one installed plugin: status is ok, disabled, incompatible or broken; cause says why not ok.
-
-    note: what is odd about one that is ok, such as what it changed when it was imported and diffcore has put back.
-    """
-
-    name: str
-    dist: str
-    version: str
-    module: str
-    status: str
-    api: int | None = None
-    cause: str = ""
-    trace: str = attrs.field(default="", repr=False)
-    components: tuple[Entry, ...] = ()
-    note: str = ""
-
-
-def is_component(cls: Any) -> bool:
-    """Whether it is a class made with `component` that has a kind."""
-    return isinstance(cls, type) and issubclass(cls, Base) and cls.kind in ALL_KINDS and attrs.has(cls)
-
-
-def _log(line: str) -> None:
-    import logging
-
-    logging.getLogger("diffcore").warning("%s", line)
 
 
 # --- which ----------------------------------------------------------------------------------------------------------------
@@ -305,49 +237,76 @@ def _asked(point: Any, record: Plugin) -> Plugin:
     if api != API_VERSION:
         cause = f"written for api {shorten(str(api))}, this diffcore has api {API_VERSION}"
         return attrs.evolve(record, status="incompatible", api=api, cause=cause)
-    return attrs.evolve(record, api=api, components=tuple(_components(module, record.dist, record.version)))
+    return _declared(module, attrs.evolve(record, api=api))
 
 
-def _components(module: Any, dist: str, version: str) -> Iterator[Entry]:
+def _declared(module: Any, record: Plugin) -> Plugin:
+    """The plugin with all that its hooks yield: components, kinds and commands."""
     manager = pluggy.PluginManager("diffcore")
     manager.add_hookspecs(hookspecs)
     _refuse_unknown_hooks(module)
     manager.register(module)
-    seen: set[tuple[str, str]] = set()
-    for hook, kinds in KINDS.items():
+    found: dict[tuple[str, str], Entry | Kind | Command] = {}
+    for hook in HOOKS:
         for item in _yielded(getattr(manager.hook, hook), hook):
-            entry = _entry(item, hook, kinds, dist, version)
-            if (entry.kind, entry.id) in seen:
-                raise PluginError(f"{hook} yields the {entry.kind} '{entry.id}' twice")
-            seen.add((entry.kind, entry.id))
-            yield entry
+            key, made = _own(item, hook, record)
+            if key in found:
+                raise PluginError(f"{hook} yields the {key[0]} '{key[1]}' twice")
+            found[key] = made
+    of = {cls: tuple(item for item in found.values() if isinstance(item, cls)) for cls in (Entry, Kind, Command)}
+    return attrs.evolve(record, components=of[Entry], kinds=of[Kind], commands=of[Command])
+
+
+_YIELDS: dict[str, tuple[type, ...]] = {"diffcore_components": (Component, Kind), "diffcore_commands": (Command,)}
+"""Hook -> what it yields, where not components alone."""
 
 
 def _yielded(caller: Any, hook: str) -> Iterator[Any]:
+    types = _YIELDS.get(hook, (Component,))
+    words = " or ".join(f"diffcore.{cls.__name__}(...)" for cls in types)
     for implementation in caller.get_hookimpls():
         declared = implementation.function()
-        if isinstance(declared, (str, bytes, Component)) or not isinstance(declared, Iterable):
-            raise PluginError(f"{hook} must yield diffcore.Component(...), or return a list of them; got {shown(declared)}")
+        if isinstance(declared, (str, bytes, *types)) or not isinstance(declared, Iterable):
+            raise PluginError(f"{hook} must yield {words}, or return a list of them; got {shown(declared)}")
         items = list(islice(declared, MANY + 1))
         if len(items) > MANY:
             raise PluginError(f"{hook} yields more than {MANY} components")
-        yield from items
+        for item in items:
+            if not isinstance(item, types):
+                raise PluginError(f"{hook} must yield {words}, got {shown(item)}")
+            yield item
 
 
-def _entry(item: Any, hook: str, kinds: tuple[str, ...], dist: str, version: str) -> Entry:
+def _own(item: Any, hook: str, record: Plugin) -> tuple[tuple[str, str], Entry | Kind | Command]:
+    """What one declaration is of, and what is kept of it: it with its distribution."""
     if not isinstance(item, Component):
-        raise PluginError(f"{hook} must yield diffcore.Component(...), got {shown(item)}")
-    kind = item.kind or kinds[0]
-    if kind not in kinds:
-        raise PluginError(f"{hook} cannot yield a {shorten(str(kind))} ('{item.id}'); it carries: {', '.join(kinds)}")
-    return Entry(item.id, kind, item.target, item.summary, dist, version, item.aliases)
+        made = attrs.evolve(item, dist=record.dist, version=record.version)
+        return (type(item).__name__.lower(), item.name), made
+    kind = item.kind or KINDS[hook][0]
+    if hook == "diffcore_components":
+        _refuse_misplaced(item)
+    elif kind not in KINDS[hook]:
+        raise PluginError(
+            f"{hook} cannot yield a {shorten(str(kind))} ('{item.id}'); it carries: {', '.join(KINDS[hook])}, "
+            f"diffcore_components carries further kinds"
+        )
+    return (kind, item.id), Entry(item.id, kind, item.target, item.summary, record.dist, record.version, item.aliases)
+
+
+def _refuse_misplaced(item: Component) -> None:
+    """A component that `diffcore_components` yields says its kind, and one with a hook of its own has its place there."""
+    if item.kind is None:
+        raise PluginError(f"diffcore_components does not say of which kind '{item.id}' is: dc.Component(..., kind=...)")
+    home = next((hook for hook, kinds in KINDS.items() if item.kind in kinds), "diffcore_components")
+    if home != "diffcore_components":
+        raise PluginError(f"diffcore_components cannot yield a {item.kind} ('{item.id}'); that is what {home} is for")
 
 
 def _refuse_unknown_hooks(module: Any) -> None:
     for name, value in vars(module).items():
         marked = getattr(value, "diffcore_impl", None) is not None
-        if (marked or (name.startswith("diffcore_") and callable(value))) and name not in KINDS:
-            near = did_you_mean(name, KINDS) or ";"
-            raise PluginError(f"'{shorten(name)}' is not a hook of diffcore{near} hooks: {', '.join(KINDS)}")
-        if name in KINDS and not marked:
+        if (marked or (name.startswith("diffcore_") and callable(value))) and name not in HOOKS:
+            near = did_you_mean(name, HOOKS) or ";"
+            raise PluginError(f"'{shorten(name)}' is not a hook of diffcore{near} hooks: {', '.join(HOOKS)}")
+        if name in HOOKS and not marked:
             raise PluginError(f"'{name}' lacks the @diffcore.hookimpl decorator")

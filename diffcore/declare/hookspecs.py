@@ -1,4 +1,4 @@
-"""The hooks of diffcore. A plugin implements the ones it needs; each yields `Component` declarations and imports nothing heavy.
+"""The hooks of diffcore. A plugin implements the ones it needs; each yields declarations and imports nothing heavy.
 
 A hook lists the kinds its components may have; the first is the default of `Component.kind`.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import pluggy
 
 from diffcore.declare.component import Component
+from diffcore.declare.kinds import CORE, Command, Kind
 
 API_VERSION = 1
 """The version of the hooks and base classes. Within one version they are only added to."""
@@ -20,7 +21,7 @@ VERSION = "0.1.0"
 hookspec = pluggy.HookspecMarker("diffcore")
 hookimpl = pluggy.HookimplMarker("diffcore")
 
-KINDS: dict[str, tuple[str, ...]] = {
+_OWN: dict[str, tuple[str, ...]] = {
     "diffcore_processes": ("process", "noise"),
     "diffcore_networks": ("network",),
     "diffcore_losses": ("loss", "weighting", "time_law"),
@@ -31,25 +32,11 @@ KINDS: dict[str, tuple[str, ...]] = {
     "diffcore_metrics": ("metric",),
     "diffcore_trainers": ("trainer",),
 }
-"""Hook name -> kinds its components may have, the default first."""
-ALL_KINDS = tuple(kind for kinds in KINDS.values() for kind in kinds)
-PLURALS = {
-    "process": "processes",
-    "noise": "noise_laws",
-    "network": "networks",
-    "loss": "losses",
-    "weighting": "weightings",
-    "time_law": "time_laws",
-    "guidance": "guidance",
-    "solver": "solvers",
-    "grid": "grids",
-    "flow_map": "flow_maps",
-    "data": "data",
-    "coupling": "couplings",
-    "metric": "metrics",
-    "trainer": "trainers",
-}
-"""Kind -> the word for several."""
+KINDS = {**_OWN, "diffcore_components": tuple(kind for kind in CORE if not any(kind in kinds for kinds in _OWN.values()))}
+"""Hook name -> kinds of the core that its components may have, the default first. `diffcore_components` carries the kinds of
+plugins too, and has no default."""
+HOOKS = (*KINDS, "diffcore_commands")
+"""The names of all hooks."""
 
 
 @hookspec
@@ -155,5 +142,36 @@ def diffcore_trainers() -> Iterable[Component]:
     @dc.hookimpl
     def diffcore_trainers():
         yield dc.Component("adversarial", "my_plugin.gan:Adversarial", "generator and discriminator in turn")
+    """
+    return ()
+
+
+@hookspec
+def diffcore_components() -> Iterable[Component | Kind]:
+    """Components of further kinds, each with its `kind`, and kinds of one's own.
+
+    A kind is a base class, marked with `diffcore.kind`. Those that several families share are in the core; a plugin declares its
+    own by `diffcore.Kind`, with the checks that the conformance kit runs for its components and the template that `diffcore new
+    plugin` writes. Any field whose type is the base class is then a choice among them, in specs, schema and messages.
+
+        @dc.hookimpl
+        def diffcore_components():
+            yield dc.Component("blur", "my_plugin.blur:Blur", "convolution with a Gaussian", kind="operator")
+            yield dc.Kind("gauge", "my_plugin.gauge:Gauge", "what is read off a state", checks="my_plugin.checks:CHECKS")
+            yield dc.Component("norm", "my_plugin.gauge:Norm", "the length of a state", kind="gauge")
+    """
+    return ()
+
+
+@hookspec
+def diffcore_commands() -> Iterable[Command]:
+    """Subcommands of `diffcore`: click commands, imported when they are run or their own help is asked.
+
+    `diffcore --help` lists them under their distribution. A command of the core cannot be replaced. `diffcore.commands` has the
+    options and helpers that the commands of the core are made of.
+
+        @dc.hookimpl
+        def diffcore_commands():
+            yield dc.Command("quantise", "my_plugin.commands:quantise", "Round the weights of a run.")
     """
     return ()

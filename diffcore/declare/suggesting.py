@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from diffcore.declare.errors import listed, shorten
 
 if TYPE_CHECKING:
-    from diffcore.declare.discovery import Entry, Plugin
+    from diffcore.declare.entry import Entry, Plugin
 
 INDEX = "first_party.json"
-"""Kind -> id -> distribution, of diffcore's own distributions; written by docs/generate_index.py."""
+"""Kind -> id -> distribution, of diffcore's own, and "command" -> name -> distribution; written by docs/generate_index.py."""
 
 
 @cache

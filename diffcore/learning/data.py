@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from diffcore.declare.component import Base, component, param
 from diffcore.declare.errors import DataError, SpecError
+from diffcore.declare.kinds import kind
 from diffcore.numerics.draw import Draw
 from diffcore.numerics.tree import State, tree_map
 
@@ -73,10 +74,9 @@ class Source(Protocol):
         ...
 
 
+@kind("data")
 class Data(Base):
     """A data set. `range` is the range of raw values, or None where values are unbounded and used as they are."""
-
-    kind: ClassVar[str] = "data"
 
     def open(self) -> Source:
         """Load it. Raises `DataError` that says in one line what to run where it is absent."""
@@ -147,13 +147,13 @@ def _ranged(declared: Any, act: Callable[[Range, Tensor], Tensor], state: State)
     return {name: _ranged(declared.get(name), act, part) for name, part in state.items()}
 
 
+@kind("coupling")
 class Coupling(Base):
     """How data and noise are paired in training. The default of every loss is independent noise.
 
     `consumes`: conditions of the data that are for the coupling and not for the network (noise that the data carries).
     """
 
-    kind: ClassVar[str] = "coupling"
     consumes: ClassVar[tuple[str, ...]] = ()
 
     def pair(self, x0: State, eps: State, draw: Draw, **cond: Any) -> State:

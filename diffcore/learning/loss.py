@@ -12,6 +12,7 @@ from torch.nn.functional import mse_loss
 
 from diffcore.declare.component import Base
 from diffcore.declare.errors import IncompatibleError
+from diffcore.declare.kinds import kind
 from diffcore.numerics.affine import Coeffs, Row
 from diffcore.numerics.draw import Draw
 from diffcore.numerics.event import Event
@@ -20,6 +21,7 @@ from diffcore.numerics.process import Process
 from diffcore.numerics.tree import State, expand, leaves
 
 
+@kind("loss")
 class Loss(Base):
     """An objective. Returns one value per sample; the trainer reduces.
 
@@ -27,7 +29,6 @@ class Loss(Base):
     the network must predict, where the loss is tied to it.
     """
 
-    kind: ClassVar[str] = "loss"
     requires: ClassVar[frozenset[str]] = frozenset()
     second_time: ClassVar[bool] = False
     predictions: ClassVar[tuple[str, ...]] = ()
@@ -53,10 +54,9 @@ class Loss(Base):
         """Called after training step number `step`: what follows the network without a gradient, such as an average of it."""
 
 
+@kind("weighting")
 class Weighting(Base):
     """A weight of the squared error, as a function of the coefficients at t."""
-
-    kind: ClassVar[str] = "weighting"
 
     def __call__(self, at: Coeffs, row: Row) -> Tensor:
         """The factor of the squared error measured in `row` (p, q); shape of at.t."""
@@ -72,10 +72,9 @@ def weight_from_x0(weight: Any, at: Coeffs, row: Row) -> Any:
     return weight / (p - q * at.alpha / at.sigma) ** 2
 
 
+@kind("time_law")
 class TimeLaw(Base):
     """How training times are drawn."""
-
-    kind: ClassVar[str] = "time_law"
 
     def __call__(self, process: Process, draw: Draw) -> Tensor:
         """One time per sample of `draw`, float64 [B], within [process.min_time, process.T]."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diffcore.declare.component import Base
 from diffcore.declare.errors import DataError
+from diffcore.declare.kinds import kind
 from diffcore.learning.data import Data
 from diffcore.numerics.fields import Field
 
@@ -48,12 +49,12 @@ class Evaluation:
     data: Data | None = None
 
 
+@kind("metric")
 class Metric(Base):
     """A metric. `requires`: capabilities of the process. `needs_classes`: only meaningful for class-conditional samples.
     `of_samples`: whether it judges samples, and not the field on real data. `of_data`: it is about the data itself, so that
     a codec between data and network is refused. `least_real`: fewest real samples it can work with."""
 
-    kind: ClassVar[str] = "metric"
     requires: ClassVar[frozenset[str]] = frozenset()
     needs_classes: ClassVar[bool] = False
     of_samples: ClassVar[bool] = True

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import nn
 
 from diffcore.declare.component import Base
+from diffcore.declare.kinds import kind
 from diffcore.numerics.event import Event
 
 
+@kind("network")
 class Network(Base):
     """`build(event, cond)` makes a module with `forward(x, t, s=None, **cond)`, of the shape of x unless `outputs` says another.
 
@@ -18,8 +20,6 @@ class Network(Base):
     one; conditions by name, e.g. label (B,) int64, where index `classes` is the null token. The module's attribute `null_cond`
     maps each condition to its null value.
     """
-
-    kind: ClassVar[str] = "network"
 
     @property
     def takes_second_time(self) -> bool:

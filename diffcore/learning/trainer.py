@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from diffcore.declare.component import Base, component, param
 from diffcore.declare.errors import CheckpointError, IncompatibleError, NumericsError
+from diffcore.declare.kinds import kind
 from diffcore.learning import distributed
 from diffcore.numerics.draw import Draw
 from diffcore.numerics.tree import State
@@ -103,6 +104,7 @@ class Job:
 
 
 @component
+@kind("trainer")
 class Trainer(Base):
     """The ordinary training program: AdamW on all trainable parameters, warm-up, gradient clipping, EMA.
 
@@ -110,7 +112,6 @@ class Trainer(Base):
     Learning rate: lr * min(1, (k + 1) / warmup), then constant, or falling to `final_lr` by a cosine.
     """
 
-    kind: ClassVar[str] = "trainer"
     source: ClassVar[str] = "Loshchilov and Hutter 2019, arXiv 1711.05101 (AdamW)"
 
     steps: int = param(default=1000, ge=0, le=100_000_000, doc="training steps")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diffcore.declare.component import Base, component
+from diffcore.declare.kinds import kind
 from diffcore.numerics.arguments import real, whole
 from diffcore.numerics.fields import Denoiser, Field
 from diffcore.numerics.plan import Plan
@@ -18,13 +19,13 @@ from diffcore.numerics.solver import Moved, Solver, Stepper
 from diffcore.numerics.tree import State
 
 
+@kind("flow_map")
 class FlowMap(Base):
     """A parametrisation of Psi_{t->s}, the map along the probability-flow ODE; the identity at s = t by construction.
 
     `predictions`: what the network must predict at s = t, so that the same network is a denoiser too.
     """
 
-    kind: ClassVar[str] = "flow_map"
     requires: ClassVar[frozenset[str]] = frozenset()
     predictions: ClassVar[tuple[str, ...]] = ()
     order: ClassVar[int | None] = None

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from diffcore.declare.component import Base
+from diffcore.declare.kinds import kind
 from diffcore.numerics.fields import Guided
 from diffcore.numerics.solver import Solver
 from diffcore.numerics.tree import State
 
 
+@kind("guidance")
 class Guidance(Base):
     """Override `guide` to change what is known of x_0, `solver` to change the steps. Identities by default.
 
@@ -18,7 +20,6 @@ class Guidance(Base):
     without its condition, which the loss must then have trained (`Loss.drops`). `requires` names the capabilities of the process.
     """
 
-    kind: ClassVar[str] = "guidance"
     requires: ClassVar[frozenset[str]] = frozenset()
     needs: ClassVar[frozenset[str]] = frozenset()
 

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from diffcore.declare.component import Base, component, param
 from diffcore.declare.errors import DataError, SpecError
+from diffcore.declare.kinds import kind
 from diffcore.numerics.draw import Draw
 from diffcore.numerics.tree import State, leaves
 
 
+@kind("noise")
 class NoiseLaw(Base):
     """The law of eps in x_t = alpha_t x_0 + sigma_t eps: of mean 0 and covariance C, the identity where it is white.
 
@@ -23,7 +25,6 @@ class NoiseLaw(Base):
     `gaussian`: whether it is normal, so that a score and a reverse kernel follow from the posterior mean.
     """
 
-    kind: ClassVar[str] = "noise"
     gaussian: ClassVar[bool] = True
 
     @property

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffcore.declare.component import Base, fielded, param
 from diffcore.declare.errors import DataError, IncompatibleError, SpecError, did_you_mean
+from diffcore.declare.kinds import kind
 from diffcore.numerics.affine import Coeffs, Posterior, at_least_float32, combine, row, shifted
 from diffcore.numerics.draw import Draw
 from diffcore.numerics.event import Event
@@ -65,6 +66,7 @@ class Corruption(NamedTuple):
         return combine(name, self.at, self.x0, self.eps, sigma_data, self.noise)
 
 
+@kind("process")
 class Process(Base):
     """A forward process. Only `prior` and `corrupt` are mandatory; `provides` says what else it can do.
 
@@ -73,7 +75,6 @@ class Process(Base):
     same methods from `build`.
     """
 
-    kind: ClassVar[str] = "process"
     provides: ClassVar[frozenset[str]] = frozenset()
     predictions: ClassVar[tuple[str, ...]] = ()
     """Names of what a network may predict under this process."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from diffcore.declare.component import Base, component, param
 from diffcore.declare.errors import IncompatibleError, SpecError
+from diffcore.declare.kinds import kind
 from diffcore.numerics.arguments import shown, whole
 from diffcore.numerics.draw import Draw
 from diffcore.numerics.fields import Field
@@ -75,10 +76,10 @@ def ended(run: Iterable[M]) -> M:
     return last if logp is None else last._replace(logp=logp)
 
 
+@kind("grid")
 class Grid(Base):
     """A rule for the times of a run."""
 
-    kind: ClassVar[str] = "grid"
     requires: ClassVar[frozenset[str]] = frozenset()
 
     def nodes(self, process: Process, steps: int, start: float) -> Tensor:
@@ -87,6 +88,7 @@ class Grid(Base):
 
 
 @component
+@kind("solver")
 class Solver(Base):
     """A solver: hyper-parameters only. What solves step by step is a `Stepper`, what runs by a loop of its own a `Program`.
 
@@ -95,7 +97,6 @@ class Solver(Base):
     `both_ways`: a step may also go from t to s > t, so that an explicit grid may rise (encoding data as noise).
     """
 
-    kind: ClassVar[str] = "solver"
     requires: ClassVar[frozenset[str]] = frozenset()
     needs: ClassVar[frozenset[str]] = frozenset()
     order: ClassVar[int | None] = None

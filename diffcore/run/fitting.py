@@ -10,7 +10,6 @@ import attrs
 
 from diffcore.declare.component import Base
 from diffcore.declare.errors import DiffcoreError, RunError, listed
-from diffcore.declare.hookspecs import PLURALS
 from diffcore.numerics.solver import Solver
 from diffcore.run.spec import Spec
 from diffcore.specs.registry import Registry
@@ -138,7 +137,7 @@ def _lacks(spec: Spec, registry: Registry, part: Base, missing: frozenset[str], 
     fit = listed(
         _fitting(registry, part.kind, provides), more=f"diffcore show {registry.id_of(type(spec.process))} --kind process"
     )
-    return f"{text}; of the installed {PLURALS[part.kind].replace('_', ' ')} these fit: {fit}"
+    return f"{text}; of the installed {registry.kinds[part.kind].plural.replace('_', ' ')} these fit: {fit}"
 
 
 def _fitting(registry: Registry, kind: str, provides: frozenset[str]) -> Iterator[str]:

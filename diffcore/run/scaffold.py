@@ -1,4 +1,4 @@
-"""Writes a new plugin distribution: one real method of a kind, declared, documented and tested. No torch, no network."""
+"""Writes a new plugin distribution: a real method of a kind, or a command; declared, documented, tested. No torch, no network."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Collection
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
 from diffcore.declare.errors import DiffcoreError, SpecError, shorten
-from diffcore.declare.hookspecs import ALL_KINDS, API_VERSION, KINDS
+from diffcore.declare.hookspecs import API_VERSION, KINDS
+from diffcore.declare.kinds import Kind
+from diffcore.run.sections import TOP_KINDS
 from diffcore.specs.registry import Registry
 
 PREFIX = "diffcore-"
@@ -31,40 +34,69 @@ USAGE = {
 
 def usage(kind: str, name: str) -> str:
     """The lines of a spec that use a component of this kind."""
-    return USAGE.get(kind, kind + ":\n  type: {id}").format(id=name)
+    section = kind + ":\n  type: {id}" if kind in TOP_KINDS else "SECTION:\n  type: ...\n  " + kind + ":\n    type: {id}"
+    return USAGE.get(kind, section).format(id=name)
 
 
-def write_plugin(name: str, kind: str, folder: Path, registry: Registry) -> Path:
+def write_plugin(name: str, kind: Kind, folder: Path, registry: Registry) -> Path:
     """Write the distribution `diffcore-NAME` with one component `NAME` into a new folder of that name; returns the folder.
 
     Raises `SpecError` for a name that cannot be used, `DiffcoreError` where the folder exists or cannot be written. The
     folder appears complete or not at all.
     """
+    taken = [e.full_id for e in registry.list(kind.name) if e.id == name.removeprefix(PREFIX)]
+    return _write(name, taken, folder, registry, lambda short: render(short, kind))
+
+
+def write_command(name: str, folder: Path, registry: Registry, known: Collection[str]) -> Path:
+    """The same with one command `NAME`, which is none of those that are `known`."""
+    taken = [f"diffcore {word}" for word in known if word == name.removeprefix(PREFIX)]
+    return _write(name, taken, folder, registry, render_command)
+
+
+def _write(name: str, taken: list[str], folder: Path, registry: Registry, text: Callable[[str], dict[str, str]]) -> Path:
     short = name.removeprefix(PREFIX)
     _check_name(name, short)
-    _check_free(short, kind, registry)
+    taken = [*taken, *(p.dist for p in registry.plugins if p.dist == PREFIX + short)]
+    if taken:
+        raise SpecError(f"the name '{short}' is taken: {taken[0]} is installed; choose another name")
     target = folder / (PREFIX + short)
     if target.exists():
         raise DiffcoreError(f"{target} exists already; choose another name or --dir, or remove it")
-    _write_aside(target, render(short, kind))
+    _write_aside(target, text(short))
     return target
 
 
-def render(name: str, kind: str) -> dict[str, str]:
-    """The files of the distribution: path -> text."""
+def render(name: str, kind: Kind) -> dict[str, str]:
+    """The files of the distribution of a component: path -> text."""
     values = _values(name, kind)
     module, file = values["module"], values["file"]
     return {
-        "pyproject.toml": _fill("pyproject.toml.in", values),
+        **_project(values),
         "README.md": _fill("README.md.in", values),
         f"{module}/__init__.py": _fill("init.py.in", values),
-        f"{module}/py.typed": "",
-        f"{module}/{file}.py": _fill(f"kinds/{kind}.py.in", values),
+        f"{module}/{file}.py": Template(_method(kind)).substitute(values),
         "tests/test_conformance.py": _fill("test_conformance.py.in", values),
     }
 
 
-def places(name: str, kind: str) -> list[tuple[str, str]]:
+def render_command(name: str) -> dict[str, str]:
+    """The files of the distribution of a command: path -> text."""
+    values = _names(name, f"diffcore {name}")
+    return {
+        **_project(values),
+        "README.md": _fill("command/README.md.in", values),
+        f"{values['module']}/__init__.py": _fill("command/init.py.in", values),
+        f"{values['module']}/{values['file']}.py": _fill("command/command.py.in", values),
+        f"tests/test_{values['file']}.py": _fill("command/test_command.py.in", values),
+    }
+
+
+def _project(values: dict[str, str]) -> dict[str, str]:
+    return {"pyproject.toml": _fill("pyproject.toml.in", values), f"{values['module']}/py.typed": ""}
+
+
+def places(name: str, kind: Kind) -> list[tuple[str, str]]:
     """What an author replaces: (path in the distribution, what stands there). Nothing else speaks of the template's method."""
     values = _values(name, kind)
     module, file = values["module"], values["file"]
@@ -77,24 +109,41 @@ def places(name: str, kind: str) -> list[tuple[str, str]]:
     ]
 
 
-def _values(name: str, kind: str) -> dict[str, str]:
-    hook = next(hook for hook, kinds in KINDS.items() if kind in kinds)
+def _values(name: str, kind: Kind) -> dict[str, str]:
+    hook = next((hook for hook, kinds in KINDS.items() if kind.name in kinds), "diffcore_components")
+    first = _method(kind).partition("\n")[0].strip('"').rstrip(".")
+    is_default = hook != "diffcore_components" and KINDS[hook][0] == kind.name
+    module, _, base = kind.target.partition(":")
+    return {
+        **_names(name, f"The {kind.word} {name}"),
+        "hook": hook,
+        "summary": first[0].lower() + first[1:],
+        "kind_argument": "" if is_default else f'\n        kind="{kind.name}",',
+        "word": kind.word,
+        "usage": usage(kind.name, name),
+        "base": base,
+        "base_module": module,
+        "needs": "" if kind.dist == "diffcore" else f', "{kind.dist}>={kind.version}"',
+    }
+
+
+def _names(name: str, what: str) -> dict[str, str]:
     file = name.replace("-", "_")
-    first = _text(f"kinds/{kind}.py.in").partition("\n")[0].strip('"').rstrip(".")
-    summary = first[0].lower() + first[1:]
     return {
         "id": name,
         "dist": PREFIX + name,
         "module": f"diffcore_{file}",
         "file": file,
         "cls": "".join(part.capitalize() for part in name.split("-")),
-        "hook": hook,
-        "summary": summary,
-        "kind_argument": "" if KINDS[hook][0] == kind else f'\n        kind="{kind}",',
-        "word": kind.replace("_", " "),
-        "usage": usage(kind, name),
+        "what": what,
+        "needs": "",
         "api": str(API_VERSION),
     }
+
+
+def _method(kind: Kind) -> str:
+    """The template of a kind, and where it has none, one that only derives from its base class."""
+    return kind.written() or _text("kind.py.in")
 
 
 def _text(path: str) -> str:
@@ -120,14 +169,6 @@ def _check_name(name: str, short: str) -> None:
 def _is_module(name: str) -> bool:
     spec = importlib.util.find_spec(name)
     return name in sys.stdlib_module_names or (spec is not None and spec.origin is not None)
-
-
-def _check_free(short: str, kind: str, registry: Registry) -> None:
-    assert kind in ALL_KINDS
-    taken = [e.full_id for e in registry.list(kind) if e.id == short]
-    taken += [p.dist for p in registry.plugins if p.dist == PREFIX + short]
-    if taken:
-        raise SpecError(f"the name '{short}' is taken: {taken[0]} is installed; choose another name")
 
 
 def _write_aside(target: Path, contents: dict[str, str]) -> None:

@@ -51,6 +51,8 @@ SECTION_KINDS = {
     "evaluation": "",
 }
 """The fields of `Spec`, known without importing it: the kind of component, and whether it is mandatory, optional or a list."""
+TOP_KINDS = frozenset(kind[:-1] for kind in SECTION_KINDS.values() if kind)
+"""The kinds that have a section of a spec; all others stand in a field of another component."""
 
 
 def load_spec(source: SpecSource, registry: Registry, overrides: Sequence[str] = (), name: str = "<text>") -> Spec:

@@ -102,6 +102,7 @@ def fits(registry: Installed, wanted: Any, node: Node) -> bool:
     if get_origin(wanted) is tuple:
         return isinstance(value, list)
     if kind_of(wanted):
-        ids = [name for entry in registry.list(wanted.kind) for name in (entry.id, entry.full_id)]
+        entries = registry.list(wanted.kind) if wanted.kind in registry.kinds else ()
+        ids = [name for entry in entries for name in (entry.id, entry.full_id)]
         return isinstance(value, wanted) or (isinstance(value, dict) and node.child("type") in ids)
     return isinstance(value, dict) or (is_record(wanted) and isinstance(value, wanted))

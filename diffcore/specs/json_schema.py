@@ -12,7 +12,8 @@ from typing import Any, Literal, get_args, get_origin
 import attrs
 
 from diffcore.declare.component import Base
-from diffcore.declare.discovery import Entry
+from diffcore.declare.declarations import is_base
+from diffcore.declare.entry import Entry
 from diffcore.declare.errors import PluginError, UnknownComponentError
 from diffcore.declare.installed import Installed
 from diffcore.specs.fieldtypes import SCALARS, default_of, field_types, init_fields, is_mapping, is_record, is_union, kind_of
@@ -70,14 +71,15 @@ class _Writer:
         if is_mapping(wanted):
             return {"type": "object", "additionalProperties": self.type(args[1], {})}
         if kind_of(wanted):
-            name = wanted.kind if "kind" in vars(wanted) else f"{wanted.kind}.{_name(wanted)}"
+            name = wanted.kind if is_base(wanted) else f"{wanted.kind}.{_name(wanted)}"
             return self.refer(name, lambda: self.choice(wanted.kind, wanted))
         return self.refer(_name(wanted), lambda: self.record(wanted)) if is_record(wanted) else {"not": {}}
 
     def choice(self, kind: str, base: type) -> dict[str, Any]:
         """One of the installed components of a kind that derive from a base."""
-        options, absent = list[dict[str, Any]](), list[str]()
-        for entry in self.registry.list(kind):
+        known = kind in self.registry.kinds
+        options, absent = list[dict[str, Any]](), list[str]() if known else [self.registry.no_kind(kind)]
+        for entry in self.registry.list(kind) if known else ():
             try:
                 cls = self.registry.get(kind, entry.full_id)
                 if issubclass(cls, base):

@@ -1,7 +1,7 @@
 """The fields of a component, read from the class statement in its source: no module is imported. Where that is not sure: None.
 
-Sure is a class statement at the top level of a module whose names are bound once, made by `@diffcore.component`, of bases that
-are sure, with nothing in its body but fields, constants, methods and classes.
+Sure is a class statement at the top level of a module whose names are bound once, with no decorators but `@diffcore.component`
+and `@diffcore.kind("name")`, of bases that are sure, with nothing in its body but fields, constants, methods and classes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import attrs
 
 _COMPONENT, _FIELD = "diffcore.declare.component.component", "diffcore.declare.component.param"
 _FIELDED = "diffcore.declare.component.fielded"
+_KIND = "diffcore.declare.kinds.kind"
 _BODY = (ast.AnnAssign, ast.Assign, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Expr, ast.Pass)
 
 
@@ -61,15 +62,13 @@ def _read(target: str) -> Statement:
     written = _bound(module)[name]
     if not isinstance(written, ast.ClassDef) or written.keywords or not all(map(_is_plain, written.body)):
         raise _UnsureError
-    made = [_followed(_path(module, decorator)) for decorator in written.decorator_list]
-    if made not in ([], [_COMPONENT], [_FIELDED]):
-        raise _UnsureError
+    own_kind, made = _decorated(module, written)
     kind, fields = "", dict[str, Field]()
     for base in reversed([_read(_path(module, base)) for base in written.bases]):
         kind, fields = base.kind or kind, {**fields, **base.fields}
     own = dict(_own(module, written))
     inherited = {name: field for name, field in fields.items() if name not in own}
-    return Statement(_kind(written) or kind, {**inherited, **own} if made else fields)
+    return Statement(own_kind or kind, {**inherited, **own} if made else fields)
 
 
 def _is_plain(line: ast.stmt) -> bool:
@@ -90,11 +89,20 @@ def _own(module: str, written: ast.ClassDef) -> Iterator[tuple[str, Field]]:
             yield line.target.id.lstrip("_"), Field(line, _part(module, line.annotation))
 
 
-def _kind(written: ast.ClassDef) -> str:
-    for line in written.body:
-        if isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == "kind" and isinstance(line.value, ast.Constant):
-            return str(line.value.value)
-    return ""
+def _decorated(module: str, written: ast.ClassDef) -> tuple[str, bool]:
+    """The kind of which the class is marked as the base, "" for none, and whether it is made a component."""
+    kind, made = "", False
+    for decorator in written.decorator_list:
+        match decorator:
+            case ast.Call(function, [ast.Constant(str(name))], []) if not kind and _followed(_path(module, function)) == _KIND:
+                kind = name
+            case ast.Name() | ast.Attribute() if (
+                not made and not kind and _followed(_path(module, decorator)) in (_COMPONENT, _FIELDED)
+            ):
+                made = True
+            case _:
+                raise _UnsureError
+    return kind, made
 
 
 def _part(module: str, annotation: ast.expr) -> str:

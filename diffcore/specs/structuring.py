@@ -15,7 +15,7 @@ from typing import Any, Literal, cast, get_args, get_origin
 import attrs
 
 from diffcore.declare.component import Base, check
-from diffcore.declare.discovery import Entry
+from diffcore.declare.entry import Entry
 from diffcore.declare.errors import PluginError, SpecError, UnknownComponentError, did_you_mean
 from diffcore.declare.installed import Installed
 from diffcore.specs.faults import Faults
@@ -133,7 +133,7 @@ class Structurer:
         fitting = [member for member in members if fits(self.registry, member, node)]
         nested = [member for member in members if not is_scalar(member)] if node.children else []
         parts = [member for member in members if kind_of(member)]
-        if not fitting and len(nested) != 1 and len(parts) == 1 and not node.partial:
+        if not fitting and len(nested) != 1 and len(parts) == 1 and parts[0].kind in self.registry.kinds and not node.partial:
             others = "".join(f" or {expected(member)}" for member in members if member not in parts)
             return self.fault(node, path, self._needs_type(parts[0].kind, node, others))
         if not fitting and len(nested) != 1:
@@ -165,6 +165,8 @@ class Structurer:
         """The component that `type` names."""
         if isinstance(node.value, base):
             return node.value
+        if kind not in self.registry.kinds:
+            return self.fault(node, path, self.registry.no_kind(kind))
         named = node.children.get("type") if isinstance(node.value, dict) else None
         if named is None:
             return self.fault(node, path, self._needs_type(kind, node))

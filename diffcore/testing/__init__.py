@@ -20,6 +20,10 @@ returns exact data for its solvers (`sample(n, draw)`, `field(process, ...)`), `
 form, which metrics compare with, `exact(oracle, process)` of a flow map returns its
 exact network.
 
+A plugin that declares a kind names its checks there (`dc.Kind(..., checks="my_plugin.checks:CHECKS")`): functions of a `Subject`,
+whose `make()` and `component` are instances of the class under test. They raise `AssertionError`, or `SkipError` with its reason;
+the name of a function is that of its check.
+
 `equals_published(solver, program, process)` asserts that a solver is the program its paper published, step by step to 1e-6.
 
 The names are loaded on first use: pytest imports this package at start-up, without torch.
@@ -31,6 +35,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from diffcore.testing.base import SkipError, Subject
     from diffcore.testing.oracles import (
         ExactNet,
         FiniteSet,
@@ -46,6 +51,7 @@ if TYPE_CHECKING:
     from diffcore.testing.suite import Outcome, Report, conformance, run_checks
 
 _LAZY = {
+    "base": ("SkipError", "Subject"),
     "oracles": ("ExactNet", "FiniteSet", "Gaussian", "LinearInverse", "Mixture", "Oracle", "golden_mixture", "instant"),
     "published": ("equals_published",),
     "references": ("REFERENCES", "ReferenceFlow", "ReferenceVE", "ReferenceVP"),
@@ -66,6 +72,8 @@ __all__ = [
     "ReferenceVE",
     "ReferenceVP",
     "Report",
+    "SkipError",
+    "Subject",
     "conformance",
     "equals_published",
     "golden_mixture",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diffcore.declare.component import Base
-from diffcore.declare.discovery import Entry
+from diffcore.declare.entry import Entry
 from diffcore.declare.errors import DiffcoreError
 from diffcore.numerics.calibration import Calibrated, stand_in
 from diffcore.numerics.draw import Draw

@@ -11,14 +11,15 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from diffcore.declare.kinds import Kind
 
-def leftovers(cls: type[Any], kind: str, summary: str) -> list[str]:
+
+def leftovers(cls: type[Any], kind: Kind, summary: str) -> list[str]:
     """The places that carry the template's sentences although its functions were replaced; none where nothing was changed."""
-    path = files("diffcore").joinpath("template", "kinds", f"{kind}.py.in")
-    module = sys.modules.get(cls.__module__)
-    if not path.is_file() or module is None:
+    text, module = kind.written(), sys.modules.get(cls.__module__)
+    if not text or module is None:
         return []
-    template = ast.parse(Template(path.read_text(encoding="utf-8")).safe_substitute(cls=cls.__name__))
+    template = ast.parse(Template(text).safe_substitute(cls=cls.__name__))
     found = [*_texts(cls, module, summary, template), *_readme(module)]
     return found if found and _functions(template) != _functions(_source(module, template)) else []
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import groupby
 from typing import Any, Literal
 
 import attrs
 
-from diffcore.declare.discovery import Entry
-from diffcore.declare.errors import DiffcoreError, PluginError, UnknownComponentError, did_you_mean
+from diffcore.declare.entry import Entry
+from diffcore.declare.errors import DiffcoreError, PluginError, UnknownComponentError, did_you_mean, shown
+from diffcore.declare.kinds import Kind
+from diffcore.declare.loading import load
 from diffcore.specs.registry import Registry
 from diffcore.testing.base import Rule, SkipError, Subject, rules_of
 
@@ -177,8 +180,27 @@ def cases(registry: Registry, target: str) -> Iterator[Case]:
         except PluginError:
             continue
         for variant in ({}, *getattr(cls, "variants", ())):
-            for rule in rules_of(cls):
+            for rule in (*rules_of(cls), *_brought(registry.kinds[entry.kind])):
                 yield Case(registry, entry, rule, variant)
+
+
+def _brought(kind: Kind) -> Iterator[Rule]:
+    """The checks that the distribution of a kind brings; one that fails where they cannot be had."""
+    if not kind.checks:
+        return
+    try:
+        found: Any = load(kind.checks, f"the checks of {kind}")
+        if not (isinstance(found, (tuple, list)) and all(map(callable, found))):
+            raise PluginError(f"the checks of {kind}, {kind.checks}, must be a tuple of functions; got {shown(found)}")
+    except PluginError as error:
+        yield Rule(kind.name, "checks_of_the_kind", partial(_refuse, error), lambda cls: True)
+        return
+    for run in found:
+        yield Rule(kind.name, run.__name__, run, lambda cls: True)
+
+
+def _refuse(error: PluginError, subject: Subject) -> None:
+    raise error
 
 
 def run_checks(registry: Registry, target: str, progress: Callable[[Outcome], None] | None = None) -> Report:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from diffcore.testing.checks import (
+    adapter,
     any_kind,
     calibration,
+    contracts,
     data,
     flow_map,
     grid,
@@ -18,12 +20,15 @@ from diffcore.testing.checks import (
     solver_contract,
     solver_noise,
     solver_state,
+    start,
     trainer,
 )
 
 __all__ = [
+    "adapter",
     "any_kind",
     "calibration",
+    "contracts",
     "data",
     "flow_map",
     "grid",
@@ -37,5 +42,6 @@ __all__ = [
     "solver_contract",
     "solver_noise",
     "solver_state",
+    "start",
     "trainer",
 ]

@@ -39,7 +39,7 @@ def documented(subject: Subject) -> None:
     assert subject.entry.summary.strip(), "its declaration has no summary line"
     bare = [a.name for a in attrs.fields(subject.cls) if not a.metadata.get("doc")]
     assert not bare, f"fields without documentation: {', '.join(bare)}; write dc.param(..., doc='what, unit')"
-    left = leftovers(subject.cls, subject.entry.kind, subject.entry.summary)
+    left = leftovers(subject.cls, subject.registry.kinds[subject.entry.kind], subject.entry.summary)
     assert not left, (
         f"its formulas are no longer those of the template, but these still describe the template: {', '.join(left)}; say what "
         f"yours does"
