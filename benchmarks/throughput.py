@@ -75,7 +75,9 @@ def plain(pipeline: dc.Pipeline, n: int) -> tuple[float, int, Tensor]:
     def call(x: Tensor, t: Tensor) -> Tensor:
         return net(x, embed.time(t, x), label=label)
 
-    run = loops("dpmpp-2m", call, torch.randn(BATCH, *pipeline.source.event.shape), pipeline.process, pipeline.spec.solver)["floor"]
+    run = loops("dpmpp-2m", call, torch.randn(BATCH, *pipeline.source.event.shape), pipeline.process, pipeline.spec.solver)[
+        "floor"
+    ]
     before, start = peak(), time.perf_counter()
     parts = [run() for _ in range(n // BATCH)]
     x = torch.cat(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -43,6 +44,8 @@ def value_words(registry: Registry, value: Any) -> Any:
             return type(value).__name__
     if isinstance(value, (tuple, list)):
         return [value_words(registry, v) for v in value]
+    if isinstance(value, Mapping):
+        return {str(name): value_words(registry, v) for name, v in value.items()}
     if attrs.has(type(value)):
         return {a.name: value_words(registry, getattr(value, a.name)) for a in attrs.fields(type(value))}
     return value

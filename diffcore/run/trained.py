@@ -38,8 +38,8 @@ def parts_of(registry: Registry, spec: Spec) -> dict[str, Part]:
 def _components(value: Any, path: str) -> list[tuple[str, Base]]:
     if isinstance(value, (tuple, list)):
         inner = [(str(i), item) for i, item in enumerate(cast(list[Any], value))]
-    elif isinstance(value, dict):
-        inner = list(cast(dict[str, Any], value).items())
+    elif isinstance(value, Mapping):
+        inner = list(cast(Mapping[str, Any], value).items())
     elif attrs.has(type(value)):
         inner = [(field.alias or field.name, getattr(value, field.name)) for field in attrs.fields(type(value)) if field.init]
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -44,10 +45,10 @@ def _converter(registry: Installed) -> Converter:
     converter.register_unstructure_hook_func(lambda t: isinstance(t, type) and issubclass(t, Base), component)
     converter.register_unstructure_hook_func(lambda t: isinstance(t, type) and issubclass(t, (list, tuple)), sequence)
 
-    def mapping(value: dict[Any, Any]) -> dict[Any, Any]:  # keys are not filled in when they are read
+    def mapping(value: Mapping[Any, Any]) -> dict[Any, Any]:  # keys are not filled in when they are read
         return {key: converter.unstructure(item) for key, item in value.items()}
 
-    converter.register_unstructure_hook_func(lambda t: isinstance(t, type) and issubclass(t, dict), mapping)
+    converter.register_unstructure_hook_func(lambda t: isinstance(t, type) and issubclass(t, Mapping), mapping)
     converter.register_unstructure_hook(str, lambda text: text.replace("${", "$${"))
     return converter
 
