@@ -258,12 +258,12 @@ class Embeds(nn.Module):
         self.embed, self.body = nn.Linear(1, 4), nn.Linear(4, 4)
 
     def forward(self, x, t):
-        return self.body(x + self.embed(t[:, None]))
+        return self.body(x + self.embed(t[:, None].to(self.embed.weight.dtype)))
 
 
 @pytest.mark.parametrize("net", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("state", [torch.float32, torch.float64, torch.bfloat16])
-def test_x_and_t_have_the_precision_of_the_network(net, state):
+def test_x_has_the_precision_of_the_network(net, state):
     exact = drawn(Embeds().double(), x=start().double())
     found = drawn(Embeds().to(net), x=start().to(state))
     assert found.dtype == state
@@ -273,7 +273,7 @@ def test_x_and_t_have_the_precision_of_the_network(net, state):
 
 def test_several_precisions_are_a_clear_line():
     net = Embeds()
-    net.embed.bfloat16()
+    net.body.bfloat16()
     with pytest.raises(dc.DataError, match=r"Embeds has parameters of bfloat16 and float32, was given x and t of float32"):
         drawn(net)
 
@@ -530,7 +530,7 @@ def labelled(label):
         (Own(lambda ids: None), "returned None; expected"),
         (Own(lambda ids: (torch.zeros(len(ids), 2), torch.zeros(len(ids)))), "returned a tuple of Tensor, Tensor"),
         (Own(lambda ids: torch.zeros(len(ids), 2).numpy()), "returned a ndarray"),
-        (Own(lambda ids: torch.zeros(len(ids), 3)), r"gave samples of shape \(\d+, 3\) for \d+ ids; expected \(\d+, 2\)"),
+        (Own(lambda ids: torch.zeros(len(ids), 3)), r"gave samples of shape \(\d+, 3\) for \d+ samples; expected \(\d+, 2\)"),
         (Own(lambda ids: torch.zeros(1, 2)), r"shape \(1, 2\) for \d+ ids; expected one row per id"),
         (Own(lambda ids: torch.full((len(ids), 2), torch.nan)), "NaN or Inf"),
         (Own(lambda ids: (torch.zeros(len(ids), 2), {"y": torch.full((len(ids), 1), torch.inf)})), "gave y with NaN or Inf"),
@@ -724,10 +724,13 @@ WRONG = [
     (dc.sample, ("grad",), (1, "yes", [], object())),
     (dc.sample, ("mode",), (None, 1, "fast", [])),
     (dc.Denoiser, ("net",), (None, 1, "net", [clean], nn.Linear, torch.ones(2))),
-    (dc.Denoiser, ("prediction",), (1, [], object(), "noise", torch.ones(2))),
+    (dc.Denoiser, ("reading",), (1, [], object(), "noise", torch.ones(2))),
     (dc.Denoiser, ("process",), (None, *NO_PART)),
-    (dc.Denoiser, ("sigma_data",), (0, -1, float("nan"), float("inf"), "1", [], object())),
-    (dc.Denoiser, ("precondition",), (1, "yes", [])),
+    (dc.Reading, ("prediction",), (None, 1, [], object())),
+    (dc.Reading, ("time",), (None, 1, "sigmas", [], object(), lambda at: at.t)),
+    (dc.Reading, ("input",), (None, 1, "edm", [], object())),
+    (dc.Reading, ("output",), (None, 1.5, True, [], object())),
+    (dc.Reading, ("sigma_data",), (0, -1, float("nan"), float("inf"), "1", [], object())),
     (dc.Denoiser, ("null", "parts"), NO_MAP),
     (dc.Field, ("guidance",), (None, *NO_PART, [None], ["cfg"])),
     (dc.Field, ("cond",), NO_MAP),
@@ -756,7 +759,8 @@ def sound(call):
     """Arguments with which the call works."""
     return {
         dc.sample: lambda: {"field": field_of(), "solver": REGISTRY.make("solver", "heun", steps=2), "x": start()},
-        dc.Denoiser: lambda: {"net": clean, "prediction": "eps", "process": VP},
+        dc.Denoiser: lambda: {"net": clean, "reading": "eps", "process": VP},
+        dc.Reading: lambda: {"prediction": "eps"},
         dc.Field: lambda: {"denoiser": dc.Denoiser(clean, "eps", VP)},
         dc.Draw: lambda: {"seed": 0, "ids": [0, 1]},
         dc.Loader: lambda: {"source": TensorDataset(start(8)), "encode": lambda x: x, "batch": 4, "seed": 0},

@@ -131,7 +131,7 @@ def test_whoever_comes_second_is_refused_and_changes_nothing(registry, run):
             lambda: runs.train(SPEC, run, registry=registry),
             lambda: runs.run(SPEC, run, registry=registry),
             lambda: runs.evaluate_run(run),
-            lambda: runs.fit_run(run),
+            lambda: runs.calibrate_run(run),
             lambda: dc.assemble(SPEC, registry=registry).train(run),
             lambda: dc.assemble(SPEC, registry=registry).save(run),
         ):
@@ -210,7 +210,7 @@ def test_a_run_that_cannot_be_written_is_found_before_the_work(run, monkeypatch)
     monkeypatch.setattr(dc.Pipeline, "evaluate", lambda *_, **__: pytest.fail("it has begun"))
     monkeypatch.setattr(dc.Pipeline, "ready", lambda *_, **__: pytest.fail("it has begun"))
     before = tree(run)
-    for work in (runs.evaluate_run, runs.fit_run):
+    for work in (runs.evaluate_run, runs.calibrate_run):
         with pytest.raises(dc.SpecError, match=r"run: nothing can be written there \(Read-only file system\)"):
             work(run)
     assert tree(run) == before

@@ -108,7 +108,7 @@ UNCALIBRATED = " (to be calibrated to the trained model: grid and steps are thos
 def _print(told: Mapping[str, Any]) -> None:
     plural = "" if told["calls"] == 1 else "s"
     rows = {
-        "data": f"{told['data']}, shape {tuple(told['shape'])}",
+        "data": f"{told['data']}, samples of {told['event']}",
         "process": f"{told['process']} (provides {', '.join(told['provides'])})",
         "network": f"{told['network']}, {told['parameters']:,} parameters",
         "prediction": told["prediction"],

@@ -246,11 +246,11 @@ class Frozen(Mapping[str, V]):
         return repr(self._entries)
 
 
-def _fixed(value: Any) -> Any:
+def fixed(value: Any) -> Any:
     """Maps and lists as values that cannot change."""
     if isinstance(value, list):
-        return tuple(map(_fixed, cast(list[Any], value)))
-    return Frozen({str(name): _fixed(entry) for name, entry in value.items()}) if isinstance(value, Mapping) else value
+        return tuple(map(fixed, cast(list[Any], value)))
+    return Frozen({str(name): fixed(entry) for name, entry in value.items()}) if isinstance(value, Mapping) else value
 
 
 def _checked(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
@@ -261,4 +261,4 @@ def _checked(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attrib
     def validator(of: attrs.Attribute[Any]) -> Any:
         return check if of.validator in (None, check) else attrs.validators.and_(check, of.validator)
 
-    return [f.evolve(validator=validator(f), converter=f.converter or _fixed) for f in fields]
+    return [f.evolve(validator=validator(f), converter=f.converter or fixed) for f in fields]

@@ -244,7 +244,7 @@ class Pipeline(Assembly):
 
     def group_of(self, solver: Solver | None, n: int, *, guided: bool = True) -> int:
         """How many samples of a solver belong together. Raises `SpecError` where n of them are not whole groups."""
-        group: int = self.field(guided=guided).steps(self.solver if solver is None else solver).group
+        group: int = self.field(guided=guided).steps(_solver(self.solver if solver is None else solver)).group
         sizes.check_groups(n, group)
         return group
 
@@ -273,9 +273,7 @@ class Pipeline(Assembly):
         keep_frames: bool = False,
     ) -> Result:
         """The samples with these global numbers, in one batch."""
-        if solver is not None and not isinstance(solver, Solver):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise SpecError(f"solver must be one, such as registry.make('solver', 'heun', steps=20); got {shown(solver)}")
-        solver = self.ready(solver or self.spec.solver)
+        solver = self.ready(_solver(self.solver if solver is None else solver))
         draw = Draw(seed, ids, salt=SAMPLING, device=self.device)
         self.net.eval()
         x = self._start(self.process.prior(self.source.event, draw))
@@ -393,3 +391,9 @@ class Pipeline(Assembly):
         pipeline.calibrations, pipeline.step = weights.calibrations_of(held), held.meta.step
         pipeline.spec, pipeline.missing = spec, missing
         return pipeline
+
+
+def _solver(found: Any) -> Solver:
+    if not isinstance(found, Solver):
+        raise SpecError(f"solver must be one, such as registry.make('solver', 'heun', steps=20); got {shown(found)}")
+    return found

@@ -106,11 +106,13 @@ def _decorated(module: str, written: ast.ClassDef) -> tuple[str, bool]:
 
 
 def _part(module: str, annotation: ast.expr) -> str:
-    """The class in `Class`, `Class | None` or `tuple[Class, ...]`."""
+    """The class in `Class`, `Class | None`, `tuple[Class, ...]` or `dict[str, Class]`."""
     match annotation:
         case ast.BinOp(wanted, ast.BitOr(), ast.Constant(None)):
             return _part(module, wanted)
         case ast.Subscript(ast.Name("tuple"), ast.Tuple([wanted, ast.Constant()])):
+            return _part(module, wanted)
+        case ast.Subscript(ast.Name("dict" | "Mapping"), ast.Tuple([_, wanted])):
             return _part(module, wanted)
         case ast.Name() | ast.Attribute():
             try:

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast, get_args, get_origin
 
 import attrs
 
-from diffcore.declare.component import Base, check
+from diffcore.declare.component import Base, check, fixed
 from diffcore.declare.entry import Entry
 from diffcore.declare.errors import PluginError, SpecError, UnknownComponentError, did_you_mean
 from diffcore.declare.installed import Installed
@@ -232,7 +232,7 @@ class Structurer:
     def _field(self, cls: type, name: str, wanted: Any, node: Node, path: str) -> Any:
         attribute = init_fields(cls)[name]
         value = self.value(wanted, self._completed(node, default_of(attribute)), path)
-        if value is BAD or attribute.converter is not None:
+        if value is BAD or attribute.converter not in (None, fixed):
             return value
         try:
             (attribute.validator or check)(object.__new__(cls), attribute, value)
