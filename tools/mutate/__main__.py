@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from tools.mutate.edits import Edit, compiles, edits
-from tools.mutate.trials import NO_TRIAL, OUT_OF_TIME, finished, trial, unedited
+from tools.mutate.trials import NO_TRIAL, OUT_OF_TIME, finished, pytest_in, trial
 
 ROOT = Path(__file__).parents[2]
 LAYERS = ("numerics", "learning", "run")
+OF_CORE = ("test_core", "test_book")
 HEAVY = ("torch", "numpy", "scipy.stats", "pytest", "attrs", "cattrs")
 NOTICED = {0: "survived", OUT_OF_TIME: "survived", 5: "untested"}  # any other exit code: caught
 MISSED = {"survived", "untested"}
@@ -54,47 +55,41 @@ def claims(file: Path, item: str) -> bool:
 
 def drawn(files: list[Path], root: Path, n: int, seed: int, kinds: list[str] | None = None) -> list[Edit]:
     """n edits without repetition, in turn over distributions, their files and the kinds of edit; all of them where n is 0."""
-    rng, found, used = random.Random(seed), dict[Path, list[Edit]](), Counter[str]()
-    for file in files:
-        found[file] = [e for e in edits(str(file.relative_to(root)), file.read_bytes()) if not kinds or e.kind in kinds]
+    rng, used, chosen, turns = random.Random(seed), Counter[str](), list[Edit](), dict[str, list[tuple[bytes, list[Edit]]]]()
+    for file in rng.sample(files, len(files)) if n else files:
+        source = file.read_bytes()
+        many = [e for e in edits(str(file.relative_to(root)), source) if not kinds or e.kind in kinds]
+        turns.setdefault(scope(many[0].path) if many else "", []).append((source, many))
     if n == 0:
-        return [e for f, many in found.items() for e in many if compiles(e.apply(f.read_bytes()))]
-    turns: dict[str, list[Path]] = {}
-    for file in rng.sample(files, len(files)):
-        turns.setdefault(scope(file.relative_to(root)), []).append(file)
-    chosen: list[Edit] = []
-    while len(chosen) < n and any(found.values()):
+        return [e for own in turns.values() for source, many in own for e in many if compiles(e.apply(source))]
+    while len(chosen) < n and any(turns.values()):
         for own in turns.values():
-            chosen += _next(own, found, used, rng)
+            chosen += _next(own, used, rng)
     return chosen[:n]
 
 
-def _next(files: list[Path], found: dict[Path, list[Edit]], used: Counter[str], rng: random.Random) -> Iterator[Edit]:
+def _next(own: list[tuple[bytes, list[Edit]]], used: Counter[str], rng: random.Random) -> Iterator[Edit]:
     """The next edit of a distribution: its next file that has any left, the kind that was drawn least."""
-    for _ in range(len(files)):
-        files.append(file := files.pop(0))
-        while many := found[file]:
+    while own:
+        source, many = own.pop(0)
+        while many:
             kind = min({e.kind for e in many}, key=lambda k: (used[k], k))
             many.remove(edit := rng.choice([e for e in many if e.kind == kind]))
-            if compiles(edit.apply(file.read_bytes())):
+            if compiles(edit.apply(source)):
                 used[kind] += 1
+                own.append((source, many))
                 yield edit
                 return
 
 
-def nearest(root: Path, edit: Edit, item: str | None) -> list[str]:
-    """The files of tests for an edit, those that name its module, and name it more often, first: of its distribution; where an
-    item of the book is asked for, all that name it."""
-    name, every = Path(edit.path).stem, sorted([*root.glob("plugins/*/tests/**/test_*.py"), *root.glob("tests/**/test_*.py")])
-    texts = {f: f.read_text(encoding="utf-8") for f in every}
-    own = [f for f in every if f'"{item}"' in texts[f]] if item else [f for f in every if _beside(f.relative_to(root), edit)]
-    naming = {f: len(re.findall(rf"\b{name}\b", texts[f])) for f in own}
-    return [str(f.relative_to(root)) for f in sorted(own, key=lambda f: (f.name == "test_conformance.py", -naming[f], f))]
-
-
-def _beside(test: Path, edit: Edit) -> bool:
-    home = scope(edit.path)
-    return scope(test) == home and (home != "core" or test.name.startswith(("test_core", "test_book")))
+def beside(root: Path, edit: Edit, item: str | None) -> list[str]:
+    """The files of tests for an edit: those of its distribution; where an item of the book is asked for, all that name it."""
+    every, home = [*root.glob("plugins/*/tests/**/test_*.py"), *root.glob("tests/**/test_*.py")], scope(edit.path)
+    if item:
+        own = [f for f in every if f'"{item}"' in f.read_text(encoding="utf-8")]
+    else:
+        own = [f for f in every if scope(f.relative_to(root)) == home and (home != "core" or f.name.startswith(OF_CORE))]
+    return sorted(str(f.relative_to(root)) for f in own)
 
 
 def judged() -> dict[tuple[str, str, str], str]:
@@ -111,7 +106,7 @@ def outcomes(root: Path, chosen: list[Edit], options: argparse.Namespace) -> Ite
         result = {**asdict(edit), "before": before, "after": after, "by": ""}
         if reason := equivalent.get((edit.path, before, after)):
             yield {**result, "outcome": "equivalent", "by": reason}
-        elif files := nearest(root, edit, options.item):
+        elif files := beside(root, edit, options.item):
             work.append((result, partial(trial, root, edit, files, options.item, options.seconds)))
         else:
             yield {**result, "outcome": "untested"}
@@ -125,8 +120,8 @@ def outcomes(root: Path, chosen: list[Edit], options: argparse.Namespace) -> Ite
 def doubt(root: Path, results: list[dict[str, Any]]) -> None:
     """What was caught by a test that fails without an edit too was not caught."""
     named = [(r, m[1]) for r in results if r["outcome"] == "caught" and (m := FAILED.match(r["by"]))]
-    tests, broken = sorted({test for _, test in named}), set[str]()
-    for _, code, text in finished([("", partial(unedited, root, tests))] if tests else [], 1, 36000):
+    tests, broken, folders = sorted({test for _, test in named}), set[str](), map(str, root.glob("plugins/*"))
+    for _, code, text in finished([("", partial(pytest_in, root, folders, tests))] if tests else [], 1, 36000):
         broken |= {m[1] for line in text.splitlines() if (m := FAILED.match(line))}
         _ = code in (0, 1) or sys.exit(f"mutate: the tests do not run without an edit\n{text}")
     for result, test in named:

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePath
 
 _PAIRS = "exp:expm1 log:log1p sin:cos tanh:sigmoid sinh:cosh floor:ceil argmax:argmin softmax:log_softmax"
 _MORE = "mean:sum amax:amin max:min cumsum:cumprod std:var"
@@ -46,6 +47,12 @@ class Edit:
         """The edited source."""
         return source[: self.start] + self.new.encode() + source[self.end :]
 
+    def names(self, source: bytes) -> set[str]:
+        """The module, the classes and the functions around the edit: what a test that looks at it is likely to name."""
+        found = (n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.ClassDef | ast.FunctionDef))
+        around = {n.name.strip("_") for n in found if n.lineno <= self.line <= (n.end_lineno or 0)}
+        return {*around, PurePath(self.path).stem}
+
     def lines(self, source: bytes) -> tuple[str, str]:
         """The changed lines before and after, white space squeezed: what a reader sees, and what a judgement is kept under."""
         first, last = source.rfind(b"\n", 0, self.start) + 1, source.find(b"\n", self.end)
@@ -55,8 +62,9 @@ class Edit:
 
 def edits(path: str, source: bytes) -> list[Edit]:
     """Every edit of a file."""
-    finder = _Finder(path, source)
-    finder.visit(ast.parse(source))
+    finder, tree = _Finder(path, source), ast.parse(source)
+    finder.keys = list(dict.fromkeys(finder.text(k) for k in map(_key, ast.walk(tree)) if k))
+    finder.visit(tree)
     return finder.found
 
 
@@ -74,7 +82,7 @@ class _Finder(ast.NodeVisitor):
     def __init__(self, path: str, source: bytes) -> None:
         self.path, self.source, self.found = path, source, list[Edit]()
         self.starts = [0, *(m.end() for m in re.finditer(b"\n", source))]
-        self.bound: list[set[str]] = []
+        self.bound, self.keys = list[set[str]](), list[str]()
 
     def span(self, node: ast.AST) -> tuple[int, int]:
         n: ast.expr = node  # type: ignore[assignment]
@@ -140,7 +148,7 @@ class _Finder(ast.NodeVisitor):
 
     def visit_Compare(self, node: ast.Compare) -> None:
         for left, op, right in zip([node.left, *node.comparators], node.ops, node.comparators, strict=False):
-            if type(op) in EDGES:
+            if type(op) in EDGES and not any(map(_never_met, (*ast.walk(left), *ast.walk(right)))):
                 self.between("comparison", left, right, *EDGES[type(op)])
             self.larger("off by one", right)
         self.generic_visit(node)
@@ -241,13 +249,29 @@ class _Finder(ast.NodeVisitor):
             self.swap("clamp" if name in CLAMPS else "function", node, self.text(kept))
         if name == "detach":
             self.swap("noise, detach", node, self.text(func.value))
-        if name in {"fold", "at"} and node.args:
+        if (key := _key(node)) and len(self.keys) > 1:
+            self.swap("noise, detach", key, self.keys[self.keys.index(self.text(key)) - 1])
+        elif name in {"fold", "at"} and node.args:
             rest = ", ".join(self.text(a) for a in node.args[:-1])
             self.swap("noise, detach", node, f"{self.text(func.value)}.{name}({rest})" if rest else self.text(func.value))
 
 
 def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def _never_met(node: ast.AST) -> bool:
+    """Of a comparison that equality is not met in: a fraction, such as a tolerance, or a uniform number."""
+    fraction = isinstance(node, ast.Constant) and type(node.value) is float and not node.value.is_integer()
+    return fraction or (isinstance(node, ast.Attribute) and node.attr == "uniform")
+
+
+def _key(node: ast.AST) -> ast.expr | None:
+    """The constant key of a draw. Without it the draw would be as independent of others; with the key of another it is not."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "fold" and node.args:
+        last = node.args[-1]
+        return last if isinstance(last, ast.Constant) or (isinstance(last, ast.Name) and last.id.isupper()) else None
+    return None
 
 
 def _twins(name: str) -> Iterator[tuple[str, str]]:

@@ -144,6 +144,7 @@ def test_labels_of_every_integer_type(tmp_path: Path, dtype: str):
     ("label", "says"),
     [
         ([0, 2, 2, 4], "distinct numbers in 'label': 3, from 0 to 4, and none is 1; a class without samples"),
+        ([0, 2, 2, 0], "2, from 0 to 2, and none is 1"),
         ([1, 2, 3, 4], "4, from 1 to 4, and none is 0"),
         ([10**9] * 4, "1, from 1000000000 to 1000000000, and none is 0"),
         (np.array([0, 1, 2, 2**64 - 1], "u8"), "holds -1; expected integers from 0"),

@@ -5,10 +5,13 @@ import subprocess
 import pytest
 import torch
 from diffcore_discrete import corpus
+from diffcore_discrete.analog_bits import AnalogBits, to_bits, to_tokens
+from diffcore_discrete.binary_digits import BinaryDigits
 from diffcore_discrete.d3pm import D3PM
+from diffcore_discrete.letters import to_tokens as places
 from diffcore_discrete.masked import Masked
 from diffcore_discrete.matrices import gaussian
-from diffcore_discrete.table import Rows
+from diffcore_discrete.table import Rows, windows
 
 import diffcore as dc
 
@@ -65,3 +68,37 @@ def test_the_archive_is_the_one_file_that_the_client_left(monkeypatch, tmp_path)
     names.append("other.zip")
     with pytest.raises(dc.DataError, match="run it where it works"):
         corpus.download(tmp_path)
+
+
+def test_a_bit_at_zero_is_the_same_before_and_after_it_is_rounded():
+    """D(sign x) = D(x) everywhere, and E(D(x)) = sign x: what is shown is what is counted."""
+    x = torch.tensor([[0.0, 0.3, -0.2], [0.0, 0.0, 0.0], [-1.0, 0.0, 2.0]])
+    rounded = AnalogBits(bits=3).decode(x)
+    assert torch.equal(to_tokens(rounded), to_tokens(x))
+    assert torch.equal(to_bits(to_tokens(x), 3), rounded)
+
+
+def test_grey_of_half_the_range_is_ink():
+    """16 levels and 0: token 1 from 8 on, which many pixels are."""
+    from sklearn.datasets import load_digits
+
+    grey = torch.from_numpy(load_digits().images).long()
+    assert int((grey == 8).sum()) > 1000
+    assert torch.equal(BinaryDigits(split="all").open().x[:, 0], (grey // 8 > 0).long())
+
+
+@pytest.mark.parametrize("count", [255, 256, 257])
+def test_alphabets_around_a_byte_know_their_places_and_what_is_missing(count):
+    alphabet = "".join(chr(0x4E00 + k) for k in range(count))
+    assert places(alphabet[::-1], alphabet).tolist() == list(range(count))[::-1]
+    with pytest.raises(dc.DataError, match="character 'a' at place 1"):
+        places(alphabet[0] + "a", alphabet)
+
+
+def test_a_text_as_long_as_a_window_is_one_window():
+    text = torch.arange(7)
+    found = windows(text, 7, "all", "t")
+    assert found.size == 1
+    assert torch.equal(found.batch(torch.tensor([0]))[0][0], text)
+    with pytest.raises(dc.DataError, match="7 characters, fewer than 'length' = 8"):
+        windows(text, 8, "all", "t")

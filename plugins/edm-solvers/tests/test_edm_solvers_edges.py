@@ -1,0 +1,45 @@
+"""The ends that belong to an interval: levels that are churned, samples that rest, the steps that are allowed."""
+
+import pytest
+import torch
+from diffcore_edm_solvers.adaptive import Adaptive
+from diffcore_edm_solvers.edm_stochastic import EDMStochastic
+
+import diffcore as dc
+from diffcore.testing import ReferenceFlow, ReferenceVE, ReferenceVP, golden_mixture
+
+VP, FLOW, VE, GOLDEN = ReferenceVP(), ReferenceFlow(), ReferenceVE(), golden_mixture()
+X = torch.linspace(-1.5, 1.7, 5, dtype=torch.float64)[:, None]
+
+
+def test_noise_is_added_at_both_ends_of_the_churned_levels_and_not_beyond():
+    """Algorithm 2 of Karras et al. 2022: S_min <= sigma <= S_max; added sigma sqrt((1 + gamma)^2 - 1), gamma = 2 / 4."""
+    levels = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.5], dtype=torch.float64)
+    noise = EDMStochastic(s_churn=1.0, s_min=2.0, s_max=4.0, s_noise=1.0).plan(VE, levels).noise
+    assert noise.tolist() == pytest.approx([0.0, 4 * 0.75, 2 * 0.75, 0.0])
+
+
+def test_entries_at_rest_get_no_noise():
+    grid = torch.stack([torch.tensor([4.0, 2.0, 1.0]), torch.full((3,), 2.0)], 1).double()
+    noise = EDMStochastic(s_churn=1.0).plan(VE, grid).noise
+    assert bool((noise[:, 0] > 0).all())
+    assert noise[:, 1].tolist() == [0.0, 0.0]
+
+
+def test_a_sample_that_rests_at_clean_data_does_not_rise_from_it():
+    grid = torch.tensor([[0.5, 0.0, 0.3], [0.2, 0.0, 0.3], [0.0, 0.0, 0.3]], dtype=torch.float64)
+    found = dc.sample(GOLDEN.field(FLOW), Adaptive(rtol=1e-6, atol=1e-6), X[:3], grid=grid).x
+    assert torch.equal(found[1:], X[1:3])
+    alone = dc.sample(GOLDEN.field(FLOW), Adaptive(rtol=1e-6, atol=1e-6), X[:1], grid=grid[:, 0]).x
+    assert float((found[0] - alone[0]).abs().max()) < 1e-10
+
+
+def test_as_many_steps_as_are_allowed_are_taken():
+    """A run of n attempts arrives with max_steps = n, and not with n - 1."""
+    grid = [0.5, 0.01]
+    own = dc.sample(GOLDEN.field(VP), Adaptive(), X, grid=grid, keep_frames=True).frames[-1].own
+    attempts = int((own.accepted + own.rejected).max())
+    assert attempts > 3
+    dc.sample(GOLDEN.field(VP), Adaptive(max_steps=attempts), X, grid=grid)
+    with pytest.raises(dc.NumericsError, match=f"not arrived after max_steps = {attempts - 1}"):
+        dc.sample(GOLDEN.field(VP), Adaptive(max_steps=attempts - 1), X, grid=grid)
