@@ -27,8 +27,8 @@ def idx(data: bytes, what: str) -> np.ndarray:
         raise dc.DataError(f"{what} is not an IDX file of bytes (header {data[:4].hex()}, expected 000008..)")
     rank = data[3]
     shape = tuple(int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(rank))
-    values = np.frombuffer(data, np.uint8, offset=min(4 + 4 * rank, len(data)))
-    if values.size != np.prod(shape, dtype=np.int64):
+    values = np.frombuffer(data, np.uint8)[4 + 4 * rank :]
+    if len(data) != 4 + 4 * rank + np.prod(shape, dtype=np.int64):
         raise dc.DataError(f"{what} holds {values.size} values, its header says {shape}; the file is truncated")
     return values.reshape(shape)
 

@@ -303,6 +303,16 @@ def test_any_set_can_be_standardised(of: dc.Data, moments: int):
     torch.testing.assert_close(back, raw, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize(("moments", "used"), [(5000, 1797), (1797, 1797), (500, 500)])
+def test_moments_are_those_of_samples_spread_over_the_set_each_once(moments: int, used: int):
+    data = Standardised(of=Digits8x8(split="all"), moments=moments)
+    source = data.open()
+    raw, _ = source.batch(torch.linspace(0, 1796, used).long())
+    assert isinstance(raw, torch.Tensor)
+    seen = raw.double().mean() / 8 - 1  # of 0 to 16 as -1 to 1
+    torch.testing.assert_close(data.parts()["standard"].mean.flatten(), seen[None].float(), rtol=1e-5, atol=0)
+
+
 def test_moments_of_a_normal_distribution_are_its_own():
     data = Standardised(of=Gaussian(mean=(3.0, -40.0), cov=((4.0, 1.0), (1.0, 900.0))), moments=100_000)
     data.open()

@@ -1,6 +1,8 @@
 """Tokens that show are certain, classes are counted from their labels, and the slowest value decides whether a chain forgets."""
 
+import math
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,10 +10,12 @@ from diffcore_discrete import corpus
 from diffcore_discrete.analog_bits import AnalogBits, to_bits, to_tokens
 from diffcore_discrete.binary_digits import BinaryDigits
 from diffcore_discrete.d3pm import D3PM
+from diffcore_discrete.d3pm_hybrid import D3PMHybrid
 from diffcore_discrete.letters import to_tokens as places
 from diffcore_discrete.masked import Masked
 from diffcore_discrete.matrices import gaussian
 from diffcore_discrete.table import Rows, windows
+from diffcore_discrete.tokens import log_share
 
 import diffcore as dc
 
@@ -102,3 +106,24 @@ def test_a_text_as_long_as_a_window_is_one_window():
     assert torch.equal(found.batch(torch.tensor([0]))[0][0], text)
     with pytest.raises(dc.DataError, match="7 characters, fewer than 'length' = 8"):
         windows(text, 8, "all", "t")
+
+
+def test_the_share_that_is_kept_has_a_finite_logarithm_at_both_ends():
+    """log(alpha / (1 - alpha)) for one number and for many; at 0 and 1 that of 1e-12 from them."""
+    alpha = [0.0, 0.2, 0.5, 1.0]
+    far = math.log(1e-12 / (1 - 1e-12))
+    want = [far, math.log(0.25), 0.0, -far]
+    assert log_share(SimpleNamespace(alpha=torch.tensor(alpha))).tolist() == pytest.approx(want, rel=1e-4, abs=1e-6)
+    assert [log_share(SimpleNamespace(alpha=a)) for a in alpha] == pytest.approx(want, rel=1e-4)
+
+
+@dc.component
+class AtData(dc.TimeLaw):
+    """t = 0."""
+
+    def __call__(self, process, draw):
+        return torch.zeros(len(draw.ids), dtype=torch.float64)
+
+
+def test_the_first_level_of_a_chain_is_trained_at_times_before_it():
+    assert D3PMHybrid(time_law=AtData()).times(D3PM(levels=8), dc.Draw(0, range(3))).tolist() == [1 / 8] * 3

@@ -1,5 +1,6 @@
 """The ends that belong to an interval: levels that are churned, samples that rest, the steps that are allowed."""
 
+import numpy as np
 import pytest
 import torch
 from diffcore_edm_solvers.adaptive import Adaptive
@@ -13,7 +14,7 @@ X = torch.linspace(-1.5, 1.7, 5, dtype=torch.float64)[:, None]
 
 
 def test_noise_is_added_at_both_ends_of_the_churned_levels_and_not_beyond():
-    """Algorithm 2 of Karras et al. 2022: S_min <= sigma <= S_max; added sigma sqrt((1 + gamma)^2 - 1), gamma = 2 / 4."""
+    """Algorithm 2 of Karras et al. 2022: S_min <= sigma <= S_max; added sigma sqrt((1 + gamma)^2 - 1), gamma = 1 / 4."""
     levels = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.5], dtype=torch.float64)
     noise = EDMStochastic(s_churn=1.0, s_min=2.0, s_max=4.0, s_noise=1.0).plan(VE, levels).noise
     assert noise.tolist() == pytest.approx([0.0, 4 * 0.75, 2 * 0.75, 0.0])
@@ -24,6 +25,16 @@ def test_entries_at_rest_get_no_noise():
     noise = EDMStochastic(s_churn=1.0).plan(VE, grid).noise
     assert bool((noise[:, 0] > 0).all())
     assert noise[:, 1].tolist() == [0.0, 0.0]
+
+
+def test_noise_as_small_as_rounding_is_a_number():
+    """(sigma^ / alpha^)^2 - rho^2 may come out below 0."""
+    times = [0.9]
+    for _ in range(64):
+        times.append(float(np.nextafter(times[-1], 0)))
+    noise = EDMStochastic(s_churn=1e-13).plan(VP, torch.tensor(times, dtype=torch.float64)).noise
+    assert bool(noise.isfinite().all())
+    assert float(noise.max()) < 1e-5
 
 
 def test_a_sample_that_rests_at_clean_data_does_not_rise_from_it():
