@@ -144,6 +144,13 @@ def test_start_and_steps_set_the_grid():
     assert len(result.grid) == 10
     assert float(result.grid[0]) == 0.6
     assert len(dc.sample(DATA.field(FLOW), Euler(steps=9), numbers(3, 2), steps=4).grid) == 5
+    assert float(dc.sample(DATA.field(FLOW), Euler(steps=9), numbers(3, 2), start=FLOW.T).grid[0]) == FLOW.T
+
+
+@pytest.mark.parametrize("start", [0, 0.0, -0.1, 1.001])
+def test_a_start_is_above_zero_and_up_to_the_last_time(start):
+    with pytest.raises(dc.SpecError, match="start must be a time above 0 and up to T = 1"):
+        dc.sample(DATA.field(FLOW), Euler(), numbers(3, 2), start=start)
 
 
 @pytest.mark.parametrize(

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib
 import json
 import os
 import random
 import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tools.mutate.edits import Edit, compiles, edits
+from tools.mutate.edits import Edit, edits
 from tools.mutate.trials import NO_TRIAL, OUT_OF_TIME, finished, pytest_in, trial
 
 ROOT = Path(__file__).parents[2]
-LAYERS = ("numerics", "learning", "run")
+EDITED = (*(f"diffcore/{layer}/*.py" for layer in ("numerics", "learning", "run")), "plugins/*/diffcore_*/**/*.py")
 OF_CORE = ("test_core", "test_book")
 HEAVY = ("torch", "numpy", "scipy.stats", "pytest", "attrs", "cattrs")
 NOTICED = {0: "survived", OUT_OF_TIME: "survived", 5: "untested"}  # any other exit code: caught
@@ -39,10 +38,8 @@ def scope(path: Path | str) -> str:
 def sources(root: Path, paths: list[str], item: str | None = None) -> list[Path]:
     """The files to edit: those named (or below a folder named), else the numerics of the core and all plugins; of these, where an
     item of the book is named, those that claim it."""
-    found = [f for p in paths for f in ([root / p] if (root / p).is_file() else sorted((root / p).rglob("*.py")))]
-    if not paths:
-        found = [f for layer in LAYERS for f in sorted((root / "diffcore" / layer).glob("*.py"))]
-        found += sorted(root.glob("plugins/*/diffcore_*/**/*.py"))
+    named = (f for p in paths for f in ([root / p] if (root / p).is_file() else sorted((root / p).rglob("*.py"))))
+    found = [*named] if paths else [f for pattern in EDITED for f in sorted(root.glob(pattern))]
     found = [f for f in found if "tests" not in f.relative_to(root).parts and (item is None or claims(f, item))]
     return found or sys.exit(f"mutate: no Python file {f'that claims {item} ' if item else ''}at {', '.join(paths) or root}")
 
@@ -55,31 +52,22 @@ def claims(file: Path, item: str) -> bool:
 
 def drawn(files: list[Path], root: Path, n: int, seed: int, kinds: list[str] | None = None) -> list[Edit]:
     """n edits without repetition, in turn over distributions, their files and the kinds of edit; all of them where n is 0."""
-    rng, used, chosen, turns = random.Random(seed), Counter[str](), list[Edit](), dict[str, list[tuple[bytes, list[Edit]]]]()
+    rng, used, chosen, turns = random.Random(seed), Counter[str](), list[Edit](), defaultdict[str, list[list[Edit]]](list)
     for file in rng.sample(files, len(files)) if n else files:
-        source = file.read_bytes()
-        many = [e for e in edits(str(file.relative_to(root)), source) if not kinds or e.kind in kinds]
-        turns.setdefault(scope(many[0].path) if many else "", []).append((source, many))
+        path = str(file.relative_to(root))
+        if many := [e for e in edits(path, file.read_bytes()) if not kinds or e.kind in kinds]:
+            turns[scope(path)].append(many)
     if n == 0:
-        return [e for own in turns.values() for source, many in own for e in many if compiles(e.apply(source))]
+        return [e for own in turns.values() for many in own for e in many]
     while len(chosen) < n and any(turns.values()):
-        for own in turns.values():
-            chosen += _next(own, used, rng)
-    return chosen[:n]
-
-
-def _next(own: list[tuple[bytes, list[Edit]]], used: Counter[str], rng: random.Random) -> Iterator[Edit]:
-    """The next edit of a distribution: its next file that has any left, the kind that was drawn least."""
-    while own:
-        source, many = own.pop(0)
-        while many:
+        for own in filter(None, turns.values()):
+            many = own.pop(0)
             kind = min({e.kind for e in many}, key=lambda k: (used[k], k))
             many.remove(edit := rng.choice([e for e in many if e.kind == kind]))
-            if compiles(edit.apply(source)):
-                used[kind] += 1
-                own.append((source, many))
-                yield edit
-                return
+            used[kind] += 1
+            chosen.append(edit)
+            own += [many] if many else []
+    return chosen[:n]
 
 
 def beside(root: Path, edit: Edit, item: str | None) -> list[str]:
@@ -94,8 +82,8 @@ def beside(root: Path, edit: Edit, item: str | None) -> list[str]:
 
 def judged() -> dict[tuple[str, str, str], str]:
     """(file, line before, line after) -> why no test can notice, kept by hand."""
-    with Path(__file__).with_name("equivalent.tsv").open(encoding="utf-8") as file:
-        return {(row[0], row[1], row[2]): row[3] for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if row}
+    rows = (line.split("\t") for line in Path(__file__).with_name("equivalent.tsv").read_text(encoding="utf-8").splitlines())
+    return {(path, before, after): reason for path, before, after, reason in rows}
 
 
 def outcomes(root: Path, chosen: list[Edit], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -134,10 +122,10 @@ def table(results: list[dict[str, Any]]) -> str:
     """Caught, not caught and equivalent by distribution and by kind, then every edit that was not caught."""
     parts: list[str] = []
     for head, of in (("scope", lambda r: scope(r["path"])), ("kind of edit", lambda r: r["kind"]), ("all", lambda r: "all")):
-        parts += [f"| {head} | caught | not caught | equivalent |", "|---|---|---|---|"]
+        parts += ["", f"| {head} | caught | not caught | equivalent |", "|---|---|---|---|"]
         counts = Counter((of(r), "missed" if r["outcome"] in MISSED else r["outcome"]) for r in results)
-        names = sorted({name for name, _ in counts})
-        parts += [f"| {n} | {counts[n, 'caught']} | {counts[n, 'missed']} | {counts[n, 'equivalent']} |" for n in names] + [""]
+        for name in sorted({name for name, _ in counts}):
+            parts.append(f"| {name} | {counts[name, 'caught']} | {counts[name, 'missed']} | {counts[name, 'equivalent']} |")
     for r in sorted(results, key=lambda r: (r["outcome"], r["path"], r["line"])):
         if r["outcome"] != "caught":
             parts += [f"{r['outcome']}: {r['path']}:{r['line']} ({r['kind']}) {r['by']}", f"  {r['before']}", f"  {r['after']}"]

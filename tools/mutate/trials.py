@@ -6,6 +6,7 @@ import inspect
 import os
 import re
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -28,13 +29,17 @@ PYTEST = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", "--tb
 
 
 def trial(root: Path, edit: Edit, files: list[str], item: str | None, seconds: float) -> int:
-    """pytest's exit code for some files of tests (those marked with an item of the book) with a package edited."""
-    package = file = root / edit.path
+    """pytest's exit code for some files of tests (those marked with an item of the book), with a copy of a package made of links
+    and one edited file before all others."""
+    package, source = root / edit.path, (root / edit.path).read_bytes()
     while (package.parent / "__init__.py").exists():
         package = package.parent
-    source = file.read_bytes()
     with tempfile.TemporaryDirectory() as folder:
-        overlay(Path(folder) / package.name, package, file).write_bytes(edit.apply(source))
+        copy = Path(folder) / package.name
+        shutil.copytree(package, copy, copy_function=os.symlink, ignore=shutil.ignore_patterns("__pycache__"))
+        file = copy / (root / edit.path).relative_to(package)
+        file.unlink()
+        file.write_bytes(edit.apply(source))
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
         return pytest_in(root, [folder], ["-x", *files], Selection(edit.names(source), item, seconds))
 
@@ -44,18 +49,6 @@ def pytest_in(root: Path, packages: Iterable[str], arguments: Iterable[str], *pl
     sys.path[:0] = packages
     os.chdir(root)
     return int(pytest.main([*PYTEST, f"--rootdir={root}", *arguments], plugins=plugins))
-
-
-def overlay(copy: Path, package: Path, file: Path) -> Path:
-    """Make a copy of a package out of links, without one file of it, whose place is returned."""
-    for at, folders, names in os.walk(package):
-        folders[:] = [name for name in folders if name != "__pycache__"]
-        target = copy / Path(at).relative_to(package)
-        target.mkdir()
-        for name in names:
-            if Path(at, name) != file:
-                (target / name).symlink_to(Path(at, name))
-    return copy / file.relative_to(package)
 
 
 class Selection:

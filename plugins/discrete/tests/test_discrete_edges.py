@@ -9,6 +9,7 @@ import torch
 from diffcore_discrete import corpus
 from diffcore_discrete.analog_bits import AnalogBits, to_bits, to_tokens
 from diffcore_discrete.binary_digits import BinaryDigits
+from diffcore_discrete.bits import _training
 from diffcore_discrete.d3pm import D3PM
 from diffcore_discrete.d3pm_hybrid import D3PMHybrid
 from diffcore_discrete.letters import to_tokens as places
@@ -127,3 +128,11 @@ class AtData(dc.TimeLaw):
 
 def test_the_first_level_of_a_chain_is_trained_at_times_before_it():
     assert D3PMHybrid(time_law=AtData()).times(D3PM(levels=8), dc.Draw(0, range(3))).tolist() == [1 / 8] * 3
+
+
+@pytest.mark.parametrize(("most", "used"), [(5, 5), (10_000, 1618)])
+def test_a_baseline_is_counted_on_samples_spread_over_the_set_each_once(most, used):
+    x = BinaryDigits().open().x
+    assert len(x) == 1618
+    ev = dc.Evaluation(samples=x[:2], reference=x[:2], data=BinaryDigits())
+    assert torch.equal(torch.cat([*_training(ev, most)]), x[torch.linspace(0, 1617, used).long()].flatten(1))
