@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from diffcore_edm_solvers.adaptive import Adaptive
+from diffcore_edm_solvers.control import GROW, SHRINK, Tolerance
 from diffcore_edm_solvers.edm_stochastic import EDMStochastic
 
 import diffcore as dc
@@ -54,3 +55,24 @@ def test_as_many_steps_as_are_allowed_are_taken():
     dc.sample(GOLDEN.field(VP), Adaptive(max_steps=attempts), X, grid=grid)
     with pytest.raises(dc.NumericsError, match=f"not arrived after max_steps = {attempts - 1}"):
         dc.sample(GOLDEN.field(VP), Adaptive(max_steps=attempts - 1), X, grid=grid)
+
+
+def test_a_step_changes_by_no_more_than_its_factors():
+    """After a step that went well by GROW at most, after a rejected one by SHRINK at most, and never up."""
+    tolerance = Tolerance(rtol=1e-3, atol=1e-3, k=2)
+    err, before = torch.tensor([1e-4, 1.0, 1e9, 1.0]).double(), torch.tensor([1.0, 1e-9, 1.0, 1.0]).double()
+    factors = tolerance.factor(err, before, torch.tensor([True, True, False, False]))
+    assert factors.tolist() == pytest.approx([GROW, SHRINK, SHRINK, 0.9])
+    assert tolerance.factor(torch.tensor([1e-3]).double(), before[:1], torch.tensor([False])).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("velocity", [0.0, 0.7])
+def test_from_zero_and_with_a_slope_that_never_changes(velocity):
+    """x_s = x_t + (s - t) v, exactly, in few steps: no length is 0 or infinite, and steps without error keep growing."""
+    field = dc.Field(dc.Denoiser(lambda x, t: torch.full_like(x, velocity), "velocity", FLOW))
+    x = torch.tensor([[0.0], [0.0], [2.0]], dtype=torch.float64)
+    found = dc.sample(field, Adaptive(variable="t"), x, grid=[0.9, 0.1], keep_frames=True)
+    torch.testing.assert_close(found.x, x - 0.8 * velocity, rtol=1e-12, atol=1e-12)
+    own = found.frames[-1].own
+    assert int(own.rejected.max()) == 0
+    assert int(own.accepted.max()) <= 20

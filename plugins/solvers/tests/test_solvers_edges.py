@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from diffcore_solvers.ddim import DDIM
 from diffcore_solvers.edm import EDMHeun
 from diffcore_solvers.levels import times_of_levels
 
 import diffcore as dc
-from diffcore.testing import ReferenceVE, ReferenceVP
+from diffcore.testing import ReferenceVE, ReferenceVP, golden_mixture
 
 
 def test_noise_is_added_at_both_ends_of_the_churned_levels_and_not_beyond():
@@ -45,3 +46,15 @@ def test_one_level_needs_no_room_and_two_do():
     assert nodes[[0, 2]].tolist() == [1.0, 0.0]
     with pytest.raises(dc.SpecError, match="no room for 2 times"):
         made(3)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_ddim_carries_data_to_noise_where_it_draws_none(eta):
+    x, field = torch.ones(2, 1).double(), golden_mixture().field(ReferenceVP())
+    if eta == 0:
+        there = dc.sample(field, DDIM(eta=eta), x, grid=torch.linspace(0.3, 0.6, 400).double()).x
+        want = golden_mixture().flow(ReferenceVP(), x, 0.3, 0.6)
+        torch.testing.assert_close(there, want, rtol=0.01, atol=0)
+    else:
+        with pytest.raises(dc.SpecError, match="must fall"):
+            dc.sample(field, DDIM(eta=eta), x, grid=[0.3, 0.6])
