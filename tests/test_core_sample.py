@@ -272,6 +272,10 @@ def test_a_solver_is_a_flow_map():
     psi, x = dc.flow_map_of(DATA.field(FLOW), Euler(), steps=400), numbers(3, 2)
     assert psi(x, 0.5, 0.5) is x
     assert torch.allclose(psi(x, 0.8, 0.3), DATA.flow(FLOW, x, 0.8, 0.3), atol=5e-3)
+    for steps in (1, 3):
+        grid = torch.linspace(0.8, 0.3, steps + 1, dtype=DOUBLE)
+        alone = dc.sample(DATA.field(FLOW), Euler(), x, grid=grid).x
+        assert torch.equal(dc.flow_map_of(DATA.field(FLOW), Euler(), steps=steps)(x, 0.8, 0.3), alone)
 
 
 def test_interleaved_runs_do_not_see_each_other():
