@@ -31,7 +31,7 @@ def test_samples_that_just_fit_are_taken_and_one_more_is_not(monkeypatch, shape,
     each = entries * sizes.NUMBER * sizes.HELD
     monkeypatch.setattr(sizes, "memory", lambda device: 10 * each)
     sizes.require(10, shape, CPU)
-    with pytest.raises(dc.SpecError, match="11 samples of shape .* take at most 10$"):
+    with pytest.raises(dc.SpecError, match=r"11 samples of shape .* take at most 10$"):
         sizes.require(11, shape, CPU)
 
 
