@@ -72,6 +72,11 @@ def test_memory_is_asked_before_it_is_taken(tmp_path: Path, monkeypatch: pytest.
     assert files.free_memory() == 7168
     monkeypatch.setattr(files, "GROUP", tmp_path)
     assert files.free_memory() == 5000
+    dc.require_memory(5000, "all")
+    with pytest.raises(dc.DataError, match="one more"):
+        dc.require_memory(5001, "one more")
+    (tmp_path / "memory.current").write_text("7000\n")
+    assert files.free_memory() == 0
     (tmp_path / "memory.max").write_text("max\n")
     assert files.free_memory() == 7168
 

@@ -144,6 +144,13 @@ def test_start_and_steps_set_the_grid():
     assert len(result.grid) == 10
     assert float(result.grid[0]) == 0.6
     assert len(dc.sample(DATA.field(FLOW), Euler(steps=9), numbers(3, 2), steps=4).grid) == 5
+    assert float(dc.sample(DATA.field(FLOW), Euler(steps=9), numbers(3, 2), start=FLOW.T).grid[0]) == FLOW.T
+
+
+@pytest.mark.parametrize("start", [0, 0.0, -0.1, 1.001])
+def test_a_start_is_above_zero_and_up_to_the_last_time(start):
+    with pytest.raises(dc.SpecError, match="start must be a time above 0 and up to T = 1"):
+        dc.sample(DATA.field(FLOW), Euler(), numbers(3, 2), start=start)
 
 
 @pytest.mark.parametrize(
@@ -267,6 +274,10 @@ def test_a_solver_is_a_flow_map():
     psi, x = dc.flow_map_of(DATA.field(FLOW), Euler(), steps=400), numbers(3, 2)
     assert psi(x, 0.5, 0.5) is x
     assert torch.allclose(psi(x, 0.8, 0.3), DATA.flow(FLOW, x, 0.8, 0.3), atol=5e-3)
+    for steps in (1, 3):
+        grid = torch.linspace(0.8, 0.3, steps + 1, dtype=DOUBLE)
+        alone = dc.sample(DATA.field(FLOW), Euler(), x, grid=grid).x
+        assert torch.equal(dc.flow_map_of(DATA.field(FLOW), Euler(), steps=steps)(x, 0.8, 0.3), alone)
 
 
 def test_interleaved_runs_do_not_see_each_other():

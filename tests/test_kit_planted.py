@@ -985,6 +985,16 @@ class TimesAsNoise(Regression):
 
 
 @dc.component
+class TimesAsDropping(Regression):
+    """t and what is dropped = from one key, which takes a condition to be seen."""
+
+    def __call__(self, model, x0, draw, **cond):
+        t = 0.05 * model.process.T + 0.9 * model.process.T * draw.uniform()
+        made = model.process.corrupt(x0, t, draw.fold(1))
+        return self.compare(model(made.xt, t, **dc.dropped(cond, model.null, 0.5, draw)).value, made, model)
+
+
+@dc.component
 class OwnCorruption(Regression):
     """x_t = alpha x_0 + sigma eps, eps ~ N(0, I) = not the process's."""
 
@@ -996,6 +1006,7 @@ class OwnCorruption(Regression):
 
 OTHERS = [
     (TimesAsNoise, "draws_differ", "same numbers serve as two draws"),
+    (TimesAsDropping, "draws_differ", "same numbers serve as two draws"),
     (OwnCorruption, "coloured_noise", "take noise from `process.corrupt`"),
     (WrongTarget, "minimised_by_the_oracle", "s.e. off 0"),
     (AbsoluteError, "minimised_by_the_oracle", "s.e. off 0"),

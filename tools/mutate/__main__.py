@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib
 import json
 import os
 import random
 import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tools.mutate.edits import Edit, compiles, edits
-from tools.mutate.trials import NO_TRIAL, OUT_OF_TIME, finished, trial, unedited
+from tools.mutate.edits import Edit, edits
+from tools.mutate.trials import NO_TRIAL, OUT_OF_TIME, finished, pytest_in, trial
 
 ROOT = Path(__file__).parents[2]
-LAYERS = ("numerics", "learning", "run")
+EDITED = (*(f"diffcore/{layer}/*.py" for layer in ("numerics", "learning", "run")), "plugins/*/diffcore_*/**/*.py")
+OF_CORE = ("test_core", "test_book")
 HEAVY = ("torch", "numpy", "scipy.stats", "pytest", "attrs", "cattrs")
 NOTICED = {0: "survived", OUT_OF_TIME: "survived", 5: "untested"}  # any other exit code: caught
 MISSED = {"survived", "untested"}
@@ -38,10 +38,8 @@ def scope(path: Path | str) -> str:
 def sources(root: Path, paths: list[str], item: str | None = None) -> list[Path]:
     """The files to edit: those named (or below a folder named), else the numerics of the core and all plugins; of these, where an
     item of the book is named, those that claim it."""
-    found = [f for p in paths for f in ([root / p] if (root / p).is_file() else sorted((root / p).rglob("*.py")))]
-    if not paths:
-        found = [f for layer in LAYERS for f in sorted((root / "diffcore" / layer).glob("*.py"))]
-        found += sorted(root.glob("plugins/*/diffcore_*/**/*.py"))
+    named = (f for p in paths for f in ([root / p] if (root / p).is_file() else sorted((root / p).rglob("*.py"))))
+    found = [*named] if paths else [f for pattern in EDITED for f in sorted(root.glob(pattern))]
     found = [f for f in found if "tests" not in f.relative_to(root).parts and (item is None or claims(f, item))]
     return found or sys.exit(f"mutate: no Python file {f'that claims {item} ' if item else ''}at {', '.join(paths) or root}")
 
@@ -54,53 +52,38 @@ def claims(file: Path, item: str) -> bool:
 
 def drawn(files: list[Path], root: Path, n: int, seed: int, kinds: list[str] | None = None) -> list[Edit]:
     """n edits without repetition, in turn over distributions, their files and the kinds of edit; all of them where n is 0."""
-    rng, found, used = random.Random(seed), dict[Path, list[Edit]](), Counter[str]()
-    for file in files:
-        found[file] = [e for e in edits(str(file.relative_to(root)), file.read_bytes()) if not kinds or e.kind in kinds]
+    rng, used, chosen, turns = random.Random(seed), Counter[str](), list[Edit](), defaultdict[str, list[list[Edit]]](list)
+    for file in rng.sample(files, len(files)) if n else files:
+        path = str(file.relative_to(root))
+        if many := [e for e in edits(path, file.read_bytes()) if not kinds or e.kind in kinds]:
+            turns[scope(path)].append(many)
     if n == 0:
-        return [e for f, many in found.items() for e in many if compiles(e.apply(f.read_bytes()))]
-    turns: dict[str, list[Path]] = {}
-    for file in rng.sample(files, len(files)):
-        turns.setdefault(scope(file.relative_to(root)), []).append(file)
-    chosen: list[Edit] = []
-    while len(chosen) < n and any(found.values()):
-        for own in turns.values():
-            chosen += _next(own, found, used, rng)
+        return [e for own in turns.values() for many in own for e in many]
+    while len(chosen) < n and any(turns.values()):
+        for own in filter(None, turns.values()):
+            many = own.pop(0)
+            kind = min({e.kind for e in many}, key=lambda k: (used[k], k))
+            many.remove(edit := rng.choice([e for e in many if e.kind == kind]))
+            used[kind] += 1
+            chosen.append(edit)
+            own += [many] if many else []
     return chosen[:n]
 
 
-def _next(files: list[Path], found: dict[Path, list[Edit]], used: Counter[str], rng: random.Random) -> Iterator[Edit]:
-    """The next edit of a distribution: its next file that has any left, the kind that was drawn least."""
-    for _ in range(len(files)):
-        files.append(file := files.pop(0))
-        while many := found[file]:
-            kind = min({e.kind for e in many}, key=lambda k: (used[k], k))
-            many.remove(edit := rng.choice([e for e in many if e.kind == kind]))
-            if compiles(edit.apply(file.read_bytes())):
-                used[kind] += 1
-                yield edit
-                return
-
-
-def nearest(root: Path, edit: Edit, item: str | None) -> list[str]:
-    """The files of tests for an edit, those that name its module, and name it more often, first: of its distribution; where an
-    item of the book is asked for, all that name it."""
-    name, every = Path(edit.path).stem, sorted([*root.glob("plugins/*/tests/**/test_*.py"), *root.glob("tests/**/test_*.py")])
-    texts = {f: f.read_text(encoding="utf-8") for f in every}
-    own = [f for f in every if f'"{item}"' in texts[f]] if item else [f for f in every if _beside(f.relative_to(root), edit)]
-    naming = {f: len(re.findall(rf"\b{name}\b", texts[f])) for f in own}
-    return [str(f.relative_to(root)) for f in sorted(own, key=lambda f: (f.name == "test_conformance.py", -naming[f], f))]
-
-
-def _beside(test: Path, edit: Edit) -> bool:
-    home = scope(edit.path)
-    return scope(test) == home and (home != "core" or test.name.startswith(("test_core", "test_book")))
+def beside(root: Path, edit: Edit, item: str | None) -> list[str]:
+    """The files of tests for an edit: those of its distribution; where an item of the book is asked for, all that name it."""
+    every, home = [*root.glob("plugins/*/tests/**/test_*.py"), *root.glob("tests/**/test_*.py")], scope(edit.path)
+    if item:
+        own = [f for f in every if f'"{item}"' in f.read_text(encoding="utf-8")]
+    else:
+        own = [f for f in every if scope(f.relative_to(root)) == home and (home != "core" or f.name.startswith(OF_CORE))]
+    return sorted(str(f.relative_to(root)) for f in own)
 
 
 def judged() -> dict[tuple[str, str, str], str]:
     """(file, line before, line after) -> why no test can notice, kept by hand."""
-    with Path(__file__).with_name("equivalent.tsv").open(encoding="utf-8") as file:
-        return {(row[0], row[1], row[2]): row[3] for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if row}
+    rows = (line.split("\t") for line in Path(__file__).with_name("equivalent.tsv").read_text(encoding="utf-8").splitlines())
+    return {(path, before, after): reason for path, before, after, reason in rows}
 
 
 def outcomes(root: Path, chosen: list[Edit], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -111,7 +94,7 @@ def outcomes(root: Path, chosen: list[Edit], options: argparse.Namespace) -> Ite
         result = {**asdict(edit), "before": before, "after": after, "by": ""}
         if reason := equivalent.get((edit.path, before, after)):
             yield {**result, "outcome": "equivalent", "by": reason}
-        elif files := nearest(root, edit, options.item):
+        elif files := beside(root, edit, options.item):
             work.append((result, partial(trial, root, edit, files, options.item, options.seconds)))
         else:
             yield {**result, "outcome": "untested"}
@@ -125,8 +108,8 @@ def outcomes(root: Path, chosen: list[Edit], options: argparse.Namespace) -> Ite
 def doubt(root: Path, results: list[dict[str, Any]]) -> None:
     """What was caught by a test that fails without an edit too was not caught."""
     named = [(r, m[1]) for r in results if r["outcome"] == "caught" and (m := FAILED.match(r["by"]))]
-    tests, broken = sorted({test for _, test in named}), set[str]()
-    for _, code, text in finished([("", partial(unedited, root, tests))] if tests else [], 1, 36000):
+    tests, broken, folders = sorted({test for _, test in named}), set[str](), map(str, root.glob("plugins/*"))
+    for _, code, text in finished([("", partial(pytest_in, root, folders, tests))] if tests else [], 1, 36000):
         broken |= {m[1] for line in text.splitlines() if (m := FAILED.match(line))}
         _ = code in (0, 1) or sys.exit(f"mutate: the tests do not run without an edit\n{text}")
     for result, test in named:
@@ -139,10 +122,10 @@ def table(results: list[dict[str, Any]]) -> str:
     """Caught, not caught and equivalent by distribution and by kind, then every edit that was not caught."""
     parts: list[str] = []
     for head, of in (("scope", lambda r: scope(r["path"])), ("kind of edit", lambda r: r["kind"]), ("all", lambda r: "all")):
-        parts += [f"| {head} | caught | not caught | equivalent |", "|---|---|---|---|"]
+        parts += ["", f"| {head} | caught | not caught | equivalent |", "|---|---|---|---|"]
         counts = Counter((of(r), "missed" if r["outcome"] in MISSED else r["outcome"]) for r in results)
-        names = sorted({name for name, _ in counts})
-        parts += [f"| {n} | {counts[n, 'caught']} | {counts[n, 'missed']} | {counts[n, 'equivalent']} |" for n in names] + [""]
+        for name in sorted({name for name, _ in counts}):
+            parts.append(f"| {name} | {counts[name, 'caught']} | {counts[name, 'missed']} | {counts[name, 'equivalent']} |")
     for r in sorted(results, key=lambda r: (r["outcome"], r["path"], r["line"])):
         if r["outcome"] != "caught":
             parts += [f"{r['outcome']}: {r['path']}:{r['line']} ({r['kind']}) {r['by']}", f"  {r['before']}", f"  {r['after']}"]

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePath
 
-_PAIRS = "exp:expm1 log:log1p sin:cos tanh:sigmoid sinh:cosh floor:ceil argmax:argmin softmax:log_softmax"
-_MORE = "mean:sum amax:amin max:min cumsum:cumprod std:var"
-
-
-def _both_ways(pairs: str) -> dict[str, str]:
-    named = dict(pair.split(":") for pair in pairs.split())
-    return named | {b: a for a, b in named.items()}
-
-
-FUNCTIONS = _both_ways(_PAIRS) | {"log2": "log"}
-REDUCTIONS = _both_ways(_MORE) | {"prod": "sum"}
-POWERS = {"sqrt": "square", "square": "sqrt", "rsqrt": "reciprocal"}
+PAIRS = {
+    "function": "exp:expm1 log:log1p sin:cos tanh:sigmoid sinh:cosh floor:ceil argmax:argmin softmax:log_softmax",
+    "reduction": "mean:sum amax:amin max:min cumsum:cumprod std:var",
+    "power": "sqrt:square",
+    "swap": "t:s lower:upper low:high left:right before:after",
+    "alpha, sigma": "alpha:sigma",
+}
+BOTH = [(kind, pair.split(":")) for kind, pairs in PAIRS.items() for pair in pairs.split()]
+OTHER = {a: (kind, b) for kind, pair in BOTH for a, b in (pair, pair[::-1])}
+"""The kind of edit, and the other name, of what has one."""
+RENAMED = {a: v for a, v in OTHER.items() if v[0] in {"function", "reduction", "power"}}
+RENAMED |= {"log2": ("function", "log"), "prod": ("reduction", "sum"), "rsqrt": ("power", "reciprocal")}
+TWINS = {a: v for a, v in OTHER.items() if a not in RENAMED}
 CLAMPS = {"clamp", "clamp_min", "clamp_max", "clip", "nan_to_num"}
 _ANY_ORDER = "max min maximum minimum hypot where zip isclose allclose equal dot logaddexp"
 _NO_FORMULA = "isinstance getattr hasattr setattr range issubclass cast round replace clamp clip view_as"
 UNSWAPPED = {*_ANY_ORDER.split(), *_NO_FORMULA.split()}
-TWINS = [("t", "s"), ("alpha", "sigma"), ("lower", "upper"), ("low", "high"), ("left", "right"), ("before", "after")]
 EDGES = {ast.Lt: ("<", "<="), ast.LtE: ("<=", "<"), ast.Gt: (">", ">="), ast.GtE: (">=", ">")}
 SIGNS = {ast.Add: ("+", "-"), ast.Sub: ("-", "+")}
 FACTORS = {ast.Mult: ("*", "/"), ast.Div: ("/", "*")}
@@ -46,6 +46,12 @@ class Edit:
         """The edited source."""
         return source[: self.start] + self.new.encode() + source[self.end :]
 
+    def names(self, source: bytes) -> set[str]:
+        """The module, the classes and the functions around the edit: what a test that looks at it is likely to name."""
+        found = (n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.ClassDef | ast.FunctionDef))
+        around = {n.name.strip("_") for n in found if n.lineno <= self.line <= (n.end_lineno or 0)}
+        return {*around, PurePath(self.path).stem}
+
     def lines(self, source: bytes) -> tuple[str, str]:
         """The changed lines before and after, white space squeezed: what a reader sees, and what a judgement is kept under."""
         first, last = source.rfind(b"\n", 0, self.start) + 1, source.find(b"\n", self.end)
@@ -55,26 +61,17 @@ class Edit:
 
 def edits(path: str, source: bytes) -> list[Edit]:
     """Every edit of a file."""
-    finder = _Finder(path, source)
-    finder.visit(ast.parse(source))
+    finder, tree = _Finder(path, source), ast.parse(source)
+    finder.keys = list(dict.fromkeys(finder.text(k) for k in map(_key, ast.walk(tree)) if k))
+    finder.visit(tree)
     return finder.found
-
-
-def compiles(source: bytes) -> bool:
-    """Whether it is Python: an edit may leave parentheses that belong together."""
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            compile(source, "edited", "exec")
-    except SyntaxError:
-        return False
-    return True
 
 
 class _Finder(ast.NodeVisitor):
     def __init__(self, path: str, source: bytes) -> None:
         self.path, self.source, self.found = path, source, list[Edit]()
         self.starts = [0, *(m.end() for m in re.finditer(b"\n", source))]
-        self.bound: list[set[str]] = []
+        self.bound, self.keys = list[set[str]](), list[str]()
 
     def span(self, node: ast.AST) -> tuple[int, int]:
         n: ast.expr = node  # type: ignore[assignment]
@@ -140,7 +137,7 @@ class _Finder(ast.NodeVisitor):
 
     def visit_Compare(self, node: ast.Compare) -> None:
         for left, op, right in zip([node.left, *node.comparators], node.ops, node.comparators, strict=False):
-            if type(op) in EDGES:
+            if type(op) in EDGES and not any(map(_never_met, (*ast.walk(left), *ast.walk(right)))):
                 self.between("comparison", left, right, *EDGES[type(op)])
             self.larger("off by one", right)
         self.generic_visit(node)
@@ -224,24 +221,24 @@ class _Finder(ast.NodeVisitor):
         if isinstance(node.func, ast.Attribute):
             self.method(node, node.func, name)
         elif name in {"max", "min"}:
-            self.swap("reduction", node.func, REDUCTIONS[name])
+            self.swap("reduction", node.func, RENAMED[name][1])
             if len(node.args) == 2:
                 self.swap("clamp", node, self.text(node.args[0]))
                 self.swap("clamp", node, self.text(node.args[1]))
 
     def method(self, node: ast.Call, func: ast.Attribute, name: str) -> None:
         of_module = isinstance(func.value, ast.Name) and func.value.id in {"torch", "math", "np", "F"}
-        if name in POWERS:
-            self.rename("power", func, POWERS[name]) if not of_module else self.swap("power", func, "(lambda v: v * v)")
-        for kind, table in (("function", FUNCTIONS), ("reduction", REDUCTIONS)):
-            if name in table:
-                self.rename(kind, func, table[name])
+        if name in RENAMED:
+            kind, new = RENAMED[name]
+            self.swap(kind, func, "(lambda v: v * v)") if kind == "power" and of_module else self.rename(kind, func, new)
         kept = node.args[0] if of_module and node.args else func.value
         if name in CLAMPS or (name == "abs" and not node.keywords):
             self.swap("clamp" if name in CLAMPS else "function", node, self.text(kept))
         if name == "detach":
             self.swap("noise, detach", node, self.text(func.value))
-        if name in {"fold", "at"} and node.args:
+        if (key := _key(node)) and len(self.keys) > 1:
+            self.swap("noise, detach", key, self.keys[self.keys.index(self.text(key)) - 1])
+        elif name in {"fold", "at"} and node.args:
             rest = ", ".join(self.text(a) for a in node.args[:-1])
             self.swap("noise, detach", node, f"{self.text(func.value)}.{name}({rest})" if rest else self.text(func.value))
 
@@ -250,11 +247,23 @@ def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
+def _never_met(node: ast.AST) -> bool:
+    """Of a comparison that equality is not met in: a fraction, such as a tolerance, or a uniform number."""
+    fraction = isinstance(node, ast.Constant) and type(node.value) is float and not node.value.is_integer()
+    return fraction or (isinstance(node, ast.Attribute) and node.attr == "uniform")
+
+
+def _key(node: ast.AST) -> ast.expr | None:
+    """The constant key of a draw. Without it the draw would be as independent of others; with the key of another it is not."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "fold" and node.args:
+        last = node.args[-1]
+        return last if isinstance(last, ast.Constant) or (isinstance(last, ast.Name) and last.id.isupper()) else None
+    return None
+
+
 def _twins(name: str) -> Iterator[tuple[str, str]]:
     """The names of the other time, of the other coefficient: t <-> s, alpha_t <-> alpha_s, sigma <-> alpha."""
     words = name.split("_")
-    for pair in TWINS:
-        for here, there in (pair, pair[::-1]):
-            if here in words:
-                kind = "alpha, sigma" if here in {"alpha", "sigma"} else "swap"
-                yield kind, "_".join(there if w == here else w for w in words)
+    for here in dict.fromkeys(w for w in words if w in TWINS):
+        kind, there = TWINS[here]
+        yield kind, "_".join(there if w == here else w for w in words)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import resource
+import shutil
 import signal
 import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,52 +29,46 @@ PYTEST = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", "--tb
 
 
 def trial(root: Path, edit: Edit, files: list[str], item: str | None, seconds: float) -> int:
-    """pytest's exit code for some files of tests (those marked with an item of the book) with a package edited."""
-    package, file = root / edit.path, root / edit.path
+    """pytest's exit code for some files of tests (those marked with an item of the book), with a copy of a package made of links
+    and one edited file before all others."""
+    package, source = root / edit.path, (root / edit.path).read_bytes()
     while (package.parent / "__init__.py").exists():
         package = package.parent
     with tempfile.TemporaryDirectory() as folder:
-        overlay(Path(folder) / package.name, package, file).write_bytes(edit.apply(file.read_bytes()))
-        sys.path.insert(0, folder)
+        copy = Path(folder) / package.name
+        shutil.copytree(package, copy, copy_function=os.symlink, ignore=shutil.ignore_patterns("__pycache__"))
+        file = copy / (root / edit.path).relative_to(package)
+        file.unlink()
+        file.write_bytes(edit.apply(source))
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
-        os.chdir(root)
-        return int(pytest.main([*PYTEST, "-x", f"--rootdir={root}", *files], plugins=[Selection(item, seconds)]))
+        return pytest_in(root, [folder], ["-x", *files], Selection(edit.names(source), item, seconds))
 
 
-def unedited(root: Path, tests: list[str]) -> int:
-    """pytest's exit code for some tests with nothing edited."""
-    sys.path[:0] = map(str, root.glob("plugins/*"))
+def pytest_in(root: Path, packages: Iterable[str], arguments: Iterable[str], *plugins: object) -> int:
+    """pytest's exit code, with some folders of packages before all others."""
+    sys.path[:0] = packages
     os.chdir(root)
-    return int(pytest.main([*PYTEST, f"--rootdir={root}", *tests]))
-
-
-def overlay(copy: Path, package: Path, file: Path) -> Path:
-    """Make a copy of a package out of links, without one file of it, whose place is returned."""
-    for at, folders, names in os.walk(package):
-        folders[:] = [name for name in folders if name != "__pycache__"]
-        target = copy / Path(at).relative_to(package)
-        target.mkdir()
-        for name in names:
-            if Path(at, name) != file:
-                (target / name).symlink_to(Path(at, name))
-    return copy / file.relative_to(package)
+    return int(pytest.main([*PYTEST, f"--rootdir={root}", *arguments], plugins=plugins))
 
 
 class Selection:
-    """A pytest plugin: tests marked with an item (all where it is None), each function once before its other variants, for so
-    many seconds of CPU time."""
+    """A pytest plugin: tests marked with an item (all where it is None), each function once before its other variants and those
+    first that name what was edited, for so many seconds of CPU time."""
 
-    def __init__(self, item: str | None, seconds: float) -> None:
+    def __init__(self, names: set[str], item: str | None, seconds: float) -> None:
+        self.named = re.compile(rf"(?<![^\W_])({'|'.join(map(re.escape, names))})(?![^\W_])")
         self.item, self.end = item, time.process_time() + seconds
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Select and order."""
-        turns: dict[str, int] = {}
-        order: dict[pytest.Item, int] = {}
+        turns, order = Counter[tuple[str, bool]](), dict[pytest.Item, tuple[int, ...]]()
+        hits = cache(lambda function: len(self.named.findall(inspect.getsource(function))))
         for test in items:
             if self.item is None or any(self.item in mark.args for mark in test.iter_markers("item")):
-                function = test.nodeid.partition("[")[0]
-                order[test] = turns[function] = turns.get(function, -1) + 1
+                function, _, variant = test.nodeid.partition("[")
+                named = bool(self.named.search(variant.replace("-", "_")))
+                order[test] = turns[function, named], -named, -hits(test.function)  # type: ignore[attr-defined]
+                turns[function, named] += 1
         items[:] = sorted(order, key=order.__getitem__)
 
     def pytest_runtest_logfinish(self) -> None:

@@ -57,14 +57,14 @@ def _processes(subject: Subject) -> list[Any]:
     return subject.processes(subject.component.requires)
 
 
-def _values(subject: Subject, model: Denoiser, x0: Tensor, draw: Draw) -> dict[str, Tensor]:
-    out = subject.component(model, x0, draw)
+def _values(subject: Subject, model: Denoiser, x0: Tensor, draw: Draw, **cond: Tensor) -> dict[str, Tensor]:
+    out = subject.component(model, x0, draw, **cond)
     return dict(out) if isinstance(out, Mapping) else {"": out}
 
 
-def _called(subject: Subject, model: Denoiser, x0: Tensor, draw: Draw) -> None:
+def _called(subject: Subject, model: Denoiser, x0: Tensor, draw: Draw, **cond: Tensor) -> None:
     """The loss, for what it draws and calls; skipped where it refuses the kit's data or network, which `per_sample` tells."""
-    why = refused(lambda: _values(subject, model, x0, draw))
+    why = refused(lambda: _values(subject, model, x0, draw, **cond))
     if why:
         raise SkipError(f"refused: {why}")
 
@@ -141,12 +141,15 @@ def draws_differ(subject: Subject) -> None:
     """No two draws of one call have the same key: times, noise and dropping are each from their own `draw.fold(k)`."""
     process = _processes(subject)[0]
     data = golden_mixture((3,))
-    model = _model(process, data, _predictions(subject, process)[0], (0.1, 0.0, 0.0))
-    x0, draw = data.sample(4), draw_of(4)
-    with keys_drawn() as keys:
-        _called(subject, model, x0, draw)
-    twice = repeated(keys)
-    assert not twice, f"{twice}: the same numbers serve as two draws; give each its own `draw.fold(k)`"
+    prediction = _predictions(subject, process)[0]
+    net = Nudged(data.net(process, prediction), (0.1, 0.0, 0.0))
+    net.null_cond = {"label": 1}
+    x0, draw, label = data.sample(4), draw_of(4), torch.zeros(4, dtype=torch.int64)
+    for cond in ({}, {"label": label}):  # what is not there cannot be dropped
+        with keys_drawn() as keys:
+            _called(subject, Denoiser(net, prediction, process), x0, draw, **cond)
+        twice = repeated(keys)
+        assert not twice, f"{twice}: the same numbers serve as two draws; give each its own `draw.fold(k)`"
 
 
 @check("loss")

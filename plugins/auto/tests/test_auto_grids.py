@@ -15,7 +15,7 @@ from diffcore_auto.equidistributed import Equidistributed
 from diffcore_auto.explicit import Explicit
 from diffcore_auto.levels import inner_levels
 from diffcore_auto.reference import fine_grid, solve
-from diffcore_auto.standard import standard_grids
+from diffcore_auto.standard import nodes_of, standard_grids
 from diffcore_auto.straight import Straight
 from diffcore_auto.trial import Trial
 
@@ -104,11 +104,23 @@ def test_explicit_times_levels_and_ratios_are_one_grid():
         ({"times": (0.0, 1.0)}, "fall strictly"),
         ({"lam": (1.0, 0.0)}, "rise strictly"),
         ({"sigma": (1.0,)}, "2 or more"),
+        ({"times": (1.0, 0.5, 0.5, 0.0)}, "fall strictly"),
+        ({"lam": (0.0, 0.0)}, "rise strictly"),
     ],
 )
 def test_explicit_refuses_what_is_no_grid(fields, message):
     with pytest.raises(dc.SpecError, match=message):
         Explicit(**fields)
+
+
+def test_two_values_are_one_step():
+    assert Explicit(times=(1.0, 0.25)).nodes(FLOW, 1, 1.0).tolist() == [1.0, 0.25]
+
+
+def test_one_level_between_two_jumps_is_the_middle_of_those_given():
+    grid = Explicit(lam=(-math.inf, -1.0, 0.5, 4.0, math.inf), resample=True)
+    assert float(FLOW.coeffs(grid.nodes(FLOW, 2, 1.0)[1]).lam) == pytest.approx(0.5)
+    assert grid.nodes(FLOW, 1, 1.0).tolist() == [1.0, 0.0]
 
 
 def test_explicit_takes_no_other_number_of_steps_and_no_other_start():
@@ -293,6 +305,15 @@ def test_a_grid_fits_a_process_that_provides_what_it_requires_and_no_more():
 
     names = [name for name, _ in standard_grids(dc.Field(dc.Denoiser(lambda x, t: x, "x0", Bare())))]
     assert {"uniform", "uniform-lam", "karras"} <= set(names)
+
+
+def test_a_grid_that_cannot_end_above_zero_is_no_rival_of_those_that_do(registry):
+    process, ddim = registry.make("process", "edm"), registry.make("solver", "ddim", steps=4)
+    field = dc.Field(dc.Denoiser(lambda x, t: x, "x0", process))
+    above, zero = (nodes_of(field, ddim, end) for end in ("t_min", "zero"))
+    assert {float(nodes[-1]) for nodes in above.values()} == {process.min_time} != {0.0}
+    assert {float(nodes[-1]) for nodes in zero.values()} == {0.0}
+    assert set(zero) - set(above) == {"shifted(shift=3.0)"}
 
 
 def test_beyond_its_ends_a_table_is_constant():

@@ -6,6 +6,7 @@ import attrs
 import pytest
 import torch
 from diffcore_auto.calibrated_grid import unpacked
+from diffcore_auto.candidates import documented, solvers
 from diffcore_auto.cosine import Cosine
 from diffcore_auto.density import klub, measured, proposals
 from diffcore_auto.descent import Shape, descend
@@ -60,6 +61,38 @@ def test_steps_are_doubled_until_the_change_is_a_ten_thousandth(monkeypatch, std
     change = float((runs[1] - runs[0]).norm(dim=1).median()) / 2**0.5 / float(runs[1].square().mean().sqrt())
     assert change == pytest.approx({256: 0.9e-4, 512: 1.2e-4}[steps], abs=0.08e-4)
     assert solve(data.field(VP), x, 0.0).steps == steps
+
+
+def test_steps_are_doubled_to_the_finest_and_no_further(monkeypatch):
+    """Euler from 64 steps on N(0, .5^2), whose change is far from a ten-thousandth at 128."""
+    monkeypatch.setattr("diffcore_auto.reference.SOLVERS", ({"type": "euler"},))
+    monkeypatch.setattr("diffcore_auto.reference.FINE", 128)
+    data = Gaussian(0.0, 0.5, shape=(2,))
+    found = solve(data.field(VP), starts(VP, data), 0.0)
+    assert found.steps == 128
+    assert found.error > 10 * CLOSE
+
+
+@dc.component
+class Affine(ReferenceVP):
+    """Coefficients and no more."""
+
+    provides = frozenset({"affine"})
+
+
+@dc.component
+class Flowing(ReferenceVP):
+    """A velocity in flat space and no more."""
+
+    provides = frozenset({"velocity", "flat"})
+
+
+def test_a_search_needs_what_its_solvers_require_and_no_more():
+    field, x = RING.field(Affine()), starts(VP, RING, 8)
+    assert solve(field, x, 0.0).solver == solve(RING.field(VP), x, 0.0).solver == "exp-adams"
+    assert [c.label for c in documented(field, 6)] == [c.label for c in documented(RING.field(VP), 6)] != []
+    for process, ids in ((Affine(), {"ddim", "exp-adams", "dpmpp-2m"}), (Flowing(), {"euler", "heun", "rk4"})):
+        assert ids <= {spec["type"] for spec, _ in solvers(RING.field(process), False, [])}
 
 
 @pytest.mark.parametrize("end", [0.0, "min"])

@@ -23,12 +23,12 @@ def idx(data: bytes, what: str) -> np.ndarray:
 
     Raises `DataError` for another type than uint8 or a length that is not the product of the sizes.
     """
-    if len(data) < 4 or data[:3] != bytes((0, 0, IDX_UINT8)):
+    if data[:3] != bytes((0, 0, IDX_UINT8)) or not data[3:]:
         raise dc.DataError(f"{what} is not an IDX file of bytes (header {data[:4].hex()}, expected 000008..)")
     rank = data[3]
     shape = tuple(int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(rank))
-    values = np.frombuffer(data, np.uint8, offset=min(4 + 4 * rank, len(data)))
-    if values.size != np.prod(shape, dtype=np.int64):
+    values = np.frombuffer(data, np.uint8)[4 + 4 * rank :]
+    if len(data) != 4 + 4 * rank + np.prod(shape, dtype=np.int64):
         raise dc.DataError(f"{what} holds {values.size} values, its header says {shape}; the file is truncated")
     return values.reshape(shape)
 

@@ -41,7 +41,7 @@ def _check_numbers(label: Tensor, names: Sequence[str], file: str) -> None:
     if names and high >= len(names):
         raise dc.DataError(f"{file}: 'label' goes to {high}, and field 'classes' names {len(names)}: 0 to {len(names) - 1}")
     if not names and len(found) <= high:
-        empty = next(i for i, number in enumerate([*found.tolist(), -1]) if i != number)
+        empty = next(i for i, number in enumerate(found.tolist()) if i != number)
         raise dc.DataError(
             f"{file}: distinct numbers in 'label': {len(found)}, from {low} to {high}, and none is {empty}; a class without "
             f"samples cannot be learnt: number the classes from 0 without gaps, or name all of them with field 'classes'"

@@ -144,6 +144,7 @@ def test_labels_of_every_integer_type(tmp_path: Path, dtype: str):
     ("label", "says"),
     [
         ([0, 2, 2, 4], "distinct numbers in 'label': 3, from 0 to 4, and none is 1; a class without samples"),
+        ([0, 2, 2, 0], "2, from 0 to 2, and none is 1"),
         ([1, 2, 3, 4], "4, from 1 to 4, and none is 0"),
         ([10**9] * 4, "1, from 1000000000 to 1000000000, and none is 0"),
         (np.array([0, 1, 2, 2**64 - 1], "u8"), "holds -1; expected integers from 0"),
@@ -300,6 +301,16 @@ def test_any_set_can_be_standardised(of: dc.Data, moments: int):
     back = data.decode(seen)
     assert isinstance(back, torch.Tensor)
     torch.testing.assert_close(back, raw, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("moments", "used"), [(5000, 1797), (1797, 1797), (500, 500)])
+def test_moments_are_those_of_samples_spread_over_the_set_each_once(moments: int, used: int):
+    data = Standardised(of=Digits8x8(split="all"), moments=moments)
+    source = data.open()
+    raw, _ = source.batch(torch.linspace(0, 1796, used).long())
+    assert isinstance(raw, torch.Tensor)
+    seen = raw.double().mean() / 8 - 1  # of 0 to 16 as -1 to 1
+    torch.testing.assert_close(data.parts()["standard"].mean.flatten(), seen[None].float(), rtol=1e-5, atol=0)
 
 
 def test_moments_of_a_normal_distribution_are_its_own():

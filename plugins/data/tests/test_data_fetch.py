@@ -181,7 +181,9 @@ def test_other_counts_and_shapes_are_refused(package: Package, tarball: Path, ca
     assert written(cache_folder) == []
 
 
-@pytest.mark.parametrize("data", [b"", b"\0\0\x08", b"\0\0\x0d\x01\0\0\0\1\0", b"\0\0\x08\x01\0\0\0\3ab"])
+@pytest.mark.parametrize(
+    "data", [b"", b"\0\0\x08", b"\0\0\x0d\x01\0\0\0\1\0", b"\0\0\x08\x03\0\0\0\2", b"\0\0\x08\x01\0\0\0\3ab"]
+)
 def test_damaged_idx_is_refused(data: bytes):
     with pytest.raises(dc.DataError, match=r"numbers (is not an IDX file|holds)"):
         decode.idx(data, "numbers")

@@ -70,7 +70,7 @@ class ELBO(dc.Metric):
         total, term = torch.zeros_like(prior_term(process, x0)), torch.zeros(())
         for i in range(len(grid) - 1):
             total = total + term
-            above, t, s = (grid[j].expand(len(x0)) for j in (max(i - 1, 0), i, i + 1))
+            above, t, s = (grid[j].expand(len(x0)) for j in (i - 1, i, i + 1))  # above: read in the last step only
             noised = process.corrupt(x0, t, draw.at(i))
             known = field.base(noised.xt, noised.at, **cond)
             term = step_term(steps_of(process, above, t, s), x0, known, self.variance, self.levels)

@@ -23,7 +23,7 @@ def length(process: dc.Process, chain: int | None) -> int:
 
 def drawn(draw: dc.Draw, n: int) -> Tensor:
     """Uniform indices 1 .. n, float64 [B]."""
-    return 1 + (draw.uniform() * n).floor().clamp_max(n - 1)
+    return 1 + (draw.uniform() * n).floor()
 
 
 @dc.component

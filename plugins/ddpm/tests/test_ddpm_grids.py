@@ -144,6 +144,7 @@ def test_training_times_are_all_indices_evenly():
 def test_the_adapter_rounds_every_index_of_a_long_chain(dtype):
     t = (torch.arange(1, 4001, dtype=torch.float64) / 4000).to(dtype)
     assert torch.equal(IndexedModule(Seen(), 4000).index(t), torch.arange(4000))
+    assert IndexedModule(Seen(), 4000).index(torch.zeros(2, dtype=dtype)).tolist() == [0, 0]
 
 
 def test_the_adapter_passes_conditions_and_outputs_on():

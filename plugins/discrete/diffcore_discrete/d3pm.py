@@ -102,7 +102,7 @@ class D3PM(Tokens):
 
     def coeffs(self, t: Tensor) -> Level:
         """The level at or above t."""
-        return Level(t, None, (t * self.levels - 1e-5).ceil().clamp_min(0))
+        return Level(t, None, (t * self.levels - 1e-5).ceil())
 
     def default_grid(self, steps: int, start: float) -> Tensor:
         """Levels spread evenly from `start` to 0. Raises `SpecError` for more steps than levels."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffcore_discrete import baselines, corpus
 from diffcore_discrete.__main__ import main
-from diffcore_discrete.analog_bits import AnalogBits, to_bits, to_tokens
+from diffcore_discrete.analog_bits import AnalogBits, Bits, to_bits, to_tokens
 from diffcore_discrete.binary_digits import BinaryDigits
 from diffcore_discrete.bits import BitsPerCharacter, BitsPerDim
 from diffcore_discrete.chain import Chain
@@ -17,6 +17,7 @@ from diffcore_discrete.logit_cfg import LogitCFG
 from diffcore_discrete.masked import Masked
 from diffcore_discrete.proof import JOINT, PROCESSES, all_states, point
 from diffcore_discrete.shakespeare import Shakespeare
+from diffcore_discrete.table import Rows
 from diffcore_discrete.transformer import TokenTransformer, turned
 
 import diffcore as dc
@@ -140,6 +141,10 @@ def test_codec_is_injective_and_inverted():
     assert nine.tolist() == [[[1.0, -1.0, -1.0, 1.0, -1.0]]]
     with pytest.raises(dc.DataError, match="raise bits"):
         AnalogBits(data=_Wide(), bits=3).open().batch(torch.tensor([0]))
+    eight = Rows(torch.tensor([[8, 7]]))
+    assert Bits(eight, 4).batch(torch.tensor([0]))[0][0, 0].tolist() == [-1.0, -1.0, -1.0, 1.0]
+    with pytest.raises(dc.DataError, match="a token is 8, which has more than 3 bits"):
+        Bits(eight, 3).batch(torch.tensor([0]))
 
 
 @dc.component

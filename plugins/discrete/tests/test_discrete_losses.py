@@ -17,6 +17,7 @@ from diffcore_discrete.proof import PROCESSES, At, all_states, point
 from diffcore_discrete.score_entropy import ScoreEntropy, rate_divergence
 
 import diffcore as dc
+from diffcore.testing.recording import keys_drawn, repeated
 
 CASES = [
     ("masked", MaskedELBO()),
@@ -274,3 +275,19 @@ def test_the_bound_counts_what_the_prior_costs():
     want = end_divergence(process, x0, point(process, 1.0))
     assert float(want.min()) > 1e-7
     assert (found - want).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize(("name", "loss"), CASES, ids=lambda v: v if isinstance(v, str) else type(v).__name__)
+def test_time_noise_and_dropping_have_a_key_each(name, loss):
+    """All three are uniform numbers."""
+
+    def net(x, t, label):
+        return torch.zeros(*x.shape, process.values, dtype=torch.float64)
+
+    process, net.null_cond = PROCESSES[name], {"label": 1}
+    x0 = torch.tensor([[0, 1], [1, 1], [1, 0]])
+    model = dc.Denoiser(net, "logits", process)
+    with keys_drawn() as keys:
+        type(loss)(drop=0.5)(model, x0, dc.Draw(0, range(3)), label=torch.zeros(3, dtype=torch.int64))
+    assert len(keys) == 3
+    assert not repeated(keys)

@@ -74,7 +74,7 @@ def _time_moments(process: dc.Process, t: dc.Coeffs, s: dc.Coeffs, ready: Tensor
     """
     nodes, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(NODES))
     share = ((nodes + 1) / 2).reshape(-1, *[1] * t.t.ndim)
-    low, high = (torch.where(ready, v, 0.0) for v in (t.lam, torch.where((s.sigma > 0) & (s.alpha > 0), s.lam, t.lam)))
+    low, high = (torch.where(ready, v, 0.0) for v in (t.lam, torch.where(s.alpha > 0, s.lam, t.lam)))
     lam = torch.where(s.sigma > 0, low + share * (high - low), low - torch.log1p(-share))
     tau = process.t_of_lam(lam)
     u = torch.where(ready, (tau - t.t) / torch.where(ready, s.t - t.t, 1.0), share)

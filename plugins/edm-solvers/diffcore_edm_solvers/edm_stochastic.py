@@ -56,7 +56,7 @@ class EDMStochastic(RungeKutta):
         if gamma == 0:
             return self.rows(process, t, s, lift=torch.ones_like(t.t))
         rho = t.sigma / t.alpha
-        churned = (s.t < t.t) & (t.sigma > 0) & rho.isfinite() & (rho >= self.s_min)
+        churned = (s.t < t.t) & rho.isfinite() & (rho >= self.s_min)
         churned = churned & (rho <= (torch.inf if self.s_max is None else self.s_max))
         level = time_at(process, "sigma", torch.where(churned, (1 + gamma) * rho, 1.0)).clamp_max(process.T)
         hat = process.coeffs(torch.where(churned, level, t.t))

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from diffcore_energy.annealed import AnnealedLangevin
 from diffcore_energy.conservativity import Conservativity
+from diffcore_energy.implicit import ImplicitScoreMatching
 from diffcore_energy.levels import Ladder
 from diffcore_energy.ncsn import NCSN
+from diffcore_energy.outliers import BLOCKS, Outliers
 from diffcore_energy.sure import SURE
 from diffcore_energy.trace import probe
 
@@ -53,6 +56,7 @@ def test_the_default_grid_of_a_ladder_ends_with_its_rungs():
     process = NCSN(levels=5)
     assert process.default_grid(5, 5.0).tolist() == [5, 4, 3, 2, 1, 0]
     assert process.default_grid(3, 2.0).tolist() == [2, 1.5, 1, 0]
+    assert process.default_grid(4, 1.0).tolist() == [1, 0.75, 0.5, 0.25, 0]
     assert process.default_grid(4, 0.8).tolist() == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.0])
 
 
@@ -77,3 +81,31 @@ def test_a_ladder_has_one_time_more_than_steps_on_every_process():
             assert float(times[0]) == process.T
             assert float(times[-1]) == 0
             assert bool((times.diff() < 0).all()), process
+
+
+def test_the_last_level_of_a_ladder_moves_as_the_levels_above_it():
+    """sigma' = ratio sigma at every level, the last one too; below it sigma is linear."""
+    process = NCSN(levels=5)
+    at = process.coeffs(torch.tensor([2.0, 1.0, 0.5], dtype=torch.float64))
+    assert at.dsigma.tolist() == pytest.approx([process.ratio * float(at.sigma[0]), process.ratio * float(at.sigma[1]), 0.01])
+
+
+def test_from_pure_noise_the_way_to_the_next_level_is_a_change_of_scale():
+    """keep = sigma_s / sigma_t where alpha_t = 0, alpha_s / alpha_t after it."""
+    grid = torch.tensor([1.0, 0.6, 0.2], dtype=torch.float64)
+    keep = AnnealedLangevin(inner=1).plan(ReferenceFlow(), grid).entries["keep"]
+    assert keep.tolist() == pytest.approx([0.6, 0.8 / 0.4])
+
+
+def test_exactly_as_many_entries_as_the_limit_are_differentiated(at, draw, mixture, off):
+    x0 = mixture.sample(8, draw(8))
+    assert ImplicitScoreMatching(time_law=at(t=T), limit=2)(off(mixture), x0, draw(8)).shape == (8,)
+    with pytest.raises(dc.DataError, match="has 2, more than its limit of 1"):
+        ImplicitScoreMatching(time_law=at(t=T), limit=1)(off(mixture), x0, draw(8))
+
+
+def test_one_sample_per_block_is_enough_and_one_less_is_not():
+    ev = linear(torch.eye(3))
+    Outliers().check(dc.Evaluation(samples=ev.samples[:BLOCKS], reference=ev.reference, field=ev.field))
+    with pytest.raises(dc.DataError, match="leave no blocks"):
+        Outliers().check(dc.Evaluation(samples=ev.samples[: BLOCKS - 1], reference=ev.reference, field=ev.field))

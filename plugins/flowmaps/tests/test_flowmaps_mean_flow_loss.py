@@ -13,6 +13,7 @@ from torch import nn
 
 import diffcore as dc
 from diffcore.testing import Mixture, ReferenceFlow, ReferenceVP
+from diffcore.testing.recording import keys_drawn, repeated
 
 PLAIN = {"power": 0.0, "drop": 0.0}
 POINTS = torch.tensor([[0.7, -1.2], [-0.4, 0.3], [1.5, 0.9]], dtype=torch.float64)  # two classes, and the null value
@@ -318,3 +319,20 @@ def test_no_published_time_is_below_the_least_of_the_process():
 
     t, s, _ = MeanFlowLoss(ratio=1.0).times(Short(), many(500))
     assert 0.3 == float(s.min()) < float(t.max()) <= 1
+
+
+@dc.component
+class Even(dc.TimeLaw):
+    """t / T uniform."""
+
+    def __call__(self, process, draw):
+        return process.T * draw.uniform()
+
+
+def test_both_times_noise_dropping_and_parting_have_a_key_each(process, points):
+    """Under a law of uniform numbers, of which dropping and parting take some too."""
+    model, x0, label = scene(process, points, n=8)
+    with keys_drawn() as keys:
+        MeanFlowLoss(time_law=Even(), drop=0.5)(model, x0, many(8), label=label)
+    assert len(keys) == 5
+    assert not repeated(keys)

@@ -8,11 +8,14 @@ import sys
 
 import pytest
 import torch
+from diffcore_flows.flow_matching import FlowMatching
 from diffcore_flows.minibatch_ot import MinibatchOT
 from diffcore_flows.paired import Paired
 from diffcore_flows.transport import assignment, sinkhorn, squared_distances
 
 import diffcore as dc
+from diffcore.testing import ReferenceFlow
+from diffcore.testing.recording import keys_drawn, repeated
 
 F64 = torch.float64
 
@@ -148,3 +151,19 @@ def test_paired_takes_the_noise_of_the_data():
         Paired().pair(eps, eps, draw, label=torch.zeros(4))
     with pytest.raises(dc.DataError, match=r"has shape \(4, 3\), the noise \(4, 2\)"):
         Paired().pair(eps, eps, draw, noise=normal(4, 3))
+
+
+def test_time_noise_pairing_and_dropping_have_a_key_each():
+    """The plan, the times and what is dropped are uniform numbers that do not know of each other."""
+
+    def net(x, t, label):
+        return x
+
+    net.null_cond = {"label": 1}
+    model = dc.Denoiser(net, "velocity", ReferenceFlow())
+    loss = FlowMatching(coupling=MinibatchOT(regularisation=0.5, per_condition=False), drop=0.5)
+    x0 = normal(4, 2)
+    with keys_drawn() as keys:
+        loss(model, x0, dc.Draw(0, range(4)), label=torch.zeros(4, dtype=torch.int64))
+    assert len(keys) == 4
+    assert not repeated(keys)

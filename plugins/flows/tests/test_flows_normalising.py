@@ -149,6 +149,22 @@ def test_residuals_are_contractions():
         assert float(torch.linalg.matrix_norm(matrix, 2).detach().max()) <= 0.6
 
 
+def test_weights_within_the_bound_are_as_they_are():
+    """r(x) of small weights is their product with silu / 1.1 between them, not that of weights brought up to the bound."""
+    layer = built("residual-flow").layers[0]
+    with torch.no_grad():
+        for weight in layer.weights:
+            weight.mul_(1e-3 / torch.linalg.matrix_norm(weight, 2))
+        for bias in layer.biases:
+            bias.weight.zero_()
+            bias.bias.zero_()
+    a, b, c = layer.weights
+    hidden = torch.nn.functional.silu(X @ a.T) / 1.1 @ b.T
+    want = torch.nn.functional.silu(hidden) / 1.1 @ c.T
+    context = torch.zeros(5, layer.biases[0].in_features, dtype=F64)
+    torch.testing.assert_close(layer.residual(X, context, torch.ones(5, 1, dtype=F64)), want, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("name", EXACT)
 def test_a_missing_class_is_the_null_class(name):
     net = built(name)

@@ -190,3 +190,17 @@ def test_metrics_say_what_they_lack():
     ev = dc.Evaluation(samples=torch.zeros(4, 2), reference=torch.zeros(4, 2))
     with pytest.raises(dc.DataError, match="measured on its field"):
         Straightness().measure(ev)
+
+
+class Bare(dc.AffineProcess):
+    """The straight path as one that provides what a path needs and nothing else."""
+
+    provides = frozenset({"velocity", "flat"})
+    coeffs = FLOW.coeffs
+
+
+def test_paths_need_a_velocity_in_flat_space_and_no_more():
+    field = dc.Field(dc.Denoiser(lambda x, t: 0.5 * x, "velocity", Bare()))
+    ev = dc.Evaluation(samples=torch.zeros(4, 2), reference=torch.zeros(4, 2), field=field)
+    noise, data, _ = sampled(ev, 4, 0, 8)
+    torch.testing.assert_close(data, noise * math.exp(-0.5 * (1 - 1e-3)), rtol=1e-6, atol=0)

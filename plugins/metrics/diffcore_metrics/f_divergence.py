@@ -38,7 +38,7 @@ def counts(x: Tensor, low: Tensor, high: Tensor, cells: int) -> Tensor:
     place = ((x - low) / (high - low) * cells).floor().long()
     outside = ((place < 0) | (place >= cells)).any(1)
     powers = cells ** torch.arange(x.shape[1] - 1, -1, -1)
-    number = torch.where(outside, cells ** x.shape[1], (place.clamp(0, cells - 1) * powers).sum(1))
+    number = torch.where(outside, cells ** x.shape[1], (place * powers).sum(1))
     return torch.bincount(number, minlength=cells ** x.shape[1] + 1).double()
 
 

@@ -207,6 +207,14 @@ def test_class_accuracy_needs_a_class_for_every_sample():
     assert ClassAccuracy.needs_classes
 
 
+def test_one_sample_per_block_is_enough():
+    """A block of one has a mean; one sample fewer leaves a block without."""
+    x, label = torch.zeros(4, 1, 28, 28), {"label": torch.tensor([0, 9, 4, 5])}
+    ClassAccuracy(blocks=4).check(evaluation(x, x, cond=label))
+    with pytest.raises(dc.DataError, match="with 5 blocks needs as many samples; there are 4"):
+        ClassAccuracy(blocks=5).check(evaluation(x, x, cond=label))
+
+
 @pytest.mark.item("9.24")
 def test_cost_is_what_the_run_counted():
     got = Cost().measure(evaluation(normal(20, 2), normal(40, 2), nfe=36.0, calls=18, seconds=5.0))

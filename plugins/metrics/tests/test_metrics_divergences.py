@@ -259,6 +259,22 @@ def test_too_wide_cells_are_refused():
         masses(narrow.log_prob, *box_of(narrow), 4)
 
 
+def test_cells_hold_their_lower_ends():
+    """[low, high) is cut into half-open cells: a point at `high` is outside, one at an edge is in the cell above it."""
+    low, high = torch.tensor([-1.0, 0.0]).double(), torch.tensor([1.0, 4.0]).double()
+    x = torch.tensor([[-1.0, 0.0], [0.0, 2.0], [1.0, 1.0], [-0.5, 4.0], [0.5, 1.0]]).double()
+    assert counts(x, low, high, 2).tolist() == [1, 0, 1, 1, 2]
+
+
+def test_the_plane_is_measured_and_exactly_enough_samples_are_enough():
+    data, need = blob(), FDivergence().blocks * FDivergence().least
+    p = Gaussian(data.mean, cov=data.cov)
+    FDivergence().check(dc.Evaluation(samples=draws(p, need), reference=draws(p, need, 1), data=data))
+    for n, m in ((need - 1, need), (need, need - 1)):
+        with pytest.raises(dc.DataError, match=f"needs {need} samples and as many real ones; there are {n} and {m}"):
+            FDivergence().check(dc.Evaluation(samples=draws(p, n), reference=draws(p, m, 1), data=data))
+
+
 def test_counts_of_the_exact_law_scatter_as_the_chi_square_law_says():
     """Expectations under the law itself: chi2 exactly (K - 1) / n, reverse-KL about (K - 1) / 2n."""
     low, high = box_of(A)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffcore_metrics.energy_distance import EnergyDistance, energy_distance
 from diffcore_metrics.mmd import MMD, gaussian_mixture_kernel, median_distance
-from diffcore_metrics.two_sample_statistic import unbiased
+from diffcore_metrics.two_sample_statistic import relabellings, unbiased
 from diffcore_metrics.wasserstein import Wasserstein, pot, transport, wasserstein
 from scipy import stats
 from scipy.optimize import linear_sum_assignment
@@ -147,6 +147,14 @@ def test_permutation_p_values_are_uniform_under_one_distribution_and_small_under
     assert set(np.round(p * 50)) <= set(range(1, 51))
     assert stats.kstest(p - 1 / 100, "uniform").pvalue > 0.01
     assert unbiased(normal(60, 2), normal(60, 2, seed=1) + 1, kernel, 99)[1] == 1 / 100
+
+
+def test_relabellings_keep_the_sizes_of_the_sets():
+    """All points, the first n, then random sets of n, every point as often as any other (within 5 s.e.)."""
+    sets = relabellings(3, 8, 400, 1)
+    assert sets.sum(0).tolist() == [8.0] + [3.0] * 401
+    assert sets[:, 1].tolist() == [1.0] * 3 + [0.0] * 5
+    assert float((sets[:, 2:].mean(1) - 3 / 8).abs().max()) < 5 * math.sqrt(3 / 8 * 5 / 8 / 400)
 
 
 def test_relabellings_that_differ_by_rounding_only_are_ties():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffcore_nets.dit import DiT, positions
 from diffcore_nets.embedding import Conditioning, fourier
-from diffcore_nets.layers import PixelAttention, SelfAttention
+from diffcore_nets.layers import PixelAttention, SelfAttention, group_norm
 from diffcore_nets.mlp import MLP
 from diffcore_nets.unet import UNet
 from torch import nn
@@ -69,6 +69,11 @@ def test_attention_is_torch_multihead_attention() -> None:
 @pytest.mark.parametrize(("channels", "head_width", "heads"), [(64, 32, 2), (48, 32, 1), (96, 32, 3), (16, 32, 1), (40, 16, 2)])
 def test_heads_divide_the_channels(channels: int, head_width: int, heads: int) -> None:
     assert SelfAttention(channels, head_width).heads == heads
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(2, 1), (3, 1), (4, 1), (8, 2), (12, 1), (20, 1), (24, 2), (32, 8), (96, 8)])
+def test_a_group_has_four_channels_or_more_or_all(channels: int, groups: int) -> None:
+    assert group_norm(channels).num_groups == groups
 
 
 def test_positions_know_their_distance() -> None:

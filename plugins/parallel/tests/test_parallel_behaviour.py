@@ -227,6 +227,15 @@ def test_runs_that_cannot_be_are_refused():
         dc.sample(field, Paradigms(), x, mode="compile")
 
 
+def test_as_many_sweeps_as_are_allowed_are_taken():
+    """A run of n sweeps arrives with max_sweeps = n, and not with n - 1."""
+    field, run = GOLDEN.field(VP, "v"), {"steps": 30, "keep_frames": True}
+    most = int(dc.sample(field, Paradigms(window=5), starts(3), **run).frames[-1].own.max())
+    dc.sample(field, Paradigms(window=5, max_sweeps=most), starts(3), **run)
+    with pytest.raises(dc.NumericsError, match=f"not arrived after {most - 1} sweeps"):
+        dc.sample(field, Paradigms(window=5, max_sweeps=most - 1), starts(3), **run)
+
+
 class Weights(dc.Stepper):
     """A plan with two numbers per step in one entry."""
 

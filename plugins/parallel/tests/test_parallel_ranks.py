@@ -99,3 +99,12 @@ def test_the_parts_are_equal_and_cover_everything_in_order(count, size):
     parts = [Ranks(rank, size).part(count) for rank in range(size)]
     assert len({len(part) for part in parts}) == 1
     assert torch.cat(parts)[:count].tolist() == list(range(count))
+
+
+def test_a_group_of_one_process_shares_with_none(tmp_path):
+    """As without a group: gradients are allowed."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        assert Ranks.meeting(torch.zeros(2, 3, requires_grad=True), dc.Draw(0, range(2))) == Ranks(0, 1)
+    finally:
+        torch.distributed.destroy_process_group()

@@ -55,7 +55,7 @@ def position(process: dc.AffineProcess, t: float) -> Tensor:
 
 
 def times(process: dc.AffineProcess, first: float, last: float, where: Tensor) -> Tensor:
-    """The times at the fractions `where` (0 to 1) of the way in r from `first` to `last`, float64; the ends exactly."""
+    """The times at the fractions `where` (0 to 1) of the way in r from `first` to `last`, float64; beyond them the ends."""
     low, high = position(process, first), position(process, last)
     theta = (low + where.double() * (high - low)).exp()
     inside = (where > 0) & (where < 1)

@@ -71,7 +71,7 @@ def _adaptive(process: dc.AffineProcess, slope: Slope, first: float, last: float
     ends = torch.stack([position(process, first), position(process, last)])
 
     def coeffs(r: Tensor) -> dc.Coeffs:
-        where = ((r.detach().cpu().double() - ends[0]) / (ends[1] - ends[0])).clamp(0, 1)
+        where = (r.detach().cpu().double() - ends[0]) / (ends[1] - ends[0])
         return process.coeffs(times(process, first, last, where.reshape(1))[0]).map(Tensor.item)
 
     def run(y: States) -> States:

@@ -39,8 +39,8 @@ class LikelihoodImportance(dc.TimeLaw):
             joints = process.t_of_lam(ends).clamp(first, last)
             slope = -process.coeffs(joints).dlam
             low, high = (float(v) for v in joints)
-            before = (low - first) * float(slope[0]) if low > first else 0.0
-            after = (last - high) * float(slope[1]) if high < last else 0.0
+            before = (low - first) * float(slope[0])
+            after = (last - high) * float(slope[1])
             inside = float(ends[0] - ends[1])
             mass = u.double() * (before + inside + after)
             middle = process.t_of_lam((ends[0] - (mass - before)).clamp(ends[1], ends[0])).clamp(low, high)

@@ -49,6 +49,8 @@ def test_the_clock_is_even_in_the_logarithm_of_the_angle(process):
     assert float((r.diff() - r.diff().mean()).abs().max()) < 1e-6
     assert float(t[0]) == CUT * process.T
     assert float(t[-1]) == process.T
+    beyond = times(process, CUT * process.T, process.T, torch.tensor([-1e-16, -0.2, 1 + 1e-15, 1.3]).double())
+    assert beyond.tolist() == [CUT * process.T] * 2 + [process.T] * 2
 
 
 @pytest.mark.parametrize("process", ALL, ids=name)

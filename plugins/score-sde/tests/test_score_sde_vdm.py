@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffcore_score_sde.monotone import LearnedVDM
-from diffcore_score_sde.vdm_loss import VDMLoss, prior_divergence, spread
+from diffcore_score_sde.vdm_loss import VDMLoss, first_noise, prior_divergence, spread
 from diffcore_score_sde.vdm_process import VDM
 
 import diffcore as dc
@@ -130,6 +130,11 @@ def test_the_prior_part_is_a_kl_divergence():
     noised, prior = (torch.distributions.Normal(m, at.sigma) for m in (at.alpha * x0, torch.zeros(2, 2).double()))
     want = torch.distributions.kl_divergence(noised, prior).sum(1)
     assert float((prior_divergence(x0, at) - want).abs().max()) < 1e-12
+
+
+def test_the_bound_begins_where_there_is_noise():
+    """At min_time, and at the cut where that is clean data."""
+    assert [first_noise(process, 0.02) for process in (VDM(), ReferenceFlow())] == [0.0, 0.02]
 
 
 def test_times_are_spread_over_the_batch_and_are_uniform():

@@ -64,7 +64,7 @@ class ODEAncestral(dc.Stepper):
         rho = s.sigma / s.alpha * (1 - self.eta**2 * (1 - share)).clamp_min(0.0) ** 0.5
         times = process.t_of_lam(-torch.where(rho > 0, rho, 1.0).log())
         low = torch.minimum(s.t, torch.full_like(s.t, process.min_time))
-        return process.coeffs(torch.where(rho > 0, times, 0.0).maximum(low).minimum(s.t))
+        return process.coeffs(times.maximum(low).minimum(s.t))
 
     def step(self, field: dc.Field, x: dc.State, row: Any, carry: Any, z: dc.State) -> dc.Moved:
         """Down by the ODE, up by the noise."""

@@ -83,7 +83,7 @@ class Restart(dc.Program):
         found: dict[int, list[tuple[int, Interval]]] = {}
         for number, interval in enumerate(self.intervals):
             gap = (s.lam + math.log(interval.low)).abs()
-            gap = torch.where((s.sigma > 0) & (s.sigma < interval.high * s.alpha), gap, torch.inf)
+            gap = torch.where(s.sigma < interval.high * s.alpha, gap, torch.inf)
             if interval.repeats and bool(gap.isfinite().any()):
                 found.setdefault(int(gap.argmin()) + 1, []).append((number, interval))
         return found

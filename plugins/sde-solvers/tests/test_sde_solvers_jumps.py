@@ -210,6 +210,16 @@ def test_no_interval_is_the_plain_solver():
         assert torch.equal(dc.sample(field, Restart(intervals=intervals), x, grid=nodes).x, plain)
 
 
+def test_an_interval_whose_top_is_its_only_node_does_nothing():
+    """There is no way up from `high` to `high`: a restart is at a node below it."""
+    field, x = golden_mixture().field(VE), torch.ones(3, 1).double()
+    nodes = torch.tensor([4.0, 1.0, 0.0], dtype=torch.float64)
+    plain = dc.sample(field, StochasticHeun(eta=0.0), x, grid=nodes)
+    found = dc.sample(field, Restart(intervals=(Interval(low=0.5, high=1.0),)), x, grid=nodes)
+    assert found.nfe == plain.nfe
+    assert torch.equal(found.x, plain.x)
+
+
 def test_refusals():
     uniform = dc.Registry.load().make("grid", "uniform")
     field, x = golden_mixture().field(VP), torch.ones(2, 1).double()

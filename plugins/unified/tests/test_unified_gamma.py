@@ -148,3 +148,15 @@ def test_a_moving_mean_is_refused():
 
     with pytest.raises(dc.IncompatibleError, match="shifts the mean"):
         GammaSDE().plan(Shifted(), torch.tensor([1.0, 0.5], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
+def test_only_without_noise_data_is_carried_to_noise(gamma):
+    """One step of the straight path's ODE up from data at one point is exact; a diffusion cannot be run back."""
+    field, x = Gaussian(0.7, 1e-9, shape=(2,)).field(ReferenceFlow()), torch.full((3, 2), 1.1, dtype=torch.float64)
+    if gamma == 0:
+        there = dc.sample(field, GammaSDE(gamma=gamma), x, grid=[0.2, 0.5]).x
+        torch.testing.assert_close(there, torch.full_like(x, 0.5 * 0.7 + 0.5 / 0.2 * (1.1 - 0.8 * 0.7)), rtol=1e-6, atol=0)
+    else:
+        with pytest.raises(dc.SpecError, match="must fall"):
+            dc.sample(field, GammaSDE(gamma=gamma), x, grid=[0.2, 0.5])
