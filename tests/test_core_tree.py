@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import diffcore as dc
+from diffcore.testing.references import ReferenceFlow
 
 DOUBLE = torch.float64
 
@@ -129,3 +130,25 @@ def test_a_sum_with_tensor_weights_keeps_inputs_and_precision():
     single = dc.lincomb((torch.tensor(0.5), x.float()), (weight, y))
     assert single.dtype == torch.float64
     close(single, 0.5 * x.float().double() + weight[:, None] * y, 1e-12)
+
+
+def test_the_order_in_which_a_dict_was_written_means_nothing():
+    """States with parts in another order are the same state: leaves, noise, sums, and what a network may return."""
+    ones, twos = torch.ones(2, 3), torch.full((2, 3), 2.0)
+    one, other = {"b": ones, "a": {"d": twos, "c": ones}}, {"a": {"c": ones, "d": twos}, "b": ones}
+    assert all(map(torch.equal, dc.leaves(one), dc.leaves(other)))
+    draw = dc.Draw(3, range(2))
+    first, second = draw.normal_like(one), draw.normal_like(other)
+    assert torch.equal(first["a"]["d"], second["a"]["d"])
+    assert torch.equal(first["b"], second["b"])
+    assert not torch.equal(first["a"]["c"], first["a"]["d"])
+    total = dc.lincomb((1.0, one), (3.0, second))
+    torch.testing.assert_close(total["a"]["d"], twos + 3 * second["a"]["d"])
+    same = draw.normal_like({"b": ones, "a": ones})
+    assert not torch.equal(same["a"], same["b"]), "one tensor in two places has two noises"
+    process = ReferenceFlow()
+    x = process.prior({"a": (3,), "b": (3,)}, draw)
+    nets = [lambda x, t: {"a": x["a"], "b": 0 * x["b"]}, lambda x, t: {"b": 0 * x["b"], "a": x["a"]}]
+    found = [dc.Denoiser(net, "velocity", process)(x, 0.5).mean for net in nets]
+    assert torch.equal(found[0]["a"], found[1]["a"])
+    assert torch.equal(found[0]["b"], found[1]["b"])

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-import textwrap
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -96,41 +93,8 @@ solver: {type: braked, steps: 4, brake: {type: drag, share: 0.25}}
 FILES = {"parts": PARTS, "checks": CHECKS, "commands": COMMANDS}
 
 
-class Site:
-    """A folder with fake installed distributions."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def install(self, dist: str, hooks: str, **files: str) -> None:
-        folder, info = self.root / dist.replace("-", "_"), self.root / f"{dist.replace('-', '_')}-1.0.dist-info"
-        folder.mkdir()
-        info.mkdir()
-        for name, text in {"__init__": hooks, **files}.items():
-            (folder / f"{name}.py").write_text(textwrap.dedent(text))
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {dist}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[diffcore]\n{dist} = {dist.replace('-', '_')}\n")
-
-    def python(self, *arguments: str, code: int = 0, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-        path = {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1"}
-        command, env = [sys.executable, *arguments], {**os.environ, **path}
-        shown = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env, check=False)
-        assert shown.returncode == code, shown.stdout + shown.stderr
-        return shown
-
-
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    (tmp_path / "site").mkdir()
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    yield Site(tmp_path / "site")
-    for name in [name for name in sys.modules if name.startswith("fake_")]:
-        del sys.modules[name]
-    statement_of.cache_clear()
-
-
-@pytest.fixture
-def brakes(site: Site) -> Site:
+def brakes(site) -> Any:
     site.install("fake-brakes", HOOKS, **FILES)
     return site
 
@@ -149,7 +113,7 @@ torch.save(made.sample(4, seed=3).x, "fresh.pt")
 """
 
 
-def test_fake_22_a_kind_a_component_and_a_command_of_a_plugin(brakes: Site, tmp_path: Path):
+def test_fake_22_a_kind_a_component_and_a_command_of_a_plugin(brakes, tmp_path: Path):
     """Trained and sampled from a spec, saved, and sampled again in a fresh process; steps are those of Euler, slowed down."""
     lines = [
         line
@@ -186,7 +150,7 @@ except SystemExit:
 
 
 # --- a kind of a plugin is like one of the core -----------------------------------------------------------------------------
-def test_it_is_listed_and_explained_without_torch(brakes: Site):
+def test_it_is_listed_and_explained_without_torch(brakes):
     for arguments, words in (
         (["list", "brakes"], "drag"),
         (["list", "kinds"], "slows a step down"),
@@ -200,7 +164,7 @@ def test_it_is_listed_and_explained_without_torch(brakes: Site):
     assert "did you mean 'brakes'?" in shown.stderr
 
 
-def test_it_is_shown_with_what_holds_it(brakes: Site):
+def test_it_is_shown_with_what_holds_it(brakes):
     told = json.loads(run("show", "drag", "--json").stdout)
     assert (told["kind"], told["fits"]) == ("brake", {"solver": ["braked"]})
     assert "brake:\n    type: drag\n    share: 0.5" in told["example"]
@@ -208,7 +172,7 @@ def test_it_is_shown_with_what_holds_it(brakes: Site):
     assert "of the kind" not in run("show", "drag").output
 
 
-def test_it_is_in_the_schema_and_completed(brakes: Site):
+def test_it_is_in_the_schema_and_completed(brakes):
     jsonschema = pytest.importorskip("jsonschema")
     made = json.loads(run("schema").stdout)
     assert [d["$ref"] for d in made["definitions"]["brake"]["oneOf"]] == ["#/definitions/brake.fake-brakes.drag"]
@@ -227,7 +191,7 @@ def test_it_is_in_the_schema_and_completed(brakes: Site):
     assert "fake_brakes.commands" not in sys.modules
 
 
-def test_a_fault_in_a_spec_is_at_its_place_and_found_without_torch(brakes: Site, tmp_path: Path):
+def test_a_fault_in_a_spec_is_at_its_place_and_found_without_torch(brakes, tmp_path: Path):
     assert statement_of("fake_brakes.parts.Brake").kind == "brake"  # pyright: ignore[reportOptionalMemberAccess]
     (tmp_path / "spec.yaml").write_text(SPEC.replace("share", "shrae"))
     shown = brakes.python("-c", PROBE, "check", "spec.yaml", folder=tmp_path)
@@ -251,7 +215,7 @@ def _read(text: str) -> Any:
     return parse(f"x: {text}").children["x"]
 
 
-def test_it_is_held_to_its_own_checks(brakes: Site):
+def test_it_is_held_to_its_own_checks(brakes):
     shown = run("conform", "drag")
     assert "ok    brake drag: between_0_and_1" in shown.output
     assert "documented" in shown.output
@@ -271,7 +235,7 @@ def test_it_is_held_to_its_own_checks(brakes: Site):
         ("CHECKS = 3", "must be a tuple of functions; got 3"),
     ],
 )
-def test_checks_that_cannot_be_had_are_one_failure(site: Site, text: str | None, says: str):
+def test_checks_that_cannot_be_had_are_one_failure(site, text: str | None, says: str):
     site.install("fake-brakes", HOOKS, parts=PARTS, **({} if text is None else {"checks": text}))
     shown = run("conform", "drag", code=1)
     (line,) = [line for line in shown.output.splitlines() if line.startswith("FAIL")]
@@ -377,7 +341,7 @@ def hooks(*lines: str, of: str = "components") -> str:
     return f"import diffcore as dc\nAPI_VERSION = 1\n@dc.hookimpl\ndef diffcore_{of}():\n{body}\n"
 
 
-def test_a_kind_of_two_distributions_names_both_and_costs_nothing_else(brakes: Site, monkeypatch: pytest.MonkeyPatch):
+def test_a_kind_of_two_distributions_names_both_and_costs_nothing_else(brakes, monkeypatch: pytest.MonkeyPatch):
     brakes.install(
         "fake-other", hooks('dc.Kind("brake", "fake_other:Brake")', 'dc.Component("soft", "fake_other:S", kind="brake")')
     )
@@ -401,7 +365,7 @@ def test_a_kind_of_two_distributions_names_both_and_costs_nothing_else(brakes: S
     assert [e.id for e in dc.Registry.load().list("brake")] == ["drag"]
 
 
-def test_a_kind_of_the_core_stays_the_cores(site: Site):
+def test_a_kind_of_the_core_stays_the_cores(site):
     site.install(
         "fake-grab", hooks('dc.Kind("operator", "fake_grab:Operator")', 'dc.Component("eye", "fake_grab:E", kind="operator")')
     )
@@ -412,7 +376,7 @@ def test_a_kind_of_the_core_stays_the_cores(site: Site):
     assert "eye" in run("list", "operators").stdout
 
 
-def test_a_component_of_a_kind_that_nobody_declares(site: Site):
+def test_a_component_of_a_kind_that_nobody_declares(site):
     of_solvers = "@dc.hookimpl\ndef diffcore_solvers():\n    yield dc.Component('slow', 'fake_lone:Slow')\n"
     site.install("fake-lone", hooks('dc.Component("soft", "fake_lone:S", kind="braek")') + of_solvers)
     says = "no installed distribution declares the kind 'braek', of which 'soft' of fake-lone 1.0 is said to be; install the"
@@ -437,7 +401,7 @@ def test_a_component_of_a_kind_that_nobody_declares(site: Site):
         ("fake_brakes.parts:Braked", "is no base class marked"),
     ],
 )
-def test_a_kind_whose_target_is_not_there(site: Site, target: str, says: str):
+def test_a_kind_whose_target_is_not_there(site, target: str, says: str):
     site.install("fake-brakes", HOOKS.replace('fake_brakes.parts:Brake"', f'{target}"'), **FILES)
     assert "drag" in run("list", "brakes").stdout
     registry = dc.Registry.load()
@@ -450,7 +414,7 @@ def test_a_kind_whose_target_is_not_there(site: Site, target: str, says: str):
     assert registry.get("solver", "heun").kind == "solver"
 
 
-def test_a_component_with_another_base_of_that_name(brakes: Site):
+def test_a_component_with_another_base_of_that_name(brakes):
     brakes.install("fake-twin", hooks('dc.Component("twin", "fake_twin.parts:Drag", kind="brake")'), parts=PARTS)
     registry = dc.Registry.load()
     assert registry.get("brake", "drag").__module__ == "fake_brakes.parts"
@@ -476,7 +440,7 @@ def test_a_component_with_another_base_of_that_name(brakes: Site):
         (hooks(*['dc.Command("a", "b:c")'] * 2, of="commands"), "diffcore_commands yields the command 'a' twice"),
     ],
 )
-def test_a_plugin_that_declares_wrongly_is_broken_in_one_line(site: Site, text: str, says: str):
+def test_a_plugin_that_declares_wrongly_is_broken_in_one_line(site, text: str, says: str):
     site.install("fake-bad", text)
     (plugin,) = [p for p in dc.Registry.load().plugins if p.dist == "fake-bad"]
     assert plugin.status == "broken"
@@ -485,7 +449,7 @@ def test_a_plugin_that_declares_wrongly_is_broken_in_one_line(site: Site, text: 
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------------
-def test_a_command_of_the_core_is_not_replaced(site: Site):
+def test_a_command_of_the_core_is_not_replaced(site):
     site.install("fake-grab", hooks('dc.Command("list", "fake_grab.nowhere:list")', of="commands"))
     says = (
         "the command 'list' is diffcore's own, which is used; fake-grab 1.0 (fake_grab.nowhere:list) must name its own otherwise"
@@ -495,7 +459,7 @@ def test_a_command_of_the_core_is_not_replaced(site: Site):
     assert says in run("--help").stderr
 
 
-def test_a_command_of_two_distributions_names_both(brakes: Site):
+def test_a_command_of_two_distributions_names_both(brakes):
     two = hooks('dc.Command("brakes", "fake_other:c")', 'dc.Command("wheels", "fake_other.c:c")', of="commands")
     brakes.install("fake-other", two, c=COMMANDS.replace("def brakes", "def c"))
     shown = run("brakes", code=2)
@@ -514,7 +478,7 @@ def test_a_command_of_two_distributions_names_both(brakes: Site):
         ("def brakes(): pass", "which is no click command: decorate it with @diffcore.commands.command"),
     ],
 )
-def test_a_command_that_cannot_be_had_is_one_line(site: Site, text: str, says: str):
+def test_a_command_that_cannot_be_had_is_one_line(site, text: str, says: str):
     site.install("fake-brakes", HOOKS, parts=PARTS, commands=text)
     for arguments in (["brakes"], ["brakes", "--help"]):
         shown = run(*arguments, code=2)
@@ -527,5 +491,5 @@ def test_a_command_that_cannot_be_had_is_one_line(site: Site, text: str, says: s
     assert "Traceback" not in CliRunner().invoke(main, env=asked, prog_name="diffcore", standalone_mode=True).output
 
 
-def test_a_word_that_is_no_command_is_answered_with_those_of_plugins(brakes: Site):
+def test_a_word_that_is_no_command_is_answered_with_those_of_plugins(brakes):
     assert "did you mean 'brakes'?" in run("brake", code=2).stderr

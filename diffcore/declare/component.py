@@ -250,7 +250,7 @@ def fixed(value: Any) -> Any:
     """Maps and lists as values that cannot change."""
     if isinstance(value, list):
         return tuple(map(fixed, cast(list[Any], value)))
-    return Frozen({str(name): fixed(entry) for name, entry in value.items()}) if isinstance(value, Mapping) else value
+    return Frozen({str(name): fixed(entry) for name, entry in value.items()}) if isinstance(value, dict) else value
 
 
 def _checked(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from diffcore.declare.errors import DataError, SpecError
 from diffcore.numerics.arguments import shown, whole
-from diffcore.numerics.tree import State, leaves, pytree
+from diffcore.numerics.tree import State, leaves, numbered
 
 _MASK32 = 0xFFFFFFFF
 _MASK64 = 0xFFFFFFFFFFFFFFFF
@@ -181,8 +181,7 @@ class Draw:
             raise DataError(f"the noise is for {len(self.ids)} samples, the state has {len(leaves(x)[0])}; give one id per row")
         if isinstance(x, Tensor):
             return one(self, x)
-        flat, spec = leaves(x), pytree.tree_structure(x)
-        return pytree.tree_unflatten([one(self.fold(0x1EAF, i), leaf) for i, leaf in enumerate(flat)], spec)
+        return numbered(lambda i, leaf: one(self.fold(0x1EAF, i), leaf), x)
 
     def _seed(self, unit: int, kind: int) -> int:
         key = mix(self.seed, self.salt, kind, self.block, unit >> 20, self.index >> 12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import torch
@@ -23,8 +24,30 @@ def tree_map(fn: Callable[..., Any], tree: State, *rest: State) -> State:
 
 
 def leaves(tree: State) -> list[Tensor]:
-    """The tensors of a state, in a fixed order."""
-    return [tree] if isinstance(tree, Tensor) else pytree.tree_leaves(tree)
+    """The tensors of a state, those of a dict in the order of their names: a network may return its parts in any order."""
+    if isinstance(tree, Tensor):
+        return [tree]
+    if isinstance(tree, dict):
+        return [leaf for name in sorted(tree) for leaf in leaves(tree[name])]
+    if isinstance(tree, (tuple, list)):
+        return [leaf for part in tree for leaf in leaves(part)]
+    return pytree.tree_leaves(tree)
+
+
+def numbered(fn: Callable[[int, Tensor], Any], tree: State) -> State:
+    """`fn(i, leaf)` in the place of leaf number i of `leaves`."""
+    number = count()
+
+    def walk(part: Any) -> Any:
+        if isinstance(part, dict):
+            made = {name: walk(part[name]) for name in sorted(part)}
+            return {name: made[name] for name in part}
+        if isinstance(part, (tuple, list)):
+            parts = [walk(each) for each in part]
+            return type(part)(*parts) if hasattr(part, "_fields") else type(part)(parts)
+        return fn(next(number), part)
+
+    return walk(tree)
 
 
 def named_leaves(tree: State) -> dict[str, Tensor]:
