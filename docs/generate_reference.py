@@ -32,7 +32,7 @@ PREDICTIONS = {
     "x0": ("x_0", "the clean data"),
     "eps": ("eps", "the noise"),
     "score": ("-eps / sigma", "grad log p_t(x_t)"),
-    "v": ("alpha eps - sigma x_0", "Salimans and Ho 2022"),
+    "v": ("(alpha eps - sigma x_0) / sqrt(alpha^2 + sigma^2)", "Salimans and Ho 2022, for any alpha and sigma"),
     "velocity": ("alpha' x_0 + sigma' eps", "dx/dt of the probability-flow ODE"),
     "edm": ("(sigma x_0 - alpha sd^2 eps) / (sd sqrt(alpha^2 sd^2 + sigma^2))", "Karras et al. 2022, with sd = `sigma_data`"),
 }
@@ -97,7 +97,7 @@ def _kinds() -> list[tuple[str, str]]:
     """Where in a spec a component of each kind stands."""
     own = {"metrics": "metric", "solver.grid": "grid", "loss.weighting": "weighting", "loss.time_law": "time_law"}
     top = [name for name in inspect.signature(Spec).parameters if name in CORE]
-    return [*((name, name) for name in top), *own.items(), ("loss.coupling", "coupling")]
+    return [*((name, name) for name in top), *own.items(), ("loss.coupling", "coupling"), ("process.noise", "noise")]
 
 
 def _checks() -> Iterator[str]:

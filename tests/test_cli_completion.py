@@ -39,7 +39,7 @@ def _runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["sa"], ["sample"]),
         (["show", "flow-map"], ["flow-map"]),
-        (["show", "diffcore/"], ["diffcore/flow-map", "diffcore/standard"]),
+        (["show", "diffcore/"], ["diffcore/by-part", "diffcore/flow-map", "diffcore/standard", "diffcore/white"]),
         (["list", "gr"], ["grid"]),
         (["sample", "runs/"], ["runs/digits", "runs/moons"]),
         (["evaluate", "r"], ["runs/digits", "runs/moons"]),

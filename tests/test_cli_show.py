@@ -16,7 +16,7 @@ from diffcore.specs import parse, structure
 
 REGISTRY = dc.Registry.load()
 ENTRIES = REGISTRY.list()
-WHERE = {"metric": "metrics", "grid": "solver", "weighting": "loss", "time_law": "loss", "coupling": "loss"}
+WHERE = {"metric": "metrics", "grid": "solver", "weighting": "loss", "time_law": "loss", "coupling": "loss", "noise": "process"}
 
 
 def made(entry: dc.Entry) -> Any:

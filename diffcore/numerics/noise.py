@@ -59,6 +59,8 @@ class White(NoiseLaw):
 
     def like(self, x: State, draw: Draw) -> State:
         """Each leaf of a tree has its own stream."""
+        if all(leaf.is_floating_point() for leaf in leaves(x)):
+            return draw.normal_like(x)
         return draw.leafwise(x, lambda d, leaf: d.normal_like(leaf) if leaf.is_floating_point() else d.uniform_like(leaf))
 
     def whiten(self, eps: State) -> State:

@@ -28,6 +28,7 @@ USAGE = {
     "weighting": "loss:\n  type: ...\n  weighting:\n    type: {id}",
     "time_law": "loss:\n  type: ...\n  time_law:\n    type: {id}",
     "coupling": "loss:\n  type: ...\n  coupling:\n    type: {id}",
+    "noise": "process:\n  type: ...\n  noise:\n    type: {id}",
 }
 """Where a kind stands in a spec, if not as a section of its own name."""
 

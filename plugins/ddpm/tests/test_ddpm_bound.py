@@ -257,7 +257,7 @@ def test_the_optimal_learned_variance():
 
     def slope(fraction):
         f = fraction.clone().requires_grad_(True)
-        posterior = RangePosterior(off, -off, "x0", at, 0.5, f)
+        posterior = RangePosterior(dc.Posterior(off, -off, "x0", at), f)
         return torch.autograd.grad(step_term(k, torch.zeros_like(off), posterior, "learned", None).sum(), f)[0]
 
     assert float(slope(best).abs().max()) < 1e-10

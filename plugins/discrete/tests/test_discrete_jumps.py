@@ -19,7 +19,7 @@ def rate_matrix(process, chain, t, rates):
     """The generator of the reversed chain over pairs, from the posterior-averaged rates of each entry: [K^2, K^2]."""
     at, states, k = point(process, t), all_states(process), process.states
     logits = chain.posterior(states, process.transition(at)).clamp_min(1e-300).log()
-    known = process.posterior(states, logits, at, "logits", 0.5)
+    known = process.posterior(states, logits, at, dc.Reading("logits"))
     weights = process.jump_weights(known, rates) * process.jump_scale(at, rates)
     q = torch.zeros(k * k, k * k, dtype=torch.float64)
     for i, (a, b) in enumerate(states.tolist()):

@@ -194,7 +194,7 @@ def test_times_per_sample_and_per_entry_agree_with_one_time(process):
     x = all_states(process)[:6]
     logits = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     t, s = torch.full((6,), 0.5, dtype=torch.float64), torch.full((6,), 0.25, dtype=torch.float64)
-    probs = process.posterior(x, logits, point(process, 0.5), "logits", 0.5).probs
+    probs = process.posterior(x, logits, point(process, 0.5), dc.Reading("logits")).probs
     want = process.kernel(x, point(process, 0.5), point(process, 0.25), probs)
     for high, low in ((t, s), (t[:, None].expand(6, 2), s[:, None].expand(6, 2))):
         assert (process.kernel(x, process.coeffs(high), process.coeffs(low), probs) - want).abs().max() < 1e-14

@@ -40,7 +40,7 @@ def weighted_pairs(process, chain, t):
 def known_at(process, chain, xt, t):
     at = point(process, t)
     logits = chain.posterior(xt, process.transition(at)).clamp_min(1e-300).log()
-    return process.posterior(xt, logits, at, "logits", 0.5)
+    return process.posterior(xt, logits, at, dc.Reading("logits"))
 
 
 def discrete_bound(process, chain, steps):
@@ -114,7 +114,7 @@ def test_any_other_model_has_a_larger_bound(chain):
     rows = torch.stack([chain.joint.sum(1), chain.joint.sum(0)]).log()
 
     def value(process, x0, known):
-        blind = process.posterior(known.x, rows.expand(len(x0), -1, -1), known.at, "logits", 0.5)
+        blind = process.posterior(known.x, rows.expand(len(x0), -1, -1), known.at, dc.Reading("logits"))
         return entropy_value(process, x0, blind)
 
     independent = -float((rows.exp() * rows).sum())
@@ -133,7 +133,7 @@ def test_ratios_and_logits_are_the_same_model(name, chain):
     rows = torch.stack([log_law[: process.values, xt[:, 1]].T, log_law[xt[:, 0], : process.values]], 1)
     ratio = rows - log_law[xt[:, 0], xt[:, 1]][:, None, None]
     shift = math.log(at.alpha / (1 - at.alpha) / process.values) if name == "masked" else 0.0
-    found = process.posterior(xt, ratio - shift, at, "ratio", 0.5)
+    found = process.posterior(xt, ratio - shift, at, dc.Reading("ratio"))
     assert (found.probs - want.probs).abs().max() < 1e-12
     assert (process.jump_weights(found) - process.jump_weights(want)).abs().max() < 1e-10
 

@@ -21,7 +21,6 @@ class Empirical(dc.NoiseLaw):
     """
 
     source: ClassVar[str] = "Liu et al. 2022, arXiv 2209.03003, section 2.1"
-    items: ClassVar[tuple[str, ...]] = ("5.10",)
     example: ClassVar[Mapping[str, Any]] = {"data": {"type": "eight-gaussians"}}
     gaussian: ClassVar[bool] = False
 

@@ -95,7 +95,7 @@ def test_what_is_not_gaussian_has_no_score():
             field.check(REGISTRY.make("solver", name))
     with pytest.raises(dc.IncompatibleError, match="'score' does not fit SourceFlow"):
         dc.Denoiser(lambda x, t: x, "score", source())
-    with pytest.raises(dc.SpecError, match=r"'noise' of Flow must be Gaussian.*Empirical is not: take a process of velocities"):
+    with pytest.raises(dc.SpecError, match=r"process.noise: must be Gaussian.*Empirical is not: take a process of velocities"):
         REGISTRY.make("process", "flow", noise=source().noise)
 
 

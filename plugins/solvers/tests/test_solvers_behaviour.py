@@ -85,16 +85,16 @@ def test_interleaved_runs_of_one_solver_do_not_touch_each_other(solver):
 
 
 @dc.component
-class SameNoise(ReferenceVP):
-    """VP that draws its noise in float32 for every dtype of the state."""
+class SameNoise(dc.White):
+    """Drawn in float32 for every dtype of the state."""
 
-    def noise(self, x, draw):
+    def like(self, x, draw):
         return draw.normal_like(x.float()).to(x.dtype)
 
 
 @pytest.mark.parametrize("solver", ODE + SDE, ids=repr)
 def test_float32_is_near_float64(solver):
-    x, field = X.float(), GOLDEN.field(SameNoise(), "v")
+    x, field = X.float(), GOLDEN.field(ReferenceVP(noise=SameNoise()), "v")
     single, double = (dc.sample(field, solver, y, steps=20, start=0.9, seed=6).x for y in (x, x.double()))
     assert single.dtype == torch.float32
     assert largest(single.double(), double) < 1e-5
