@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -79,10 +79,12 @@ class White(NoiseLaw):
 
 @component
 class ByPart(NoiseLaw):
-    """A law for each part of a sample that is a tree, all independent: C is block-diagonal. `parts` names every part.
+    """A law for each part of a sample that is a tree, all independent: C = diag(C_1, ..., C_k). `parts` names every part.
 
     Raises `DataError` for a state with other parts.
     """
+
+    example: ClassVar[Mapping[str, Any]] = {"parts": {"x": {"type": "white"}, "y": {"type": "white"}}}
 
     parts: Mapping[str, NoiseLaw] = param(doc="part -> its law, such as {x: {type: white}}")
 

@@ -231,7 +231,7 @@ def test_guidance_is_part_of_what_is_measured(registry):
         def denoiser(self, d):
             def guide(inner, x, t, **cond):
                 p = inner(x, t, **cond)
-                return inner.process.posterior(x, p.mean + 1, p.at, "x0", 0.5)
+                return inner.process.posterior(x, p.mean + 1, p.at, dc.Reading("x0"))
 
             return dc.Guided(d, guide)
 
