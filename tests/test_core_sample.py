@@ -269,6 +269,18 @@ def test_kernels_are_gaussian_steps():
         dc.kernel(field, Euler(), x, row, None)
 
 
+def test_times_without_coefficients_are_regular_from_the_least_on():
+    """The least time is one that the network is asked at; where there are coefficients, noise decides."""
+
+    @dc.component
+    class Pulled(ReferenceFlow):
+        min_time = 0.25
+
+    t = torch.tensor([0.2, 0.25, 0.5], dtype=DOUBLE)
+    assert Pulled().regular(dc.Instant(t)).tolist() == [False, True, True]
+    assert Pulled().regular(Pulled().coeffs(torch.tensor([0.0, 0.1], dtype=DOUBLE))).tolist() == [False, True]
+
+
 def test_a_solver_is_a_flow_map():
     """The identity at s = t; over many steps the Gaussian flow map."""
     psi, x = dc.flow_map_of(DATA.field(FLOW), Euler(), steps=400), numbers(3, 2)

@@ -411,6 +411,22 @@ def test_zip_bombs_are_refused(tmp_path: Path):
         ArrayFile(path=str(tmp_path / "a.npz"), range=UNIT).open()
 
 
+def test_what_is_large_may_be_compressed_a_hundred_times_and_what_is_small_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    flat, dotted = np.zeros((200, 1000), np.uint8), np.zeros((200, 1000), np.uint8)
+    dotted[:, ::50] = np.random.default_rng(0).integers(0, 256, (200, 20))
+    for name, x in (("flat", flat), ("dotted", dotted)):
+        np.savez_compressed(tmp_path / f"{name}.npz", x=x)
+        ratio = x.nbytes / (tmp_path / f"{name}.npz").stat().st_size
+        assert (ratio > 120) == (name == "flat")
+        assert ratio > 5
+    monkeypatch.setattr("diffcore_data.npz.HARMLESS", flat.nbytes + 128)  # the header of an array is 128 bytes
+    ArrayFile(path=str(tmp_path / "flat.npz"), range=UNIT).open()
+    monkeypatch.setattr("diffcore_data.npz.HARMLESS", flat.nbytes + 127)
+    ArrayFile(path=str(tmp_path / "dotted.npz"), range=None, standardise=False).open()
+    with pytest.raises(dc.DataError, match="as a zip bomb does"):
+        ArrayFile(path=str(tmp_path / "flat.npz"), range=UNIT).open()
+
+
 def test_what_does_not_fit_into_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("diffcore.learning.files.free_memory", lambda: 1000)
     with pytest.raises(dc.DataError, match=r"a.npz needs 1.73 kB of memory, and this machine has 1 kB to give"):

@@ -91,16 +91,24 @@ def test_the_oracle_of_a_finite_set_averages_the_points_that_are_drawn():
     torch.testing.assert_close(data.oracle().mean(x, dc.Coeffs(0.0, a, s, 0.0, 0.0)), weights @ points, rtol=1e-6, atol=1e-6)
 
 
-def test_mixture_has_the_modes_of_the_oracle():
-    data = GaussianMixture(**GaussianMixture.example, conditional=True)
+UNEVEN = {
+    "weights": (0.1, 0.3, 0.2, 0.4),
+    "means": ((0.0, 1.0), (1.0, 0.0), (-1.0, 0.5), (0.5, -1.0)),
+    "stds": (0.1, 0.4, 0.2, 0.3),
+}
+
+
+@pytest.mark.parametrize("fields", [GaussianMixture.example, UNEVEN], ids=["two", "four"])
+def test_mixture_has_the_modes_of_the_oracle(fields):
+    data = GaussianMixture(**fields, conditional=True)
     oracle = Mixture(data.weights, data.means, data.stds)
     x, label = draws(data)
     mean, variance = oracle.average()
     near(x, mean)
     near((x - mean) ** 2, variance)
-    near(torch.nn.functional.one_hot(label, 2).double(), oracle.weights)
-    near(torch.nn.functional.one_hot(label, 2) - oracle.responsibilities(x), 0.0)
-    for k in range(2):
+    near(torch.nn.functional.one_hot(label, data.count).double(), oracle.weights)
+    near(torch.nn.functional.one_hot(label, data.count) - oracle.responsibilities(x), 0.0)
+    for k in range(data.count):
         near((x[label == k] - oracle.means[k]) ** 2, oracle.stds[k] ** 2)
 
 
