@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from diffcore.numerics.sampling import Result, frames, sample
     from diffcore.numerics.solver import Frame, Grid, Moved, Program, Solver, Stepper, check_within
     from diffcore.numerics.span import Linear, Span, lam_at, moments_of_exp, phi
-    from diffcore.numerics.tree import State, expand, leaves, lincomb, take, tree_map
+    from diffcore.numerics.tree import State, expand, leaves, lincomb, numbered, take, tree_map
     from diffcore.numerics.wrapped import Wrapped
     from diffcore.run.assemble import assemble
     from diffcore.run.pipeline import Pipeline
@@ -117,7 +117,7 @@ _LAZY = {
     "learning.trainer": ("Player", "Trainer"),
     "numerics.calibration": ("Calibrated", "Table", "calibrate", "calibrate_on", "calibrated"),
     "numerics.wrapped": ("Wrapped",),
-    "numerics.tree": ("State", "expand", "leaves", "lincomb", "take", "tree_map"),
+    "numerics.tree": ("State", "expand", "leaves", "lincomb", "numbered", "take", "tree_map"),
 }
 _WHERE = {name: module for module, names in _LAZY.items() for name in names}
 
@@ -232,6 +232,7 @@ __all__ = [
     "moments",
     "moments_of_exp",
     "note",
+    "numbered",
     "param",
     "phi",
     "read_npy",
