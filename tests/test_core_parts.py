@@ -258,12 +258,12 @@ class Embeds(nn.Module):
         self.embed, self.body = nn.Linear(1, 4), nn.Linear(4, 4)
 
     def forward(self, x, t):
-        return self.body(x + self.embed(t[:, None].to(self.embed.weight.dtype)))
+        return self.body(x + self.embed(t[:, None]))
 
 
 @pytest.mark.parametrize("net", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("state", [torch.float32, torch.float64, torch.bfloat16])
-def test_x_has_the_precision_of_the_network(net, state):
+def test_x_and_t_have_the_precision_of_the_network(net, state):
     exact = drawn(Embeds().double(), x=start().double())
     found = drawn(Embeds().to(net), x=start().to(state))
     assert found.dtype == state
@@ -273,7 +273,7 @@ def test_x_has_the_precision_of_the_network(net, state):
 
 def test_several_precisions_are_a_clear_line():
     net = Embeds()
-    net.body.bfloat16()
+    net.embed.bfloat16()
     with pytest.raises(dc.DataError, match=r"Embeds has parameters of bfloat16 and float32, was given x and t of float32"):
         drawn(net)
 

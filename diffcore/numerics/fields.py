@@ -34,8 +34,8 @@ class Denoiser:
     x, or an object that has it as `sample`; a `dc.Reading` also says which time it is told, how its input is scaled and which
     part of its output counts. That of the attribute `net.reading` where a pipeline made the network.
     net: called with t of shape (B,) (or of the shape of a per-pixel time), which it must not change in place, and with x in the
-    precision of its parameters; its output returns to that of the state. t has the precision of the parameters as well, but never
-    half precision, which cannot tell .999 from 1, or 999 from 1000: the network casts what it makes of it.
+    precision of its parameters; its output returns to that of the state. t has the precision of the parameters as well.
+    Another time, such as an index, is never in half precision, which cannot tell 999 from 1000: the network casts it.
     null: condition name -> value that stands for "no condition", without a batch axis; default: the network's `null_cond`.
     parts: the modules of the pipeline by role, for losses with more players than the network (see `Loss.parts`).
 
@@ -123,10 +123,10 @@ class Denoiser:
         return type(self), self.reading.time, self._time_type(leaves(x)[0].dtype)
 
     def _time_type(self, state: torch.dtype) -> torch.dtype:
-        """That of the parameters, and no less than float32."""
+        """That of the parameters; no less than float32 where the network is told another time than t, such as an index."""
         fine = torch.float64 if state == torch.float64 else torch.float32
         own = fine if self.precision is None else self.precision
-        return fine if torch.finfo(own).bits < 32 else own
+        return fine if self.reading.time != "t" and torch.finfo(own).bits < 32 else own
 
     def time(self, t: Any, x: State) -> Tensor:
         """The network's time input at times t: (B,) or the shape of t, on the device of x, its own memory."""

@@ -146,7 +146,7 @@ class Assembly:
 
         def build() -> nn.Module:
             with self._seeded(0x1217):
-                return spec.network.build(event, classes, outputs)
+                return spec.network.build(event, classes, **({} if outputs == event else {"outputs": outputs}))
 
         copies = 1 if loaded or not spec.trainer.steps else sizes.LEARNT
         self.net = sizes.built(build, sizes.memory(self.device) // copies, "the network").to(self.device)
