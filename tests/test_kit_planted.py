@@ -1617,7 +1617,16 @@ class OfTheBatch(SmoothNoise):
         return super().like(x, dc.Draw(draw.seed, range(len(x)), index=draw.index))
 
 
+@dc.component
+class KeysOfASolver(SmoothNoise):
+    """C_ij = min(i, j), in two halves, the second at a key that solvers fold too."""
+
+    def like(self, x, draw):
+        return dc.lincomb((0.5**0.5, super().like(x, draw)), (0.5**0.5, super().like(x, draw.fold(1))))
+
+
 NOISES = [
+    (KeysOfASolver, "keys_of_its_own", "draws have .* keys; twice"),
     (NotWhitened, "covariance", "`whiten` is .* from the inverse"),
     (OffCentre, "covariance", "standard errors from 0"),
     (OtherCovariance, "covariance", "standard errors from what `covariance` says"),

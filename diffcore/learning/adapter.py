@@ -18,7 +18,7 @@ class Adapter(Base):
     """
 
     def wrap(self, net: nn.Module, event: Any) -> nn.Module:
-        """The changed network for samples of the shape `event`; `net` itself is left as it is.
+        """The changed network for samples of an event; `net` itself is left as it is.
 
         A network that keeps something from call to call has a method `fresh()` that empties it, called where a run begins.
         Raises `IncompatibleError` for a network that has not what is to be changed.

@@ -27,7 +27,7 @@ class Operator(Base):
     provides: ClassVar[frozenset[str]] = frozenset()
 
     def measured(self, event: Any) -> Any:
-        """The shape of y for samples of the shape `event`. Raises `IncompatibleError` on shapes it cannot measure."""
+        """The event of y for samples of an event. Raises `IncompatibleError` for what it cannot measure."""
         raise NotImplementedError
 
     def __call__(self, x0: State) -> State:
@@ -88,7 +88,7 @@ class Density(Base):
 
     @property
     def event(self) -> Any:
-        """The shape of one x."""
+        """What one x is."""
         raise NotImplementedError
 
     def log_prob(self, x: State) -> Tensor:

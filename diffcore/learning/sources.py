@@ -135,12 +135,8 @@ class Checked:
                 raise self._error(f"gave samples of {leaf.dtype}", "real numbers, or int64 for tokens")
             if leaf.ndim == 0 or len(leaf) != n:
                 raise self._error(f"gave samples of shape {tuple(leaf.shape)} for {n} ids", f"one row per id, ({n}, ...)")
-        if not self.coded:
-            try:
-                self.event.check(raw, n)
-            except DataError as error:
-                what, _, wanted = str(error).partition("; expected ")
-                raise self._error(f"gave samples of {what}", wanted) from None
+        if not self.coded and (found := self.event.differs(raw, n)):
+            raise self._error(f"gave samples of {found[0]}", found[1])
 
     def _condition(self, name: str, value: Any, n: int) -> Tensor:
         if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != n:

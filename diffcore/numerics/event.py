@@ -1,4 +1,4 @@
-"""What one sample is: a tensor, or a tree of tensors, each with its shape, its kind of numbers and its range."""
+"""What one sample is: a tensor, or a tree of tensors, each with its shape and its kind of numbers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from diffcore.declare.errors import DataError, IncompatibleError, SpecError
-from diffcore.numerics.arguments import real, shown, whole
+from diffcore.declare.errors import IncompatibleError, SpecError
+from diffcore.numerics.arguments import shown, whole
 from diffcore.numerics.tree import State, named_leaves
 
 
@@ -17,26 +17,24 @@ class Event:
     """One leaf, `Event(1, 28, 28)`, or a tree of them by name, `Event({"x": (9, 3), "bond": Event(9, 9, values=4)})`.
 
     shape: of one sample, without the batch. values: its entries are integers of 0 to values - 1 (categories, tokens); None where
-    they are real numbers. range: the least and the greatest raw value, where they are bounded. parts: name -> event of a tree;
-    empty for a leaf. A value: compared by what it says, hashable, picklable.
+    they are real numbers. parts: name -> event of a tree; empty for a leaf. A value: compared by what it says,
+    hashable, picklable.
 
     Raises `SpecError` for sides that are no whole numbers above 0, and for a tree that has a shape of its own.
     """
 
     shape: tuple[int, ...]
     values: int | None
-    range: tuple[float, float] | None
     parts: Mapping[str, Event]
 
-    def __init__(self, *shape: Any, values: int | None = None, range: tuple[float, float] | None = None) -> None:
+    def __init__(self, *shape: Any, values: int | None = None) -> None:
         tree = shape[0] if len(shape) == 1 and isinstance(shape[0], Mapping) else {}
-        if tree and (values is not None or range is not None):
-            raise SpecError("the parts of an event have values and a range, each its own; the tree of them has none")
+        if tree and values is not None:
+            raise SpecError("the parts of an event have values, each its own; the tree of them has none")
         sides = () if tree else tuple(whole("a side of an event", side, 1) for side in shape)
         own = {
             "shape": sides,
             "values": None if values is None else whole("values", values, 1),
-            "range": None if range is None else (real("the least value", range[0]), real("the greatest value", range[1])),
             "parts": {str(name): Event.of(part) for name, part in sorted(tree.items())},
         }
         self.__dict__.update(own)
@@ -83,15 +81,16 @@ class Event:
             return {name: part.like(n, device, dtype) for name, part in self.parts.items()}
         return torch.empty(n, *self.shape, dtype=torch.int64 if self.values else dtype, device=device)
 
-    def check(self, x: State, n: int) -> None:
-        """Raise `DataError` naming the leaf where n samples x are not of this event: other parts, other shapes."""
+    def differs(self, x: State, n: int) -> tuple[str, str] | None:
+        """What n samples x have that is not of this event (parts, the shape of a leaf), and what was expected; else None."""
         found, wanted = named_leaves(x), dict(self.leaves())
         if found.keys() != wanted.keys():
-            raise DataError(f"parts {', '.join(map(repr, found))}; expected {', '.join(map(repr, wanted))}")
+            return f"parts {', '.join(map(repr, found))}", ", ".join(map(repr, wanted))
         for name, leaf in wanted.items():
             if tuple(found[name].shape) != (n, *leaf.shape):
                 where = f" of '{name}'" if name else ""
-                raise DataError(f"shape {tuple(found[name].shape)}{where} for {n} samples; expected {(n, *leaf.shape)}")
+                return f"shape {tuple(found[name].shape)}{where} for {n} samples", str((n, *leaf.shape))
+        return None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Event) and self._key == other._key
@@ -101,13 +100,13 @@ class Event:
 
     @property
     def _key(self) -> Any:
-        return self.shape, self.values, self.range, tuple(self.parts.items())
+        return self.shape, self.values, tuple(self.parts.items())
 
     def __repr__(self) -> str:
         """As it is written."""
         if self.parts:
             return f"Event({dict(self.parts)!r})"
-        more = [f"{name}={value!r}" for name, value in (("values", self.values), ("range", self.range)) if value is not None]
+        more = [] if self.values is None else [f"values={self.values}"]
         return f"Event({', '.join([*map(str, self.shape), *more])})"
 
     def __str__(self) -> str:

@@ -14,10 +14,15 @@ from diffcore.declare.kinds import kind
 from diffcore.numerics.draw import Draw
 from diffcore.numerics.tree import State, leaves
 
+PART = 0x9A27
+"""Salt of the noise of a part, which separates it from the other noises of a step."""
+
 
 @kind("noise")
 class NoiseLaw(Base):
     """The law of eps in x_t = alpha_t x_0 + sigma_t eps: of mean 0 and covariance C, the identity where it is white.
+
+    A law that needs several draws folds a number of its own into the key (`draw.fold(SALT)`): small ones are those of solvers.
 
     A law with another C gives `like`, `whiten` and `covariance`: white noise z times any root of C, C^-1 and C. Where C has no
     inverse (noise that is equal in several entries), `whiten` is C^+, its inverse on the states that occur.
@@ -96,7 +101,7 @@ class ByPart(NoiseLaw):
     def like(self, x: State, draw: Draw) -> State:
         """Each part has its own stream."""
         self._check(x)
-        return {name: self.parts[name].like(x[name], draw.fold(i)) for i, name in enumerate(sorted(x))}
+        return {name: self.parts[name].like(x[name], draw.fold(PART, i)) for i, name in enumerate(sorted(x))}
 
     def whiten(self, eps: State) -> State:
         """Part by part."""

@@ -188,19 +188,16 @@ def _event(value: Any, _: Any) -> Event:
     held = _map(value)
     if "parts" in held:
         return Event({name: _event(part, _) for name, part in _map(held["parts"]).items()})
-    sides, ends = _sequence(held["shape"], tuple[int, ...]), held["range"]
+    sides = _sequence(held["shape"], tuple[int, ...])
     if any(side > MOST for side in sides):
         raise ValueError(f"a side of a sample is at most {MOST}")
-    lo_hi = None if ends is None else _sequence(ends, tuple[float, ...])
-    if lo_hi is not None and (len(lo_hi) != 2 or not all(map(math.isfinite, lo_hi))):
-        raise ValueError("a range has two finite ends")
-    return Event(*sides, values=None if held["values"] is None else _integer(held["values"], _), range=lo_hi)
+    return Event(*sides, values=None if held["values"] is None else _integer(held["values"], _))
 
 
 def _of_event(event: Event) -> dict[str, Any]:
     if event.parts:
         return {"parts": {name: _of_event(part) for name, part in event.parts.items()}}
-    return {"shape": list(event.shape), "values": event.values, "range": event.range}
+    return {"shape": list(event.shape), "values": event.values}
 
 
 def _strict() -> Converter:

@@ -11,6 +11,7 @@ from torch.distributions import MultivariateNormal
 from diffcore.numerics.draw import Draw
 from diffcore.numerics.noise import ByPart
 from diffcore.testing.base import SkipError, Subject, check, draw_of, normal, poisoned_noise, same, unchanged
+from diffcore.testing.recording import keys_drawn, repeated
 
 SHAPE = (3, 2, 2)
 """Where a law is for states of any shape."""
@@ -85,3 +86,15 @@ def keyed(subject: Subject) -> None:
         assert (whole.dtype, whole.shape) == (like.dtype, like.shape), f"a draw like {dtype} {tuple(like.shape)} is {got}"
         assert same(law.like(like[2:5], draw.take([2, 3, 4])), whole[2:5]), "the noise of a sample depends on the batch"
         assert not same(law.like(like, draw.at(1)), whole), "two draws of one sample are the same numbers"
+
+
+@check("noise")
+def keys_of_its_own(subject: Subject) -> None:
+    """A step that draws several noises, at the key itself and with 0 to 8 folded in, shares no number between them."""
+    law, draw = _law(subject), draw_of(2, seed=5)
+    like = torch.zeros(2, *_shape(law), dtype=torch.float64)
+    with keys_drawn() as keys:
+        for each in (draw, *(draw.fold(k) for k in range(9))):
+            law.like(like, each)
+    twice = repeated(keys)
+    assert not twice, f"{twice}: fold a number of the law's own into the key, not a small one, which solvers use"

@@ -9,6 +9,9 @@ from torch import Tensor
 
 import diffcore as dc
 
+SHARED = 0x5A4ED
+"""Salt of what is common, which separates it from the other noises of a step."""
+
 
 @dc.component
 class Mixed(dc.NoiseLaw):
@@ -25,7 +28,7 @@ class Mixed(dc.NoiseLaw):
     def like(self, x: dc.State, draw: dc.Draw) -> dc.State:
         """One draw per row; of each leaf its own."""
         common = dc.tree_map(lambda leaf: leaf[:, :1], x)
-        shared = dc.WHITE.like(common, draw.fold(1))
+        shared = dc.WHITE.like(common, draw.fold(SHARED))
         return dc.tree_map(lambda z, e: (1 - self.rho) ** 0.5 * z + self.rho**0.5 * e, dc.WHITE.like(x, draw), shared)
 
     def whiten(self, eps: dc.State) -> dc.State:
