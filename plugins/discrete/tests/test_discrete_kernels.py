@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from diffcore_discrete.categorical import pick
+from diffcore_discrete.categorical import Entries, pick
 from diffcore_discrete.d3pm import D3PM
 from diffcore_discrete.masked import Masked
 from diffcore_discrete.matrices import between, gaussian, products, steps
@@ -238,3 +238,11 @@ def test_the_law_of_a_reverse_step_is_what_is_drawn(name):
         shares = shares.double().mean(0)
         want = shares[torch.arange(5)[:, None], torch.arange(2), after.x].prod(1)
         assert float((scores[i].exp() - want).abs().max()) < 0.005
+
+
+def test_weights_that_are_not_normalised_are_a_law_all_the_same():
+    """log p of two entries with weights (1, 3) and (2, 6): of (0, 1), log(1/4 3/4); all four add up to 1."""
+    law = Entries(torch.tensor([[[1.0, 3.0], [2.0, 6.0]]], dtype=torch.float64))
+    every = [torch.tensor([[a, b]]) for a in (0, 1) for b in (0, 1)]
+    assert float(law.log_prob(every[1])) == pytest.approx(math.log(3 / 16), abs=1e-12)
+    assert float(sum(law.log_prob(x).exp() for x in every)) == pytest.approx(1.0, abs=1e-12)
